@@ -1,0 +1,1 @@
+"""Asynchronous work for Python that can be trusted: tasks, messages, back pressure."""

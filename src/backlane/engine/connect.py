@@ -1,0 +1,39 @@
+"""URL -> engine. Third parties add theirs under the entry-point group `backlane.engines`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module, metadata
+from urllib.parse import urlsplit
+
+from backlane.engine.protocol import Engine
+from backlane.errors import BadOption, nearest
+from backlane.model.clock import Clock
+
+Opener = Callable[[str, Clock], Engine]
+
+# Imported when named, so that `import backlane` loads no engine.
+_OWN = {"memory": "backlane.engine.memory", "sqlite": "backlane.engine.sqlite"}
+
+
+def connect(url: str, clock: Clock) -> Engine:
+    """Return the engine that `url` names, not opened yet.
+
+    Raises:
+        BadOption: the scheme is unknown, or the engine does not accept the URL.
+    """
+    if not isinstance(url, str):
+        raise BadOption(f"{url!r} is not a URL; use one such as 'sqlite:///jobs.db'")
+    scheme = urlsplit(url).scheme
+    if scheme in _OWN:
+        opener: Opener = import_module(_OWN[scheme]).open_url
+        return opener(url, clock)
+    found = {point.name: point for point in metadata.entry_points(group="backlane.engines")}
+    if scheme in found:
+        opener = found[scheme].load()
+        return opener(url, clock)
+    known = sorted([*_OWN, *found])
+    raise BadOption(
+        f"no engine for {url!r}: the scheme is {scheme!r}{nearest(scheme, known)}; "
+        f"known: {', '.join(known)}. A SQLite file is 'sqlite:///jobs.db'"
+    )

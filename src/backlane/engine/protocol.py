@@ -1,0 +1,384 @@
+"""The engine contract: what keeps jobs answers these verbs, and says what it can.
+
+A verb makes a fresh plan and does nothing yet; `run` and `arun` carry a plan out in
+a transaction of the engine's own, `joined` in one of the caller's. Polling is always
+the truth: a bell only makes it sooner. Only delays travel; each engine adds its own
+now. Every engine passes `tests/engine/contract/`; `memory` is its executable form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from backlane.engine.plan import Plan
+from backlane.model.job import Job, JobRecord, Lease, Note, Receipt, Refusal, State
+from backlane.model.outcome import Reason, Settlement
+from backlane.model.queue import Bounds, Kind, QueueRecord
+
+T = TypeVar("T")
+
+# -- what verbs take and answer --
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What an append is judged by, beside what the store itself says of a queue.
+
+    `declared` holds the bounds of the application's code by queue; what was tuned in
+    the store goes before them, the engine's default behind them. `kind` is what the
+    appended jobs are; the first append or `declare` of a queue fixes it.
+    """
+
+    declared: Mapping[str, Bounds] = {}
+    kind: Kind = Kind.TASKS
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a claim asks for: jobs of these queues (or these very jobs)."""
+
+    owner: str
+    number: int
+    lease_ms: int
+    queues: tuple[str, ...] = ()
+    lane: int | None = 0  # None: both lanes (raw messages, inline tests)
+    ids: tuple[bytes, ...] = ()  # instead of queues
+    kind: Kind = Kind.TASKS
+    departed: tuple[str, ...] = ()  # owners known dead: their leases have lapsed
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """Leases given, and what the claimer should know for its next turn."""
+
+    leases: list[Lease] = []
+    cancelled: list[bytes] = []  # jobs this owner holds that were asked to stop
+    next_due_ms: int | None = None  # until the next scheduled job or lapse, if within sight
+    buried: list[JobRecord] = []  # lapsed out of attempts: dead letters now (ids and reasons)
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """`lost` are the jobs whose lease was no longer the current one: nothing was changed."""
+
+    lost: list[bytes] = []
+    buried: list[bytes] = []  # became dead letters
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What one turn of a worker did: settled, then claimed, in one transaction."""
+
+    settled: Settled
+    claimed: list[Claimed]  # one for each `Wanted`
+
+
+class Extended(msgspec.Struct, frozen=True):
+    """Leases that were not extended, and those whose job is to stop."""
+
+    lost: list[bytes] = []
+    cancelled: list[bytes] = []
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs. Empty fields select all; all given ones must hold."""
+
+    ids: tuple[bytes, ...] = ()
+    states: tuple[State, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+    queue: str | None = None
+    task: str | None = None
+    key: str | None = None
+    group: str | None = None
+    text: str | None = None  # in the message of an error; ASCII case is ignored
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some records, newest enqueued first; ask again with `cursor` until it is None."""
+
+    records: list[JobRecord]
+    cursor: bytes | None = None
+
+
+class Cancel(msgspec.Struct, frozen=True):
+    """Waiting jobs end as cancelled at once; running ones are asked to stop."""
+
+
+class Redrive(msgspec.Struct, frozen=True):
+    """Failed, cancelled and expired jobs are ready again, their attempts counted anew.
+
+    Scheduled ones become due now. A job whose key another holds by now is skipped.
+    """
+
+
+class Reprioritise(msgspec.Struct, frozen=True):
+    """Waiting jobs get this priority."""
+
+    priority: int
+
+
+class Delete(msgspec.Struct, frozen=True):
+    """Jobs that are not running are forgotten."""
+
+
+class Move(msgspec.Struct, frozen=True):
+    """Waiting jobs that are not running go to another queue, whose bound does not apply."""
+
+    queue: str
+
+
+Change = Cancel | Redrive | Reprioritise | Delete | Move
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A selected job that was left as it is, and why."""
+
+    job: bytes
+    why: str
+
+
+class Amended(msgspec.Struct, frozen=True):
+    """What was changed; ask again with `cursor` until it is None."""
+
+    changed: list[bytes] = []
+    flagged: list[bytes] = []  # running jobs asked to stop
+    skipped: list[Skipped] = []
+    cursor: bytes | None = None
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """What a sweep did; `more` says that it stopped at its limit."""
+
+    lapsed: int = 0
+    buried: list[bytes] = []
+    expired: int = 0
+    aged: int = 0
+    pruned: int = 0
+    more: bool = False
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long the history of finished jobs is kept: by age and by number a queue.
+
+    Nothing younger than `least_ms` is pruned whatever its number, so that sending an
+    id again soon after is still answered with the first job.
+    """
+
+    done_ms: int = 24 * 3_600_000  # succeeded, cancelled, expired
+    done_jobs: int = 1_000_000
+    failed_ms: int = 30 * 24 * 3_600_000
+    failed_jobs: int = 100_000
+    least_ms: int = 60_000
+
+
+class Declare(msgspec.Struct, frozen=True):
+    """What the application's code says of a queue. What was tuned goes before it."""
+
+    kind: Kind
+    bounds: Bounds
+
+
+class Tune(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person sets at run time; it survives deploys until `reset`."""
+
+    max_jobs: int | None = None
+    max_bytes: int | None = None
+    paused: bool | None = None
+    reset: bool = False  # first forget all that was tuned (not the pause)
+
+
+class Presence(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as it announces itself."""
+
+    owner: str  # random for each start
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    slots: int
+    running: int
+    leaving: bool = False  # it stops: forget it
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the engine knows it."""
+
+    owner: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    slots: int
+    running: int
+    started_ms: int
+    beat_age_ms: int
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What `diagnose` found: a setting or a state, good or not, with what mends it."""
+
+    subject: str
+    state: str  # "ok" | "warning" | "error"
+    text: str
+    remedy: str | None = None
+
+
+class Capability(Enum):
+    """What an engine may lack. Read in one place: when a task or queue is declared."""
+
+    RECORDS = auto()  # status, results, find, amend
+    KEYS = auto()  # uniqueness enforced by the store
+    JOINS = auto()  # runs within the caller's transaction
+    CANCELS = auto()
+    EXACT_BOUNDS = auto()
+    EMBEDDED = auto()  # other processes of this machine need no server to share it
+
+
+# -- what is not a verb --
+
+
+class Bell(Protocol):
+    """A subscription to wake-ups. Subscribe, then read, then wait, then read again."""
+
+    def heard(self, seconds: float) -> bool:
+        """Wait for a ring; False when there was none for `seconds`."""
+
+    async def aheard(self, seconds: float) -> bool:
+        """Like `heard`, suspending the coroutine."""
+
+    def close(self) -> None:
+        """End the subscription."""
+
+
+class Enlisted(Protocol):
+    """An owner's sign of life, for as long as any process keeps `descriptors` open."""
+
+    descriptors: tuple[int, ...]  # pass these on to executors
+
+    def close(self) -> None:
+        """Give the sign of life up: the owner has departed."""
+
+
+class Joined(Protocol):
+    """The caller's open transaction, in which plans run and which the caller commits."""
+
+    def run(self, plan: Plan[T]) -> T: ...
+
+    async def arun(self, plan: Plan[T]) -> T: ...
+
+
+class Verbs(Protocol):
+    """Each makes a fresh plan. What it does, it does atomically."""
+
+    def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
+        """Insert all jobs, or none when a bound would be passed.
+
+        A job whose id or key is taken is not inserted again: its receipt names the
+        first. Duplicates need no room. Jobs with a `parent` may use headroom.
+        """
+
+    def claim(self, wanted: Wanted) -> Plan[Claimed]:
+        """Give leases: by priority (higher first), then place, then order of append.
+
+        First moves up to 1,000 due, lapsed and departed owners' jobs into ready. A lapse
+        counts the attempt and keeps the job's place; out of attempts it is failed
+        (crashed), flagged it is cancelled. A job past its deadline ends as expired,
+        unrun. Paused queues give nothing. Token + 1.
+        """
+
+    def extend(
+        self, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None = None
+    ) -> Plan[Extended]:
+        """Move the end of each lease (job, token) to now + `by_ms`.
+
+        A lease that is not current, or has lapsed already by time, is lost. With `owner`
+        all leases of that owner are meant, and `leases` are those it believes it holds.
+        """
+
+    def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
+        """Carry outcomes out, each only if its token is the current one.
+
+        `RetryAfter` counts the attempt; out of attempts the job is failed (attempts).
+        A job asked to stop is never retried, snoozed or released: it is cancelled.
+        `Snoozed` and `Released` count nothing. A retried job's place is its new due
+        time, a released or crashed one keeps its place.
+        """
+
+    def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
+        """Settle, then claim for each `wanted`, in one transaction: a worker's hot path."""
+
+    def note(self, notes: Sequence[Note]) -> Plan[list[bytes]]:
+        """Keep progress, fenced; return the jobs whose lease was no longer current."""
+
+    def amend(
+        self, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Plan[Amended]:
+        """Change up to 1,000 selected jobs; `cursor` goes on behind the last answer."""
+
+    def find(
+        self, selection: Selection, limit: int = 100, cursor: bytes | None = None
+    ) -> Plan[Page]:
+        """Read job records. Reads at most 10,000 rows a call, so a page may be short.
+
+        Records found by `ids` carry errors, body and result; others leave those out.
+        """
+
+    def list_queues(self) -> Plan[list[QueueRecord]]:
+        """Return all queues by name, from counters alone."""
+
+    def list_workers(self) -> Plan[list[WorkerRecord]]:
+        """Return the workers that announced themselves, at most 1,000."""
+
+    def sweep(self, limit: int, retention: Retention) -> Plan[Swept]:
+        """Mend and prune, at most about `limit` rows a call: lapsed leases, expired jobs,
+        ageing (5 minutes of waiting = one level of priority), history, silent workers."""
+
+    def tune(self, queue: str, change: Declare | Tune) -> Plan[QueueRecord | None]:
+        """Set a queue's bounds or pause it. `Tune` of an unknown queue answers None;
+        `Declare` makes it, and answers what was in force before (None: it was new)."""
+
+    def announce(self, presence: Presence) -> Plan[None]:
+        """Say that a worker is there."""
+
+
+class Engine(Verbs, Protocol):
+    """Keeps jobs. Nothing opens before first use; after a fork a process opens anew."""
+
+    capabilities: frozenset[Capability]
+    url: str
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out and return its value, durable once this returns.
+
+        Raises:
+            EngineUnavailable: nothing was changed.
+            OutcomeUnknown: it may have been; the same ids can be sent again.
+        """
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`. Cancelling the caller does not cancel what has begun."""
+
+    def joined(self, connection: object) -> Joined:
+        """Join the caller's open transaction.
+
+        Raises:
+            WrongUse: the connection is not one this engine can join; says why and which is.
+        """
+
+    def listen(self, queues: Sequence[str]) -> Bell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+
+    def watch(self, jobs: Sequence[bytes]) -> Bell:
+        """Ring when one of these jobs may have changed."""
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases that are known dead (not merely silent)."""
+
+    def enlist(self, owner: str) -> Enlisted:
+        """Show a sign of life that ends with the process, however it ends."""
+
+    def migrate(self) -> list[str]:
+        """Bring the store's schema up to date; return what was applied."""
+
+    def diagnose(self) -> list[Finding]:
+        """Look for settings and states that lose jobs or time."""
+
+    def close(self) -> None:
+        """Wait for what has begun, then let go of the store. The next use opens anew."""

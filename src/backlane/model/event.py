@@ -1,0 +1,131 @@
+"""Events: frozen records of what happened, for observers.
+
+An observer only watches. One that raises is logged and stays: it is never detached
+and never in the way of the work it watches.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+log = logging.getLogger("backlane")
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnqueued:
+    """A job was stored (`is_new`), or was known already."""
+
+    job: uuid.UUID
+    task: str | None
+    queue: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JobRefused:
+    """`count` jobs were refused; `limit` says by what."""
+
+    task: str | None
+    queue: str
+    limit: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted:
+    """A function is about to run. `waited` is the time since its job was enqueued."""
+
+    job: uuid.UUID
+    task: str
+    queue: str
+    attempt: int
+    waited: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded:
+    """A function has ended. `outcome` is the outcome's class name in lower case."""
+
+    job: uuid.UUID
+    task: str
+    queue: str
+    attempt: int
+    outcome: str
+    ran: timedelta
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """A lease ended under its holder; what it writes from now on is refused."""
+
+    job: uuid.UUID
+    task: str | None
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobBuried:
+    """A job became a dead letter."""
+
+    job: uuid.UUID
+    task: str | None
+    queue: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueChanged:
+    """A queue was tuned, paused or resumed."""
+
+    queue: str
+    change: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerChanged:
+    """A worker started, drains, or stopped."""
+
+    owner: str
+    change: str
+
+
+Event = (
+    JobEnqueued
+    | JobRefused
+    | AttemptStarted
+    | AttemptEnded
+    | LeaseLost
+    | JobBuried
+    | QueueChanged
+    | WorkerChanged
+)
+
+Observer = Callable[[Event], None]
+
+
+class Observers:
+    """Who listens. Falsy while nobody does, so that a hot path need not build events."""
+
+    __slots__ = ("_observers",)
+
+    def __init__(self) -> None:
+        self._observers: list[Observer] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._observers)
+
+    def add(self, observer: Observer) -> None:
+        self._observers.append(observer)
+
+    def tell(self, event: Event) -> None:
+        """Call every observer; log and go on where one raises."""
+        for observer in self._observers:
+            try:
+                observer(event)
+            except Exception:  # an observer is never in the way, whatever it raises
+                log.exception("observer %r raised on %r; it stays attached", observer, event)

@@ -1,0 +1,87 @@
+"""Job ids: UUIDv7, made by the client, so that sending one twice is the same job.
+
+RFC 9562 section 5.7: 48 bits of Unix milliseconds, then (method 2 of section 6.2)
+a 26-bit counter seeded at random each millisecond, then 48 random bits. Ids of one
+process strictly increase, whatever the wall clock does, and inserts stay at the end
+of the index.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from datetime import UTC, datetime
+
+from backlane.errors import BadOption
+
+_VERSION = 0x7 << 76
+_VARIANT = 0b10 << 62
+_COUNTER_BITS = 26
+_SEED_MASK = (1 << (_COUNTER_BITS - 1)) - 1  # the top bit stays free, as room to count in
+
+_lock = threading.Lock()
+_last_ms = 0
+_counter = 0
+
+
+def new_id(wall_ms: int) -> bytes:
+    """Return a fresh id of 16 bytes, later than every id this process made before."""
+    return new_ids(wall_ms, 1)[0]
+
+
+def new_ids(wall_ms: int, number: int) -> list[bytes]:
+    """Return `number` fresh ids in increasing order, at a tenth of the price of single ones."""
+    global _last_ms, _counter  # noqa: PLW0603 - monotonic within a process is the point
+    random = os.urandom(6 * number + 4)
+    made = []
+    with _lock:
+        if wall_ms > _last_ms:
+            _last_ms = wall_ms
+            _counter = int.from_bytes(random[-4:]) & _SEED_MASK
+        for i in range(number):
+            _counter += 1
+            if _counter >> _COUNTER_BITS:  # spent: borrow from the next millisecond
+                _last_ms += 1
+                _counter = 0
+            made.append(
+                (
+                    _last_ms << 80
+                    | _VERSION
+                    | (_counter >> 14) << 64
+                    | _VARIANT
+                    | (_counter & 0x3FFF) << 48
+                    | int.from_bytes(random[6 * i : 6 * i + 6])
+                ).to_bytes(16)
+            )
+    return made
+
+
+def id_ms(job_id: bytes) -> int:
+    """Return the Unix milliseconds at which the id was made."""
+    return int.from_bytes(job_id[:6])
+
+
+def id_time(job_id: bytes) -> datetime:
+    """Return the moment at which the id was made."""
+    return datetime.fromtimestamp(id_ms(job_id) / 1000, UTC)
+
+
+def parse_id(given: uuid.UUID | str | bytes) -> bytes:
+    """Return the 16 bytes of an id in any public spelling.
+
+    Raises:
+        BadOption: it is not a UUIDv7, so it cannot be a job's id.
+    """
+    try:
+        if isinstance(given, bytes):
+            made = uuid.UUID(bytes=given)
+        elif isinstance(given, str):
+            made = uuid.UUID(given)
+        else:
+            made = given
+    except ValueError as error:
+        raise BadOption(f"{given!r} is not a job id: expected a UUID") from error
+    if made.version != 7:
+        raise BadOption(f"{made} is not a job id: expected a UUID of version 7")
+    return made.bytes

@@ -1,0 +1,186 @@
+"""Jobs: what is enqueued, what a lease carries, and what is known of a job later."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from backlane.model.outcome import ErrorRecord, Reason
+
+
+class State(StrEnum):
+    """Where a job is. The last four are final."""
+
+    SCHEDULED = "scheduled"  # due later: delayed, snoozed or waiting for its retry
+    READY = "ready"
+    BLOCKED = "blocked"  # waits for a dependency, a limit or its group's turn
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # a dead letter: kept with its reason, can be redriven
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
+WAITING = (State.SCHEDULED, State.READY, State.BLOCKED, State.RUNNING)  # what counts as depth
+
+
+class Lane(IntEnum):
+    """Which kind of executor a job needs; part of where it waits, so that a claim
+    for free slots of one kind never meets jobs of the other."""
+
+    SHARED = 0  # a loop and threads, many jobs at a time
+    EXCLUSIVE = 1  # a process that runs this job alone, and can be killed
+
+
+class Policy(msgspec.Struct, frozen=True, array_like=True):
+    """The task's numbers, copied into the job at enqueue.
+
+    They are for what an executor cannot judge any more: crashes, kills and lapses.
+    """
+
+    attempts: int = 10  # executions in all
+    base_ms: int = 1_000
+    cap_ms: int = 3_600_000
+    soft_ms: int | None = None  # the function is asked to stop
+    hard_ms: int | None = None  # the attempt is ended
+    retries_timeout: bool = True
+
+
+DEFAULT_POLICY = Policy()
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True):
+    """What makes two jobs the same, until the first is in a final state."""
+
+    scope: str  # the task; for a raw message the queue
+    name: str
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a task, as it is appended. A raw job has no task: it is a message."""
+
+    id: bytes  # UUIDv7, 16 bytes
+    queue: str
+    task: str | None
+    body: bytes  # encoded arguments, or the message itself
+    headers: bytes | None = None  # encoded mapping of text to text
+    priority: int = 5  # 0..9, higher first
+    lane: Lane = Lane.SHARED
+    delay_ms: int = 0
+    expires_ms: int | None = None  # after the append; past it the job ends unrun
+    policy: Policy = DEFAULT_POLICY
+    key: Key | None = None
+    group: str | None = None
+    parent: bytes | None = None  # the job inside which it was enqueued: may use headroom
+
+    @property
+    def size(self) -> int:
+        """Bytes that count against the queue's bound."""
+        return len(self.body) + len(self.headers or b"")
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The engine took the job, or knew it: `first` is then the id that holds its place."""
+
+    job: bytes
+    first: bytes | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.first is None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A bound would be passed, so none of the jobs was stored."""
+
+    queue: str
+    limit: str  # "jobs" | "bytes" | "stale" (an id older than the history) | "kind"
+    depth: int  # jobs or bytes held now
+    bound: int
+    can_fit: bool = True  # False: not even an empty queue would take them
+    job: bytes | None = None  # which job, where it is one's own fault
+
+
+class Lease(msgspec.Struct, frozen=True, array_like=True):
+    """A right to a job until a time, fenced by `token`. Crosses the pipe as it is."""
+
+    job: bytes
+    token: int
+    attempt: int  # executions counted before this one
+    queue: str
+    task: str | None
+    body: bytes
+    headers: bytes | None = None
+    priority: int = 5
+    lane: Lane = Lane.SHARED
+    policy: Policy = DEFAULT_POLICY
+    group: str | None = None
+    enqueued_ms: int = 0  # wall clock
+    deadline_ms: int | None = None  # wall clock: `expires` of the job
+    parked_ms: int | None = None  # how long no worker has known its task
+    crashes: int = 0  # times it took a process down alone
+    cancelled: bool = False
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True):
+    """How far a running job says it is."""
+
+    fraction: float | None = None  # 0..1
+    message: str | None = None
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """Something to keep for a running job, fenced by its token."""
+
+    job: bytes
+    token: int
+    progress: Progress
+
+
+class AttemptError(msgspec.Struct, frozen=True):
+    """The error that ended one attempt."""
+
+    attempt: int  # 1 is the first execution
+    at_ms: int
+    error: ErrorRecord
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of a job. Times are wall-clock milliseconds."""
+
+    id: bytes
+    queue: str
+    task: str | None
+    state: State
+    revision: int  # +1 at every change
+    priority: int
+    attempt: int  # executions counted so far
+    token: int
+    enqueued_ms: int
+    reason: Reason | None = None
+    lane: Lane = Lane.SHARED
+    due_ms: int | None = None  # scheduled: when; ready: since when
+    started_ms: int | None = None  # of the running or last attempt
+    ended_ms: int | None = None
+    deadline_ms: int | None = None
+    owner: str | None = None  # who holds the lease, or ran the last attempt
+    cancelling: bool = False  # running, and asked to stop
+    progress: Progress | None = None
+    key: Key | None = None
+    group: str | None = None
+    parent: bytes | None = None
+    policy: Policy = DEFAULT_POLICY
+    size: int = 0
+    body: bytes = b""
+    headers: bytes | None = None
+    result: bytes | None = None  # succeeded, and kept
+    errors: tuple[AttemptError, ...] = ()  # the newest ERRORS_KEPT, oldest first
+
+
+ERRORS_KEPT = 20  # per job: what a person reads; older ones tell nothing new

@@ -1,0 +1,136 @@
+"""Queues: a named, bounded line of jobs, as an application declares it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import msgspec
+
+from backlane.errors import BadOption
+
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+DEFAULT_MAX_JOBS = 100_000
+DEFAULT_MAX_BYTES = 256 * 1024 * 1024
+
+RunsIn = Literal["loop", "thread", "process"]
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return the name of a queue, task, key scope or worker, or refuse it.
+
+    Raises:
+        BadOption: it is not 1 to 128 letters, digits, `_`, `.`, `:` or `-`.
+    """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise BadOption(
+            f"{name!r} cannot name a {what}: use 1 to 128 letters, digits, '_', '.', ':' or '-'"
+        )
+    return name
+
+
+class Kind(StrEnum):
+    """What a queue holds. The first use fixes it."""
+
+    TASKS = "tasks"
+    MESSAGES = "messages"
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """The most a queue holds: jobs in the four waiting states, and their bytes."""
+
+    max_jobs: int = DEFAULT_MAX_JOBS
+    max_bytes: int = DEFAULT_MAX_BYTES
+
+
+DEFAULT_BOUNDS = Bounds()
+
+
+def headroom(max_jobs: int) -> int:
+    """Return the places above `max_jobs` for work born inside a job: 10 %, at least 10."""
+    return max(10, max_jobs // 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A queue and what the application asks of it.
+
+    Args:
+        name: letters, digits, `_`, `.`, `:` or `-`.
+        max_jobs: the most jobs it holds; one more is refused with `QueueFull`.
+        max_bytes: the most bytes of arguments and headers it holds.
+        runs_in: where its plain functions run unless the task says: `"thread"`, or
+            `"process"` (alone in a process that can be killed).
+        concurrency: the most jobs of it that one worker runs at a time; None is
+            bounded by the worker's own slots alone.
+
+    Raises:
+        BadOption: a value cannot work.
+    """
+
+    name: str
+    max_jobs: int | None = None
+    max_bytes: int | None = None
+    runs_in: RunsIn | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        checked_name(self.name, "queue")
+        for option in ("max_jobs", "max_bytes", "concurrency"):
+            value = getattr(self, option)
+            if value is not None and (
+                not isinstance(value, int) or isinstance(value, bool) or value < 1
+            ):
+                raise BadOption(
+                    f"queue {self.name!r}: {option} is {value!r}; use a whole number from 1, "
+                    "or leave it out"
+                )
+        if self.runs_in not in (None, "loop", "thread", "process"):
+            raise BadOption(
+                f"queue {self.name!r}: runs_in is {self.runs_in!r}; use 'thread' or 'process'"
+            )
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(
+            DEFAULT_MAX_JOBS if self.max_jobs is None else self.max_jobs,
+            DEFAULT_MAX_BYTES if self.max_bytes is None else self.max_bytes,
+        )
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """How many jobs of a queue wait, and their bytes, by state."""
+
+    scheduled: int = 0
+    ready: int = 0
+    running: int = 0
+    blocked: int = 0
+    bytes: int = 0
+
+    @property
+    def jobs(self) -> int:
+        """What `max_jobs` bounds."""
+        return self.scheduled + self.ready + self.running + self.blocked
+
+
+class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue as the engine has it. Counters only ever grow."""
+
+    name: str
+    kind: Kind
+    paused: bool
+    bounds: Bounds  # in force: tuned, else declared, else the default
+    declared: Bounds
+    tuned_max_jobs: int | None = None
+    tuned_max_bytes: int | None = None
+    depth: Depth = Depth()
+    oldest_ready_ms: int | None = None  # how long the job next in line has been due
+    appended: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    retried: int = 0

@@ -1,0 +1,1 @@
+"""The worker: what claims jobs, runs them and settles them."""
