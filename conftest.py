@@ -1,0 +1,84 @@
+"""Runs every Python block of the documentation as a test.
+
+The blocks of one page run in order, as one module in a directory of its own that is
+the current directory meanwhile, so that `sqlite:///jobs.db` is a fresh file. `await`
+may stand outside a function, as in the documents: a page has one event loop. A block
+behind `<!-- skip: next -->` is only shown.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, SkipParser
+
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md"]
+MODULE = "shop"  # what the pages call the application's module
+
+
+class Page:
+    """What the blocks of one page share: a module, an event loop, a directory."""
+
+    def __init__(self) -> None:
+        self.module = ModuleType(MODULE)
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory(prefix="backlane-docs-")
+        self.before = Path.cwd()
+
+    def open(self) -> None:
+        sys.modules[MODULE] = self.module  # dataclasses and annotations look names up there
+        os.chdir(self.directory.name)
+
+    def run(self, code: CodeType) -> None:
+        if code.co_flags & inspect.CO_COROUTINE:
+            self.runner.run(FunctionType(code, self.module.__dict__)())
+        else:
+            exec(code, self.module.__dict__)  # noqa: S102 - the project's own pages
+
+    def close(self) -> None:
+        for value in list(self.module.__dict__.values()):
+            if type(value).__name__ == "Backlane":
+                value.close()
+        self.runner.close()
+        os.chdir(self.before)
+        del sys.modules[MODULE]
+        self.directory.cleanup()
+
+
+def open_page(namespace: dict[str, Any]) -> None:
+    namespace["page"] = Page()
+    namespace["page"].open()
+
+
+def close_page(namespace: dict[str, Any]) -> None:
+    namespace.pop("page").close()
+
+
+def evaluate(example: Example) -> None:
+    """Run one block, with the line numbers of its page in tracebacks."""
+    lines_before = example.line + example.parsed.line_offset
+    code = compile(
+        "\n" * lines_before + example.parsed,
+        example.path,
+        "exec",
+        flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
+        dont_inherit=True,
+    )
+    example.namespace["page"].run(code)
+
+
+pytest_collect_file = Sybil(
+    parsers=[CodeBlockParser("python", evaluate), SkipParser()],
+    patterns=PAGES,
+    setup=open_page,
+    teardown=close_page,
+).pytest()
