@@ -1,0 +1,152 @@
+"""Amend: what people do to jobs. Find: how they look for them."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import assert_never
+
+from backlane.engine.memory.store import Line, Row, Store, job_record
+from backlane.engine.protocol import (
+    Amended,
+    Cancel,
+    Change,
+    Delete,
+    Move,
+    Page,
+    Redrive,
+    Reprioritise,
+    Selection,
+    Skipped,
+)
+from backlane.model.job import WAITING, State
+from backlane.model.queue import DEFAULT_BOUNDS
+
+AMENDED = 1_000  # jobs an amend changes at most
+READ = 10_000  # rows a call looks at, at most
+
+
+def find(store: Store, selection: Selection, limit: int, cursor: bytes | None) -> Page:
+    rows, cursor = _select(store, selection, limit, cursor)
+    return Page([job_record(row, whole=bool(selection.ids)) for row in rows], cursor)
+
+
+def amend(store: Store, selection: Selection, change: Change, cursor: bytes | None) -> Amended:
+    rows, cursor = _select(store, selection, AMENDED, cursor)
+    changed, flagged, skipped = [], [], []
+    for row in rows:
+        job = row.job.id
+        why_not = _why_not(store, row, change)
+        if why_not:
+            skipped.append(Skipped(job, why_not))
+        elif isinstance(change, Cancel) and row.state is State.RUNNING:
+            store.flag(row)
+            flagged.append(job)
+        else:
+            _carry_out(store, row, change)
+            changed.append(job)
+    return Amended(changed, flagged, skipped, cursor)
+
+
+def _select(
+    store: Store, selection: Selection, limit: int, cursor: bytes | None
+) -> tuple[list[Row], bytes | None]:
+    """Some matching rows, newest first, and where to go on."""
+    before = int.from_bytes(cursor) if cursor else None
+    rest = (row for row in reversed(store.rows.values()) if before is None or row.seq < before)
+    found: list[Row] = []
+    last = None
+    for row in islice(rest, READ):
+        if len(found) >= limit:
+            break
+        last = row
+        if _matches(row, selection):
+            found.append(row)
+    is_end = last is None or last is next(iter(store.rows.values()))
+    return found, None if is_end or last is None else last.seq.to_bytes(8)
+
+
+def _matches(row: Row, selection: Selection) -> bool:
+    job = row.job
+    return (
+        (not selection.ids or job.id in selection.ids)
+        and (not selection.states or row.state in selection.states)
+        and (not selection.reasons or row.reason in selection.reasons)
+        and selection.queue in (None, row.queue)
+        and selection.task in (None, job.task)
+        and (selection.key is None or (job.key is not None and job.key.name == selection.key))
+        and selection.group in (None, job.group)
+        and (selection.text is None or _says(row, selection.text))
+    )
+
+
+def _says(row: Row, text: str) -> bool:
+    return any(_folded(text) in _folded(kept.error.message) for kept in row.errors)
+
+
+def _folded(text: str) -> str:
+    """Lower case in ASCII alone, which every store can do alike."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in text)
+
+
+def _why_not(store: Store, row: Row, change: Change) -> str | None:
+    """Why this change leaves this job as it is; None if it does not."""
+    match change:
+        case Cancel():
+            return None if row.state in WAITING else f"it is {row.state} already"
+        case Redrive():
+            return _why_not_again(store, row)
+        case Reprioritise():
+            return None if row.state in WAITING else f"it is {row.state} already"
+        case Delete():
+            return "it is running; cancel it first" if row.state is State.RUNNING else None
+        case Move(queue=queue):
+            return _why_not_to(store, row, queue)
+        case _:
+            assert_never(change)
+
+
+def _why_not_again(store: Store, row: Row) -> str | None:
+    if row.state is State.SCHEDULED:
+        return None
+    if row.state in WAITING or row.state is State.SUCCEEDED:
+        return f"it is {row.state}"
+    holder = store.keys.get(row.job.key) if row.job.key else None
+    if holder:
+        return f"its key is held by job {holder.hex()}"
+    line = store.lines[row.queue]
+    depth, bounds = line.depth, line.bounds()
+    if depth.jobs + 1 > bounds.max_jobs or depth.bytes + row.job.size > bounds.max_bytes:
+        return f"queue {row.queue!r} is full"
+    return None
+
+
+def _why_not_to(store: Store, row: Row, queue: str) -> str | None:
+    if row.state is State.RUNNING or row.state not in WAITING:
+        return f"it is {row.state}"
+    if row.queue == queue:
+        return "it is there already"
+    target = store.lines.get(queue)
+    if target and target.kind is not store.lines[row.queue].kind:
+        return f"queue {queue!r} holds {target.kind}"
+    return None
+
+
+def _carry_out(store: Store, row: Row, change: Change) -> None:
+    match change:
+        case Cancel():
+            store.finish(row, State.CANCELLED)
+        case Redrive():
+            if row.state is State.SCHEDULED:
+                store.put_off(row, 0)
+            else:
+                store.renew(row)
+        case Reprioritise(priority=priority):
+            store.reprioritise(row, priority)
+        case Delete():
+            store.forget(row)
+        case Move(queue=queue):
+            kind = store.lines[row.queue].kind
+            store.lines.setdefault(queue, Line(queue, kind, DEFAULT_BOUNDS))
+            store.move(row, queue)
+        case _:
+            assert_never(change)

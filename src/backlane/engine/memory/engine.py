@@ -1,0 +1,239 @@
+"""The memory engine itself: verbs as plans over a `Store`, one at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TypeVar
+
+from backlane.engine.memory import admission as admitting
+from backlane.engine.memory import changes, sweeper
+from backlane.engine.memory import leases as leasing
+from backlane.engine.memory.bell import Belfry, MemoryBell
+from backlane.engine.memory.store import Store, queue_record, worker_record
+from backlane.engine.plan import Plan, finish, plan, reading
+from backlane.engine.protocol import (
+    Admission,
+    Amended,
+    Capability,
+    Change,
+    Claimed,
+    Declare,
+    Engine,
+    Extended,
+    Finding,
+    Joined,
+    Page,
+    Presence,
+    Retention,
+    Selection,
+    Settled,
+    Swept,
+    Tune,
+    Turn,
+    Wanted,
+    WorkerRecord,
+)
+from backlane.errors import BadOption, WrongUse
+from backlane.model.clock import Clock, SystemClock
+from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.outcome import Settlement
+from backlane.model.queue import QueueRecord
+
+T = TypeVar("T")
+
+WORKERS_LISTED = 1_000
+
+
+class MemoryEngine:
+    """Keeps jobs in this process, for tests and for trying things out."""
+
+    capabilities = frozenset(
+        {Capability.RECORDS, Capability.KEYS, Capability.CANCELS, Capability.EXACT_BOUNDS}
+    )
+
+    def __init__(self, clock: Clock | None = None, url: str = "memory://") -> None:
+        self.url = url
+        self._store = Store(clock or SystemClock())
+        self._lock = threading.Lock()
+        self._queue_bells = Belfry(self._store.clock)
+        self._job_bells = Belfry(self._store.clock)
+        self._gone: set[str] = set()
+
+    # -- verbs --
+
+    @plan
+    async def append(
+        self, tx: Store, jobs: Sequence[Job], admission: Admission
+    ) -> list[Receipt] | Refusal:
+        return admitting.append(tx, jobs, admission)
+
+    @plan
+    async def claim(self, tx: Store, wanted: Wanted) -> Claimed:
+        return leasing.claim(tx, wanted)
+
+    @plan
+    async def extend(
+        self,
+        tx: Store,
+        leases: Sequence[tuple[bytes, int]],
+        by_ms: int,
+        owner: str | None = None,
+    ) -> Extended:
+        return leasing.extend(tx, leases, by_ms, owner)
+
+    @plan
+    async def settle(self, tx: Store, settlements: Sequence[Settlement]) -> Settled:
+        return leasing.settle(tx, settlements)
+
+    @plan
+    async def turn(
+        self, tx: Store, settlements: Sequence[Settlement], wanted: Sequence[Wanted]
+    ) -> Turn:
+        settled = leasing.settle(tx, settlements)
+        return Turn(settled, [leasing.claim(tx, one) for one in wanted])
+
+    @plan
+    async def note(self, tx: Store, notes: Sequence[Note]) -> list[bytes]:
+        return leasing.note(tx, notes)
+
+    @plan
+    async def amend(
+        self, tx: Store, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Amended:
+        return changes.amend(tx, selection, change, cursor)
+
+    @reading
+    async def find(
+        self, tx: Store, selection: Selection, limit: int = 100, cursor: bytes | None = None
+    ) -> Page:
+        return changes.find(tx, selection, limit, cursor)
+
+    @reading
+    async def list_queues(self, tx: Store) -> list[QueueRecord]:
+        return [queue_record(tx, tx.lines[name]) for name in sorted(tx.lines)]
+
+    @reading
+    async def list_workers(self, tx: Store) -> list[WorkerRecord]:
+        return [worker_record(tx, owner) for owner in list(tx.workers)[:WORKERS_LISTED]]
+
+    @plan
+    async def sweep(self, tx: Store, limit: int, retention: Retention) -> Swept:
+        return sweeper.sweep(tx, limit, retention)
+
+    @plan
+    async def tune(self, tx: Store, queue: str, change: Declare | Tune) -> QueueRecord | None:
+        line = tx.lines.get(queue)
+        before = queue_record(tx, line) if line else None
+        if isinstance(change, Declare):
+            line = line or tx.line(queue, change.kind, change.bounds)
+            if line.kind is change.kind:  # otherwise the answer says what it is
+                line.declared = change.bounds
+            return before
+        if line is None:
+            return None
+        if change.reset:
+            line.tuned_max_jobs = line.tuned_max_bytes = None
+        line.tuned_max_jobs = change.max_jobs or line.tuned_max_jobs
+        line.tuned_max_bytes = change.max_bytes or line.tuned_max_bytes
+        line.paused = line.paused if change.paused is None else change.paused
+        tx.rung_queues.add(queue)
+        return queue_record(tx, line)
+
+    @plan
+    async def announce(self, tx: Store, presence: Presence) -> None:
+        if presence.leaving:
+            tx.workers.pop(presence.owner, None)
+            return
+        known = tx.workers.get(presence.owner)
+        since = known[1] if known else tx.clock.wall_ms()
+        tx.workers[presence.owner] = (presence, since, tx.clock.boot_ms())
+
+    # -- running them --
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out; then ring."""
+        store = self._store
+        with self._lock:
+            value = finish(plan.within(store))
+            queues, store.rung_queues = store.rung_queues, set()
+            jobs, store.rung_jobs = store.rung_jobs, set()
+        if queues:
+            self._queue_bells.ring(queues)
+        if jobs:
+            self._job_bells.ring(jobs)
+        return value
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`, which never waits here."""
+        return self.run(plan)
+
+    def joined(self, connection: object) -> Joined:
+        """Refuse: there is no transaction that this engine could join."""
+        raise WrongUse(
+            f"the memory engine cannot join {type(connection).__name__}: its jobs are in no "
+            "database; leave connection= out, or use an engine on the database it belongs to"
+        )
+
+    # -- wake-ups and owners --
+
+    def listen(self, queues: Sequence[str]) -> MemoryBell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+        return self._queue_bells.hang(queues)
+
+    def watch(self, jobs: Sequence[bytes]) -> MemoryBell:
+        """Ring when one of these jobs may have changed."""
+        return self._job_bells.hang(jobs)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases that gave up their sign of life."""
+        with self._lock:
+            owners = {row.owner for row in self._store.in_state(State.RUNNING)}
+        return tuple(sorted(owner for owner in owners if owner in self._gone))
+
+    def enlist(self, owner: str) -> MemoryEnlisted:
+        """Show a sign of life that lasts until it is closed."""
+        return MemoryEnlisted(owner, self._gone)
+
+    # -- the store --
+
+    def migrate(self) -> list[str]:
+        """Nothing to do: a store in memory is always as new as its code."""
+        return []
+
+    def diagnose(self) -> list[Finding]:
+        """Say what this engine cannot promise."""
+        return [
+            Finding(
+                subject="durability",
+                state="warning",
+                text="jobs are kept in memory: they end with this process",
+                remedy="use a file: sqlite:///jobs.db",
+            )
+        ]
+
+    def close(self) -> None:
+        """Nothing to let go of: the jobs stay as long as the engine does."""
+
+
+class MemoryEnlisted:
+    """A sign of life within one process: it has no descriptors to pass on."""
+
+    descriptors: tuple[int, ...] = ()
+
+    def __init__(self, owner: str, gone: set[str]) -> None:
+        self._owner, self._gone = owner, gone
+
+    def close(self) -> None:
+        self._gone.add(self._owner)
+
+
+def open_url(url: str, clock: Clock) -> Engine:
+    """Return a new, empty engine for `memory://`.
+
+    Raises:
+        BadOption: the URL says more than that, and nothing of it could be obeyed.
+    """
+    if url != "memory://":
+        raise BadOption(f"{url!r}: the memory engine takes no path or option; use 'memory://'")
+    return MemoryEngine(clock, url)

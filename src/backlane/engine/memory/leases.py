@@ -1,0 +1,194 @@
+"""Claim, extend and settle: what a worker does with jobs, and what a lapse does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from backlane.engine.memory.store import Row, Store, job_record
+from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
+from backlane.model.job import JobRecord, Lane, Lease, Note, State
+from backlane.model.outcome import (
+    POISON_CAP,
+    Cancelled,
+    Crashed,
+    Failed,
+    Outcome,
+    Reason,
+    Released,
+    RetryAfter,
+    Settlement,
+    Snoozed,
+    Succeeded,
+)
+
+MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
+
+
+def claim(store: Store, wanted: Wanted) -> Claimed:
+    buried = _bring_in(store, wanted.departed)
+    leases: list[Lease] = []
+    for row in _in_line(store, wanted):
+        if len(leases) >= wanted.number:
+            break
+        if store.has_expired(row):
+            store.finish(row, State.EXPIRED)
+        else:
+            leases.append(store.lease(row, wanted.owner, wanted.lease_ms))
+    mine = [row for row in store.in_state(State.RUNNING) if row.owner == wanted.owner]
+    return Claimed(
+        leases=leases,
+        cancelled=[row.job.id for row in mine if row.cancelling],
+        next_due_ms=_next_due_ms(store),
+        buried=buried,
+    )
+
+
+def extend(
+    store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None
+) -> Extended:
+    believed = [(job, store.held(job, token)) for job, token in leases]
+    lost = [job for job, row in believed if row is None or store.has_lapsed(row)]
+    if owner is None:
+        held = [row for _, row in believed if row is not None]
+    else:
+        held = [row for row in store.in_state(State.RUNNING) if row.owner == owner]
+    living = [row for row in held if not store.has_lapsed(row)]
+    for row in living:
+        row.lease_end_ms = store.clock.boot_ms() + by_ms
+    return Extended(lost=lost, cancelled=[row.job.id for row in living if row.cancelling])
+
+
+def note(store: Store, notes: Sequence[Note]) -> list[bytes]:
+    lost = []
+    for one in notes:
+        row = store.held(one.job, one.token)
+        if row is None:
+            lost.append(one.job)
+        else:
+            row.progress = one.progress
+            store.change(row)
+    return lost
+
+
+def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
+    lost, buried = [], []
+    for one in settlements:
+        row = store.held(one.job, one.token)
+        if row is None:
+            lost.append(one.job)
+            continue
+        _carry_out(store, row, one.outcome)
+        if row.state is State.FAILED:
+            buried.append(one.job)
+    return Settled(lost=lost, buried=buried)
+
+
+def lapse(store: Store, row: Row) -> None:
+    """Nobody holds the lease any more: the execution counts, the place is kept."""
+    row.attempt += 1
+    _go_on(store, row)
+
+
+def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
+    """Move what lapsed and what is due into ready; return what had to be buried."""
+    lapsed = [
+        row
+        for row in store.in_state(State.RUNNING)
+        if row.owner in departed or store.has_lapsed(row)
+    ]
+    lapsed = sorted(lapsed, key=lambda row: (row.lease_end_ms, row.seq))[:MOVES]
+    for row in lapsed:
+        lapse(store, row)
+    now = store.clock.wall_ms()
+    due = [row for row in store.in_state(State.SCHEDULED) if row.place_ms <= now]
+    for row in sorted(due, key=lambda row: (row.place_ms, row.seq))[: MOVES - len(lapsed)]:
+        store.put_back(row)
+    return [job_record(row) for row in lapsed if row.state is State.FAILED]
+
+
+def _in_line(store: Store, wanted: Wanted) -> list[Row]:
+    """What may be claimed, in the order in which it is."""
+    found = [
+        row
+        for row in store.in_state(State.READY)
+        if (row.job.id in wanted.ids if wanted.ids else row.queue in wanted.queues)
+        and (wanted.lane is None or row.lane == wanted.lane)
+        and store.lines[row.queue].kind is wanted.kind
+        and not store.lines[row.queue].paused
+    ]
+    return sorted(found, key=lambda row: row.order)
+
+
+def _next_due_ms(store: Store) -> int | None:
+    wall, boot = store.clock.wall_ms(), store.clock.boot_ms()
+    waits = [row.place_ms - wall for row in store.in_state(State.SCHEDULED)]
+    waits += [row.lease_end_ms - boot for row in store.in_state(State.RUNNING)]
+    return max(0, min(waits)) if waits else None
+
+
+def _carry_out(store: Store, row: Row, outcome: Outcome) -> None:
+    now = store.clock.wall_ms()
+    if not isinstance(outcome, Snoozed | Released):
+        row.parked_since_ms = None  # a worker knew its task
+    match outcome:
+        case Succeeded(result=result):
+            row.attempt += 1
+            store.finish(row, State.SUCCEEDED, result=result)
+        case Failed(reason=reason, error=error):
+            row.keep_error(error, now)
+            row.attempt += 1
+            store.finish(row, State.FAILED, reason=reason)
+        case Cancelled(error=error):
+            row.keep_error(error, now)
+            store.finish(row, State.CANCELLED)
+        case RetryAfter():
+            _retry(store, row, outcome)
+        case Crashed(alone=alone, error=error):
+            row.keep_error(error, now)
+            row.attempt += 1
+            row.crashes += alone
+            row.lane = Lane.EXCLUSIVE
+            _go_on(store, row)
+        case Snoozed():
+            _snooze(store, row, outcome)
+        case Released():
+            if row.cancelling:
+                store.finish(row, State.CANCELLED)
+            else:
+                store.put_back(row)
+        case _:
+            assert_never(outcome)
+
+
+def _retry(store: Store, row: Row, outcome: RetryAfter) -> None:
+    row.keep_error(outcome.error, store.clock.wall_ms())
+    row.attempt += 1
+    if row.cancelling:
+        store.finish(row, State.CANCELLED)
+    elif row.attempt >= row.job.policy.attempts:
+        store.finish(row, State.FAILED, reason=Reason.ATTEMPTS)
+    else:
+        store.lines[row.queue].retried += 1
+        store.put_off(row, outcome.delay_ms)
+
+
+def _snooze(store: Store, row: Row, outcome: Snoozed) -> None:
+    if not outcome.parked:
+        row.parked_since_ms = None
+    elif row.parked_since_ms is None:
+        row.parked_since_ms = store.clock.wall_ms()
+    if row.cancelling:
+        store.finish(row, State.CANCELLED)
+    else:
+        store.put_off(row, outcome.delay_ms)
+
+
+def _go_on(store: Store, row: Row) -> None:
+    """After an execution that nobody saw the end of: again from its place, if it may."""
+    if row.cancelling:
+        store.finish(row, State.CANCELLED)
+    elif row.attempt >= row.job.policy.attempts or row.crashes >= POISON_CAP:
+        store.finish(row, State.FAILED, reason=Reason.CRASHED)
+    else:
+        store.put_back(row)

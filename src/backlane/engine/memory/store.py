@@ -1,0 +1,343 @@
+"""The rows of the memory engine, and the few moves a row can make.
+
+Every move goes through `_enter`, which keeps the counters of the queue equal to the
+rows and notes whose bells must ring once the verb is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backlane.engine.protocol import Presence, WorkerRecord
+from backlane.model.clock import Clock
+from backlane.model.ids import id_ms
+from backlane.model.job import (
+    ERRORS_KEPT,
+    FINAL,
+    AttemptError,
+    Job,
+    JobRecord,
+    Key,
+    Lane,
+    Lease,
+    Progress,
+    State,
+)
+from backlane.model.outcome import ErrorRecord, Reason
+from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Depth, Kind, QueueRecord
+
+
+@dataclass(slots=True)
+class Row:
+    """A job and all that changes about it."""
+
+    job: Job
+    seq: int  # order of append in the whole store
+    enqueued_ms: int
+    queue: str
+    lane: Lane
+    priority: int
+    rank: int  # the priority it waits at: ageing raises it, up to 9
+    place_ms: int  # when it is or was due: its order among equals of its rank
+    deadline_ms: int | None
+    state: State = State.READY
+    revision: int = 0
+    attempt: int = 0
+    token: int = 0
+    crashes: int = 0
+    owner: str | None = None
+    lease_end_ms: int = 0  # boot clock
+    cancelling: bool = False
+    parked_since_ms: int | None = None
+    progress: Progress | None = None
+    started_ms: int | None = None
+    ended_ms: int | None = None
+    reason: Reason | None = None
+    result: bytes | None = None
+    errors: tuple[AttemptError, ...] = ()
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        return (-self.rank, self.place_ms, self.seq)
+
+    def keep_error(self, error: ErrorRecord | None, now_ms: int) -> None:
+        """Keep what ended the execution that is now running."""
+        if error is not None:
+            kept = AttemptError(self.attempt + 1, now_ms, error)
+            self.errors = (*self.errors, kept)[-ERRORS_KEPT:]
+
+
+@dataclass(slots=True)
+class Line:
+    """A queue: its settings and its counters."""
+
+    name: str
+    kind: Kind
+    declared: Bounds
+    paused: bool = False
+    tuned_max_jobs: int | None = None
+    tuned_max_bytes: int | None = None
+    held: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
+    bytes: int = 0
+    appended: int = 0
+    retried: int = 0
+    ended: dict[State, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
+
+    @property
+    def depth(self) -> Depth:
+        return Depth(
+            self.held[State.SCHEDULED],
+            self.held[State.READY],
+            self.held[State.RUNNING],
+            self.held[State.BLOCKED],
+            self.bytes,
+        )
+
+    def bounds(self, declared: Bounds | None = None) -> Bounds:
+        """What is in force: tuned, else declared (by the caller, else by a worker)."""
+        declared = declared or self.declared
+        return Bounds(
+            self.tuned_max_jobs or declared.max_jobs, self.tuned_max_bytes or declared.max_bytes
+        )
+
+
+class Store:
+    """Everything kept: what a transaction of this engine is open on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rows: dict[bytes, Row] = {}  # in order of append
+        self.lines: dict[str, Line] = {}
+        self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
+        self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)
+        self.forgotten_ms = -1  # the newest id that was pruned: older ones may have run
+        self.rung_queues: set[object] = set()
+        self.rung_jobs: set[object] = set()
+        self._seq = 0
+
+    # -- reading --
+
+    def in_state(self, *states: State) -> list[Row]:
+        return [row for row in self.rows.values() if row.state in states]
+
+    def held(self, job: bytes, token: int) -> Row | None:
+        """The running row whose current lease this is."""
+        row = self.rows.get(job)
+        current = row is not None and row.state is State.RUNNING and row.token == token
+        return row if current else None
+
+    def has_lapsed(self, row: Row) -> bool:
+        return row.state is State.RUNNING and row.lease_end_ms <= self.clock.boot_ms()
+
+    def has_expired(self, row: Row) -> bool:
+        return row.deadline_ms is not None and row.deadline_ms <= self.clock.wall_ms()
+
+    def line(self, name: str, kind: Kind, declared: Bounds | None = None) -> Line:
+        """The queue, made if it is new."""
+        if name not in self.lines:
+            self.lines[name] = Line(name, kind, declared or DEFAULT_BOUNDS)
+        return self.lines[name]
+
+    # -- the moves of a row --
+
+    def insert(self, job: Job) -> Row:
+        now = self.clock.wall_ms()
+        self._seq += 1
+        row = Row(
+            job=job,
+            seq=self._seq,
+            enqueued_ms=now,
+            queue=job.queue,
+            lane=job.lane,
+            priority=job.priority,
+            rank=job.priority,
+            place_ms=now,
+            deadline_ms=None if job.expires_ms is None else now + job.expires_ms,
+        )
+        self.rows[job.id] = row
+        if job.key:
+            self.keys[job.key] = job.id
+        self._count(row, +1)
+        self.lines[job.queue].appended += 1
+        self.put_off(row, job.delay_ms)
+        return row
+
+    def put_off(self, row: Row, delay_ms: int) -> None:
+        """Due after a delay, at a new place."""
+        row.place_ms = self.clock.wall_ms() + max(0, delay_ms)
+        row.rank = row.priority
+        self._enter(row, State.SCHEDULED if delay_ms > 0 else State.READY)
+
+    def put_back(self, row: Row) -> None:
+        """Ready, at the place it had."""
+        row.rank = row.priority
+        self._enter(row, State.READY)
+
+    def lease(self, row: Row, owner: str, lease_ms: int) -> Lease:
+        now = self.clock.wall_ms()
+        row.token += 1
+        row.owner, row.started_ms, row.progress = owner, now, None
+        row.lease_end_ms = self.clock.boot_ms() + lease_ms
+        self._enter(row, State.RUNNING)
+        since = row.parked_since_ms
+        return Lease(
+            job=row.job.id,
+            token=row.token,
+            attempt=row.attempt,
+            queue=row.queue,
+            task=row.job.task,
+            body=row.job.body,
+            headers=row.job.headers,
+            priority=row.priority,
+            lane=row.lane,
+            policy=row.job.policy,
+            group=row.job.group,
+            enqueued_ms=row.enqueued_ms,
+            deadline_ms=row.deadline_ms,
+            parked_ms=None if since is None else max(0, now - since),
+            crashes=row.crashes,
+        )
+
+    def flag(self, row: Row) -> None:
+        """Ask a running job to stop."""
+        if not row.cancelling:
+            row.cancelling = True
+            self._enter(row, State.RUNNING)
+            self.rung_queues.add(row.queue)
+
+    def finish(
+        self, row: Row, state: State, *, reason: Reason | None = None, result: bytes | None = None
+    ) -> None:
+        row.reason, row.result, row.ended_ms = reason, result, self.clock.wall_ms()
+        self._enter(row, state)
+        self.lines[row.queue].ended[state] += 1
+        self._let_go_of_key(row)
+
+    def renew(self, row: Row) -> None:
+        """A finished job is as new: ready, its executions counted from zero."""
+        row.attempt = row.crashes = 0
+        row.reason = row.result = row.ended_ms = row.deadline_ms = row.parked_since_ms = None
+        row.progress = None
+        if row.job.key:
+            self.keys[row.job.key] = row.job.id
+        self.put_off(row, 0)
+
+    def move(self, row: Row, queue: str) -> None:
+        self._count(row, -1)
+        row.queue = queue
+        self._count(row, +1)
+        self._enter(row, row.state)
+
+    def reprioritise(self, row: Row, priority: int) -> None:
+        row.priority = row.rank = priority
+        self._enter(row, row.state)
+
+    def forget(self, row: Row, *, pruned: bool = False) -> None:
+        self._count(row, -1)
+        self._let_go_of_key(row)
+        del self.rows[row.job.id]
+        self.rung_jobs.add(row.job.id)
+        if pruned:
+            # A client whose clock is ahead must not make all others' ids stale.
+            newest = min(id_ms(row.job.id), self.clock.wall_ms())
+            self.forgotten_ms = max(self.forgotten_ms, newest)
+
+    def change(self, row: Row) -> None:
+        """The row changed where it is."""
+        row.revision += 1
+        self.rung_jobs.add(row.job.id)
+
+    def _enter(self, row: Row, state: State) -> None:
+        self._count(row, -1)
+        row.state = state
+        self._count(row, +1)
+        if state is not State.RUNNING:
+            row.cancelling = False
+        if state in (State.READY, State.SCHEDULED):
+            self.rung_queues.add(row.queue)
+        self.change(row)
+
+    def _count(self, row: Row, by: int) -> None:
+        line = self.lines[row.queue]
+        line.held[row.state] += by
+        if row.state not in FINAL:
+            line.bytes += by * row.job.size
+
+    def _let_go_of_key(self, row: Row) -> None:
+        if row.job.key and self.keys.get(row.job.key) == row.job.id:
+            del self.keys[row.job.key]
+
+
+# -- what others are told --
+
+
+def job_record(row: Row, *, whole: bool = False) -> JobRecord:
+    """The record of a job; only a `whole` one has body, headers, result and errors."""
+    job = row.job
+    is_due_known = row.state in (State.SCHEDULED, State.READY)
+    return JobRecord(
+        id=job.id,
+        queue=row.queue,
+        task=job.task,
+        state=row.state,
+        revision=row.revision,
+        priority=row.priority,
+        attempt=row.attempt,
+        token=row.token,
+        enqueued_ms=row.enqueued_ms,
+        reason=row.reason,
+        lane=row.lane,
+        due_ms=row.place_ms if is_due_known else None,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        deadline_ms=row.deadline_ms,
+        owner=row.owner,
+        cancelling=row.cancelling,
+        progress=row.progress,
+        key=job.key,
+        group=job.group,
+        parent=job.parent,
+        policy=job.policy,
+        size=job.size,
+        body=job.body if whole else b"",
+        headers=job.headers if whole else None,
+        result=row.result if whole else None,
+        errors=row.errors if whole else (),
+    )
+
+
+def queue_record(store: Store, line: Line) -> QueueRecord:
+    ready = [row for row in store.in_state(State.READY) if row.queue == line.name]
+    head = min(ready, key=lambda row: row.order, default=None)
+    now = store.clock.wall_ms()
+    return QueueRecord(
+        name=line.name,
+        kind=line.kind,
+        paused=line.paused,
+        bounds=line.bounds(),
+        declared=line.declared,
+        tuned_max_jobs=line.tuned_max_jobs,
+        tuned_max_bytes=line.tuned_max_bytes,
+        depth=line.depth,
+        oldest_ready_ms=None if head is None else max(0, now - head.place_ms),
+        appended=line.appended,
+        succeeded=line.ended[State.SUCCEEDED],
+        failed=line.ended[State.FAILED],
+        cancelled=line.ended[State.CANCELLED],
+        expired=line.ended[State.EXPIRED],
+        retried=line.retried,
+    )
+
+
+def worker_record(store: Store, owner: str) -> WorkerRecord:
+    presence, started_ms, beat_ms = store.workers[owner]
+    return WorkerRecord(
+        owner=owner,
+        host=presence.host,
+        pid=presence.pid,
+        queues=presence.queues,
+        slots=presence.slots,
+        running=presence.running,
+        started_ms=started_ms,
+        beat_age_ms=max(0, store.clock.boot_ms() - beat_ms),
+    )

@@ -1,0 +1,81 @@
+"""Sweep: mend what lapsed, end what expired, age what waits, prune what is old."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backlane.engine.memory.leases import lapse
+from backlane.engine.memory.store import Row, Store
+from backlane.engine.protocol import Retention, Swept
+from backlane.model.job import State
+
+LEVEL_MS = 300_000  # of waiting are one level of priority
+TOP = 9
+SILENT_MS = 60_000  # without a beat: the worker is forgotten
+DONE = (State.SUCCEEDED, State.CANCELLED, State.EXPIRED)
+
+
+def sweep(store: Store, limit: int, retention: Retention) -> Swept:
+    left = limit
+    lapsed = [row for row in store.in_state(State.RUNNING) if store.has_lapsed(row)][:left]
+    for row in lapsed:
+        lapse(store, row)
+    left -= len(lapsed)
+    waiting = store.in_state(State.SCHEDULED, State.READY, State.BLOCKED)
+    expired = [row for row in waiting if store.has_expired(row)][:left]
+    for row in expired:
+        store.finish(row, State.EXPIRED)
+    left -= len(expired)
+    aged = [row for row in store.in_state(State.READY) if row.rank < _aged_rank(store, row)][:left]
+    for row in aged:
+        row.rank = _aged_rank(store, row)
+    left -= len(aged)
+    old = _outdated(store, retention)[:left]
+    for row in old:
+        store.forget(row, pruned=True)
+    left -= len(old)
+    _forget_silent_workers(store)
+    return Swept(
+        lapsed=len(lapsed),
+        buried=[row.job.id for row in lapsed if row.state is State.FAILED],
+        expired=len(expired),
+        aged=len(aged),
+        pruned=len(old),
+        more=left <= 0,
+    )
+
+
+def _aged_rank(store: Store, row: Row) -> int:
+    waited = max(0, store.clock.wall_ms() - row.place_ms)
+    return max(row.rank, min(TOP, row.priority + waited // LEVEL_MS))
+
+
+def _outdated(store: Store, retention: Retention) -> list[Row]:
+    """Finished rows past their age, or beyond the number kept of their queue."""
+    found = []
+    for queue in store.lines:
+        finished = [row for row in store.in_state(*DONE) if row.queue == queue]
+        found += _beyond(store, finished, retention.done_ms, retention.done_jobs, retention)
+        failed = [row for row in store.in_state(State.FAILED) if row.queue == queue]
+        found += _beyond(store, failed, retention.failed_ms, retention.failed_jobs, retention)
+    return found
+
+
+def _beyond(
+    store: Store, rows: Iterable[Row], age_ms: int, number: int, retention: Retention
+) -> list[Row]:
+    now = store.clock.wall_ms()
+    newest_first = sorted(rows, key=lambda row: (row.ended_ms or 0, row.seq), reverse=True)
+    found = []
+    for i, row in enumerate(newest_first):
+        age = now - (row.ended_ms or 0)
+        if age >= retention.least_ms and (age >= age_ms or i >= number):
+            found.append(row)
+    return found[::-1]
+
+
+def _forget_silent_workers(store: Store) -> None:
+    boot = store.clock.boot_ms()
+    for owner, (_, _, beat_ms) in list(store.workers.items()):
+        if boot - beat_ms > SILENT_MS:
+            del store.workers[owner]
