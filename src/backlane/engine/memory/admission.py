@@ -48,9 +48,7 @@ def _at_fault(store: Store, new: Sequence[Job], admission: Admission) -> Refusal
     for job in new:
         line = store.lines.get(job.queue)
         if line and line.kind is not admission.kind:
-            return Refusal(
-                job.queue, "kind", line.depth.jobs, line.bounds().max_jobs, False, job.id
-            )
+            return _fault(job, "kind", line)
         if id_ms(job.id) <= store.forgotten_ms:
             return _fault(job, "stale", line)
     return None
