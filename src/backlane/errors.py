@@ -38,7 +38,7 @@ class QueueFull(Refused):
     the jobs of the same `enqueue_many` that were stored before this refusal.
     """
 
-    def __init__(
+    def __init__(  # long: each is a part that a caller decides by
         self,
         queue: str,
         *,
