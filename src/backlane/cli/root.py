@@ -1,0 +1,124 @@
+"""The `backlane` command: which commands there are, and how each of them ends.
+
+Command modules are imported when they are named, so that `--help` and completion
+stay quick. Whatever goes wrong for a reason that is the user's to mend ends as one
+line on stderr and an exit code; a traceback means a fault of ours.
+
+Exit codes: 0 done; 1 what was asked for failed or was not found; 2 wrong use of the
+command line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Any, NoReturn
+
+import click
+
+from backlane.errors import BacklaneError, BadOption, UnknownOption, nearest
+
+# name: (module, attribute, what --help says of it). A test holds the texts to the commands'.
+COMMANDS = {
+    "worker": ("backlane.cli.worker", "worker", "Run the jobs of an application."),
+    "run": ("backlane.cli.run", "run", "Run a worker for development, restarted on change."),
+    "enqueue": ("backlane.cli.enqueue", "enqueue", "Enqueue one call of a task."),
+    "jobs": ("backlane.cli.jobs", "jobs", "List, show, retry, cancel and delete jobs."),
+    "queues": ("backlane.cli.queues", "queues", "List, pause, resume, purge and tune queues."),
+    "dead": ("backlane.cli.dead", "dead", "List dead letters and run them again."),
+    "migrate": ("backlane.cli.migrate", "migrate", "Bring a store's schema up to date."),
+    "doctor": ("backlane.cli.doctor", "doctor", "Look for what loses jobs or time."),
+    "bench": ("backlane.cli.bench", "bench", "Measure what this machine does, in a minute."),
+    "demo": ("backlane.cli.demo", "demo", "Index Python files while a worker is killed."),
+}
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+EXPECTED = (click.ClickException, click.Abort, BacklaneError, KeyboardInterrupt, BrokenPipeError)
+
+
+class Root(click.Group):
+    """The group of all commands: imports them when named, and ends them cleanly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(
+        self,
+        ctx: click.Context,
+        cmd_name: str,  # noqa: ARG002
+    ) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            ctx.fail(f"no command {args[0]!r}{nearest(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        *_: object,
+        **extra: Any,  # click's own: handed on as it is
+    ) -> NoReturn:
+        """Run the command and exit; every expected error is one line on stderr.
+
+        Click's own way of ending, which `standalone_mode` asks for, is replaced.
+        """
+        extra.pop("standalone_mode", None)
+        try:
+            code = super().main(args, prog_name or "backlane", standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except EXPECTED as error:
+            code = _explained(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: BaseException) -> int:
+    """Say in one line what went wrong and return the exit code; reraise faults of ours."""
+    match error:
+        case click.UsageError():
+            where = error.ctx.command_path if error.ctx else "backlane"
+            return _told(f"{error.format_message()} (see `{where} --help`)", WRONG_USE)
+        case click.Abort() | KeyboardInterrupt():
+            return _told("interrupted", INTERRUPTED)
+        case click.ClickException():
+            return _told(error.format_message(), error.exit_code)
+        case BadOption() | UnknownOption():
+            return _told(str(error), WRONG_USE)
+        case BacklaneError():
+            return _told(str(error), FAILED)
+        case BrokenPipeError():
+            # The reader (`| head`) has left. Python would complain again when it
+            # flushes stdout at exit, so give it another place to write to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+    raise error
+
+
+def _told(message: str, code: int) -> int:
+    click.echo(f"backlane: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("backlane"), prog_name="backlane")
+def main() -> None:
+    """Asynchronous work that can be trusted.
+
+    Commands that look at a store take --url sqlite:///jobs.db or --app module:attribute,
+    else BACKLANE_URL or BACKLANE_APP from the environment. Exit codes: 0 done, 1 failed
+    or not found, 2 wrong use.
+    """

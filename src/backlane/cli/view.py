@@ -1,0 +1,199 @@
+"""Records as they are printed: what `--json` shows of jobs and queues, by name and in words.
+
+These structs are the documented shape of the JSON: fields are only ever added. Times
+are ISO 8601 in UTC, durations seconds, ids in their usual spelling.
+"""
+
+from __future__ import annotations
+
+import uuid
+from base64 import b64encode
+from datetime import UTC, datetime
+
+import msgspec
+
+from backlane.errors import Undecodable
+from backlane.model.codec import decode_headers, plain
+from backlane.model.job import JobRecord
+from backlane.model.queue import QueueRecord
+
+
+class ErrorView(msgspec.Struct, frozen=True):
+    """An error that ended an attempt."""
+
+    attempt: int
+    at: datetime
+    kind: str
+    message: str
+    traceback: str
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as lists show it."""
+
+    id: uuid.UUID
+    queue: str
+    task: str | None
+    state: str
+    reason: str | None
+    attempts: int
+    priority: int
+    enqueued_at: datetime
+    due_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None
+    cancelling: bool
+    progress: float | None
+    progress_message: str | None
+    key: str | None
+    group: str | None
+    parent: uuid.UUID | None
+    worker: str | None
+    bytes: int
+
+
+class JobDetail(JobView, frozen=True, kw_only=True):
+    """A job with all that is known of it."""
+
+    arguments: object  # of a task; a message, or damaged arguments, are text or base64
+    text: str | None
+    base64: str | None
+    headers: dict[str, str]
+    result: object
+    has_result: bool
+    max_attempts: int
+    errors: list[ErrorView]
+
+
+class QueueView(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue with its depth, its bounds and what it has seen."""
+
+    name: str
+    kind: str
+    paused: bool
+    ready: int
+    scheduled: int
+    running: int
+    blocked: int
+    depth: int
+    bytes: int
+    max_jobs: int
+    max_bytes: int
+    tuned_max_jobs: int | None
+    tuned_max_bytes: int | None
+    oldest_ready_seconds: float | None
+    appended: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    retried: int
+
+
+def _datetime(wall_ms: int) -> datetime:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC)
+
+
+def _moment(wall_ms: int | None) -> datetime | None:
+    return None if wall_ms is None else _datetime(wall_ms)
+
+
+def job_view(record: JobRecord) -> JobView:
+    """Return what a list shows of a job."""
+    progress = record.progress
+    return JobView(
+        id=uuid.UUID(bytes=record.id),
+        queue=record.queue,
+        task=record.task,
+        state=str(record.state),
+        reason=None if record.reason is None else str(record.reason),
+        attempts=record.attempt,
+        priority=record.priority,
+        enqueued_at=_datetime(record.enqueued_ms),
+        due_at=_moment(record.due_ms),
+        started_at=_moment(record.started_ms),
+        ended_at=_moment(record.ended_ms),
+        expires_at=_moment(record.deadline_ms),
+        cancelling=record.cancelling,
+        progress=progress.fraction if progress else None,
+        progress_message=progress.message if progress else None,
+        key=record.key.name if record.key else None,
+        group=record.group,
+        parent=uuid.UUID(bytes=record.parent) if record.parent else None,
+        worker=record.owner,
+        bytes=record.size,
+    )
+
+
+def job_detail(record: JobRecord) -> JobDetail:
+    """Return all of a job; needs a record that was found by its id."""
+    errors = [
+        ErrorView(
+            attempt=each.attempt,
+            at=_datetime(each.at_ms),
+            kind=each.error.kind,
+            message=each.error.message,
+            traceback=each.error.traceback,
+        )
+        for each in record.errors
+    ]
+    body = _Body.of(record)
+    fields = msgspec.structs.asdict(job_view(record)) | {
+        "arguments": body.arguments,
+        "text": body.text,
+        "base64": body.base64,
+        "headers": decode_headers(record.headers),
+        "result": None if record.result is None else plain(record.result),
+        "has_result": record.result is not None,
+        "max_attempts": record.policy.attempts,
+        "errors": errors,
+    }
+    return msgspec.convert(fields, JobDetail)
+
+
+class _Body(msgspec.Struct, frozen=True):
+    """A body as people can read it: a task's arguments, else text, else base64."""
+
+    arguments: object = None
+    text: str | None = None
+    base64: str | None = None
+
+    @staticmethod
+    def of(record: JobRecord) -> _Body:
+        if record.task is not None:
+            try:
+                return _Body(arguments=plain(record.body))
+            except Undecodable:
+                pass  # damaged, or of a later version: its bytes are shown as they are
+        try:
+            return _Body(text=record.body.decode())
+        except UnicodeDecodeError:
+            return _Body(base64=b64encode(record.body).decode())
+
+
+def queue_view(record: QueueRecord) -> QueueView:
+    """Return what is shown of a queue."""
+    depth, oldest = record.depth, record.oldest_ready_ms
+    return QueueView(
+        name=record.name,
+        kind=str(record.kind),
+        paused=record.paused,
+        ready=depth.ready,
+        scheduled=depth.scheduled,
+        running=depth.running,
+        blocked=depth.blocked,
+        depth=depth.jobs,
+        bytes=depth.bytes,
+        max_jobs=record.bounds.max_jobs,
+        max_bytes=record.bounds.max_bytes,
+        tuned_max_jobs=record.tuned_max_jobs,
+        tuned_max_bytes=record.tuned_max_bytes,
+        oldest_ready_seconds=None if oldest is None else oldest / 1000,
+        appended=record.appended,
+        succeeded=record.succeeded,
+        failed=record.failed,
+        cancelled=record.cancelled,
+        expired=record.expired,
+        retried=record.retried,
+    )
