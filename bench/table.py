@@ -1,0 +1,26 @@
+"""The table: figures as fixed-width text, readable in a log and in a note."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.figure import Figure
+
+HEAD = ("figure", "measured", "beside", "ratio", "bar", "")
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """Return one line a figure, then the notes."""
+    rows = [
+        (f.name, f.measured, f.beside, f.ratio, f.bar, "pass" if f.holds else "FAIL")
+        for f in figures
+    ]
+    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    lines = [_line(HEAD, widths), _line(tuple("-" * width for width in widths), widths)]
+    lines += [_line(row, widths) for row in rows]
+    notes = [f"  {f.name}: {f.note}" for f in figures if f.note]
+    return "\n".join([*lines, *(["", "notes", *notes] if notes else [])])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
