@@ -39,8 +39,10 @@ class Peers:
         marker = ENVIRONMENT / "installed"
         if not marker.exists() or marker.read_text().split("\n") != list(PACKAGES):
             print("bench: installing the peers into bench/.venv", file=sys.stderr, flush=True)
-            venv.create(ENVIRONMENT, with_pip=True, symlinks=True, clear=True)
-            subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES], check=True)
+            # Installed by this interpreter's pip: not every system can make one with its own.
+            venv.create(ENVIRONMENT, with_pip=False, symlinks=True, clear=True)
+            pip = [sys.executable, "-m", "pip", "--python", str(python)]
+            subprocess.run([*pip, "install", "-q", *PACKAGES], check=True)
             marker.write_text("\n".join(PACKAGES))
         return cls(python)
 

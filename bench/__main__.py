@@ -1,0 +1,45 @@
+"""`python -m bench`: measure, and print every figure beside its bar.
+
+Exit status 0: all bars hold; 1: one does not, or measured nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench.catalogue import CATALOGUE, measured
+from bench.machine import machine
+from bench.prove import prove
+from bench.table import table
+
+
+def main() -> int:
+    """Read the command line, run, print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"which: {', '.join(CATALOGUE)} (all without a name), or `prove`: these, "
+        "the fault campaign and the durability proofs, at full size",
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="full sizes (about 15 minutes)")
+    size.add_argument("--quick", action="store_true", help="small sizes (a minute); the default")
+    options = parser.parse_args()
+    if options.names == ["prove"]:
+        return prove(full=not options.quick)
+    if unknown := [name for name in options.names if name not in CATALOGUE]:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(CATALOGUE)}")
+    print(machine(), flush=True)
+    names = options.names or list(CATALOGUE)
+    figures = measured(
+        names, full=options.full, tell=lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    print(table(figures))
+    return 0 if all(figure.holds for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Processes of the benchmarks: a real worker, as its command starts it, and what it uses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.figure import Nothing
+from bench.store import Store
+
+ROOT = Path(__file__).parent.parent
+STOP_SECONDS = 15.0
+
+
+class WorkerProcess:
+    """`backlane worker bench.served:app` with one executor, on a store."""
+
+    def __init__(self, store: Store, *, concurrency: int = 50) -> None:
+        self._store = store
+        self._command = [
+            *(sys.executable, "-m", "backlane", "worker", "bench.served:app"),
+            *("--processes", "1", "--concurrency", str(concurrency)),
+        ]
+        self.log = store.path.with_suffix(".worker.log")
+
+    def __enter__(self) -> Self:
+        self.start()
+        # A job done says that the executor is up, so that no figure holds its start.
+        self._store.work.noop.enqueue(0, "").result(timeout=30)
+        return self
+
+    def start(self) -> None:
+        """Start the command and return at once."""
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                env={**os.environ, "BENCH_URL": self._store.url, "PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        if error is not None and (told := self.log.read_text()[-2000:]):
+            error.add_note(f"the worker said:\n{told}")
+
+    def stop(self) -> None:
+        """End the worker as a deploy does, and whatever it left behind by force."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            status = None
+        # The session is this worker's own: it was started above.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if status != 0:
+            raise Nothing(f"the worker ended with {status} on SIGTERM; see {self.log}")
+
+    def family(self) -> list[int]:
+        """Return the pids of the supervisor and of all that descend from it."""
+        found = [self.process.pid]
+        for pid in found:
+            found += children(pid)
+        return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children, of all its threads."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """Return the processor time that these processes have used so far."""
+    ticks = 0
+    for pid in pids:
+        # Fields 14 and 15, counted behind the name, which may hold spaces.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def proportional_mib(pids: list[int]) -> float:
+    """Return the memory of these processes, what they share counted once."""
+    kib = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                kib += int(line.split()[1])
+    return kib / 1024

@@ -1,0 +1,7 @@
+"""What the benchmarks' workers run: the workload on the store named by `BENCH_URL`."""
+
+import os
+
+from bench.workload import workload
+
+app = workload(os.environ["BENCH_URL"]).app
