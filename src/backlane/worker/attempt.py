@@ -1,0 +1,256 @@
+"""An attempt: one lease -> one settlement. The pipeline, read top to bottom.
+
+    find the task -> decode its arguments -> context -> middleware -> the function
+    -> encode its result, or judge its error -> settlement
+
+The same code serves shared and exclusive executors, the embedded worker and the test
+kit. It never touches the engine, and nothing that user code raises leaves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from backlane.context import Context, current
+from backlane.middleware import Call, compose, drive
+from backlane.model.event import AttemptEnded, AttemptStarted
+from backlane.model.job import Lease, Progress
+from backlane.model.outcome import Outcome, Reason, Settlement, Succeeded
+from backlane.worker.verdict import Stop, judge, parked, spoilt
+
+if TYPE_CHECKING:
+    from backlane.app import Backlane
+    from backlane.task import Task
+
+Keep = Callable[[Lease, Progress], None]  # takes the progress a job reports
+
+SUCCEEDED = Succeeded()
+
+
+class Attempt:
+    """One execution of a job, as its executor holds it while it runs."""
+
+    __slots__ = (
+        "_keep",
+        "asyncio_task",
+        "is_overdue",
+        "is_replaced",
+        "lease",
+        "place",
+        "started",
+        "stop",
+    )
+
+    def __init__(self, lease: Lease, keep: Keep, place: int = 0) -> None:
+        self.lease = lease
+        self.place = place
+        self._keep = keep
+        self.stop: Stop | None = None  # what its function has been asked for
+        self.started = 0.0  # monotonic; 0 until its function is about to run
+        self.is_overdue = False  # past its hard limit, and still running
+        self.is_replaced = False  # overdue, and its slot was given to another
+        self.asyncio_task: asyncio.Task[Any] | None = None
+
+    def is_cancelled(self) -> bool:
+        return self.stop is not None
+
+    def note(self, progress: Progress) -> None:
+        self._keep(self.lease, progress)
+
+
+class Attempts:
+    """Runs attempts of one application's tasks.
+
+    `run` is for plain functions and `arun` for `async def` ones; the `inline` forms
+    take either and are for tests and for one job at a time.
+    """
+
+    def __init__(self, app: Backlane, keep: Keep | None = None) -> None:
+        self._tasks: Mapping[str, Task[Any, Any, Any]] = app.tasks
+        self._observers = app.observers
+        self._middleware = app.attempt_middleware
+        self._clock = app.clock
+        self._keep: Keep = keep if keep is not None else _drop
+
+    def is_async(self, lease: Lease) -> bool:
+        """Say whether the lease's task is an `async def`; False for an unknown one."""
+        task = self._tasks.get(lease.task or "")
+        return task is not None and task.is_async
+
+    def run(self, attempt: Attempt) -> Settlement:
+        """Run an attempt of a plain function in the calling thread."""
+        entered = self._enter(attempt)
+        if isinstance(entered, Settlement):
+            return entered
+        task, context, args, kwargs = entered
+        previous = current.set(context)
+        try:
+            if self._middleware:
+                value = drive(self._wrapped(task, context, args, kwargs))
+            elif task.takes_context:
+                value = task.function(context, *args, **kwargs)
+            else:
+                value = task.function(*args, **kwargs)
+            outcome = self._succeeded(task, value)
+        except BaseException as error:  # noqa: BLE001 - SystemExit too is an error of this job
+            outcome = judge(error, attempt.lease, task.retry, attempt.stop)
+        finally:
+            current.reset(previous)
+        return self._leave(attempt, outcome)
+
+    async def arun(self, attempt: Attempt) -> Settlement:
+        """Run an attempt of an `async def`; cancelling the caller cancels the function."""
+        entered = self._enter(attempt)
+        if isinstance(entered, Settlement):
+            return entered
+        task, context, args, kwargs = entered
+        previous = current.set(context)
+        try:
+            if self._middleware:
+                value = await self._wrapped(task, context, args, kwargs)
+            elif task.takes_context:
+                value = await task.function(context, *args, **kwargs)
+            else:
+                value = await task.function(*args, **kwargs)
+            outcome = self._succeeded(task, value)
+        except BaseException as error:  # noqa: BLE001 - as above
+            outcome = judge(error, attempt.lease, task.retry, attempt.stop)
+        finally:
+            current.reset(previous)
+        return self._leave(attempt, outcome)
+
+    def run_inline(self, lease: Lease) -> Settlement:
+        """Run one attempt here and now, also of an `async def`, with a loop of its own.
+
+        Inside a running loop an async function gets a thread for its loop, so that a
+        sync test may drain from anywhere.
+        """
+        attempt = Attempt(lease, self._keep)
+        if not self.is_async(lease):
+            return self.run(attempt)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run(self._timed(attempt))
+        return _in_thread(lambda: asyncio.run(self._timed(attempt)))
+
+    async def arun_inline(self, lease: Lease) -> Settlement:
+        """Like `run_inline`, within the running loop."""
+        attempt = Attempt(lease, self._keep)
+        if not self.is_async(lease):
+            return self.run(attempt)
+        return await self._timed(attempt)
+
+    async def _timed(self, attempt: Attempt) -> Settlement:
+        """Run an async attempt under its soft limit, by the application's clock."""
+        soft_ms = attempt.lease.policy.soft_ms
+        if soft_ms is None:
+            return await self.arun(attempt)
+        running = asyncio.ensure_future(self.arun(attempt))
+        limit = asyncio.ensure_future(self._clock.sleep(soft_ms / 1000))
+        try:
+            await asyncio.wait({running, limit}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                attempt.stop = Stop.TIMEOUT
+                running.cancel()
+            return await running
+        finally:
+            limit.cancel()
+
+    def _wrapped(self, task: Task[Any, Any, Any], context: Context, args: Any, kwargs: Any) -> Any:
+        """Return the awaitable of a call through the middleware around attempts."""
+
+        async def innermost(call: Call) -> object:
+            first = (context,) if task.takes_context else ()
+            value = task.function(*first, *call.args, **call.kwargs)
+            return await value if task.is_async else value
+
+        call = Call(
+            task=task.name,
+            queue=context.queue,
+            args=args,
+            kwargs=kwargs,
+            headers=context.headers,
+            context=context,
+        )
+        return compose(self._middleware, innermost)(call)
+
+    def _enter(
+        self, attempt: Attempt
+    ) -> tuple[Task[Any, Any, Any], Context, tuple[Any, ...], dict[str, Any]] | Settlement:
+        """Find the task and decode its arguments, or say why that cannot be."""
+        lease = attempt.lease
+        task = self._tasks.get(lease.task)  # type: ignore[arg-type]  # None finds nothing
+        if task is None:
+            return Settlement(lease.job, lease.token, parked(lease))
+        try:
+            args, kwargs = task.codec.decode_arguments(lease.body)
+        except Exception as error:  # noqa: BLE001 - a type's own validation may raise anything
+            return Settlement(lease.job, lease.token, spoilt(Reason.UNDECODABLE, error))
+        context = Context(lease, note=attempt.note, is_cancelled=attempt.is_cancelled)
+        if self._observers:
+            self._tell_started(lease)
+        attempt.started = time.monotonic()
+        return task, context, args, kwargs
+
+    def _succeeded(self, task: Task[Any, Any, Any], value: object) -> Outcome:
+        if not task.keeps_result:
+            return SUCCEEDED
+        try:
+            return Succeeded(task.codec.encode_result(value))
+        except Exception as error:  # noqa: BLE001 - it ran: a retry would only repeat its effects
+            return spoilt(Reason.UNSTORABLE, error)
+
+    def _leave(self, attempt: Attempt, outcome: Outcome) -> Settlement:
+        lease, ran = attempt.lease, time.monotonic() - attempt.started
+        if self._observers:
+            self._tell_ended(lease, outcome, ran)
+        return Settlement(lease.job, lease.token, outcome, int(ran * 1000))
+
+    def _tell_started(self, lease: Lease) -> None:
+        waited = max(0, self._clock.wall_ms() - lease.enqueued_ms)
+        self._observers.tell(
+            AttemptStarted(
+                job=_uuid(lease),
+                task=lease.task or "",
+                queue=lease.queue,
+                attempt=lease.attempt + 1,
+                waited=timedelta(milliseconds=waited),
+            )
+        )
+
+    def _tell_ended(self, lease: Lease, outcome: Outcome, ran: float) -> None:
+        error = getattr(outcome, "error", None)
+        self._observers.tell(
+            AttemptEnded(
+                job=_uuid(lease),
+                task=lease.task or "",
+                queue=lease.queue,
+                attempt=lease.attempt + 1,
+                outcome=type(outcome).__name__.lower(),
+                ran=timedelta(seconds=ran),
+                error=None if error is None else f"{error.kind}: {error.message}",
+            )
+        )
+
+
+def _uuid(lease: Lease) -> uuid.UUID:
+    return uuid.UUID(bytes=lease.job)
+
+
+def _drop(_lease: Lease, _progress: Progress) -> None:
+    """Take progress that nobody keeps."""
+
+
+def _in_thread(run: Callable[[], Settlement]) -> Settlement:
+    ended: list[Settlement] = []
+    thread = threading.Thread(target=lambda: ended.append(run()), name="backlane-inline")
+    thread.start()
+    thread.join()
+    return ended[0]

@@ -1,0 +1,228 @@
+"""The entry of an executor process: `python -m backlane.worker.entry FD PARENT KIND …`.
+
+Imports the application, tells the supervisor what it is, is given the marks and the
+worker's sign of life, then becomes a shared or an exclusive executor. However the
+supervisor ends, this process ends too: by the death signal, and by the end of the pipe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import importlib
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from backlane.app import Backlane
+from backlane.errors import BacklaneError
+from backlane.worker.channel import SocketChannel, Unfit, Unpacker, receive
+from backlane.worker.exclusive import ExclusiveExecutor
+from backlane.worker.executor import SharedExecutor, hello
+
+log = logging.getLogger("backlane.worker")
+
+UNFIT_STATUS = 2
+STUCK_STATUS = 70
+MOST_DESCRIPTORS = 16
+# The default of 5 ms is how long the loop may wait for the interpreter behind one busy
+# thread, and with it every async job and every frame; 1 ms costs under 1 % here.
+SWITCH_SECONDS = 0.001
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What a supervisor tells an executor on its command line."""
+
+    descriptor: int
+    parent: int
+    kind: str  # "shared" | "exclusive"
+    slots: int
+    target: str  # "module:attribute"
+    log_level: str = "INFO"
+
+    def arguments(self) -> list[str]:
+        return [
+            str(self.descriptor),
+            str(self.parent),
+            self.kind,
+            str(self.slots),
+            self.target,
+            self.log_level,
+        ]
+
+    @classmethod
+    def parsed(cls, arguments: list[str]) -> Birth:
+        descriptor, parent, kind, slots, target, log_level = arguments
+        return cls(int(descriptor), int(parent), kind, int(slots), target, log_level)
+
+
+class CannotLoad(BacklaneError):
+    """The application could not be imported; the message says which part and why."""
+
+
+def load(target: str) -> Backlane:
+    """Import `module:attribute` and return the application there.
+
+    Raises:
+        CannotLoad: there is none, or importing it failed.
+    """
+    module_name, _, attribute = target.partition(":")
+    attribute = attribute or "app"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise CannotLoad(_failed_import(target, error)) from error
+        raise CannotLoad(
+            f"no module {error.name!r} for {target!r}; run from the directory that holds it, "
+            "or set PYTHONPATH"
+        ) from error
+    except BaseException as error:
+        raise CannotLoad(_failed_import(target, error)) from error
+    found: object = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Backlane):
+        what = "is missing" if found is None else f"is a {type(found).__name__}"
+        names = [name for name, value in vars(module).items() if isinstance(value, Backlane)]
+        hint = f"; did you mean {module_name}:{names[0]}?" if names else ""
+        raise CannotLoad(f"{target!r}: {attribute!r} {what}, not a Backlane{hint}")
+    return found
+
+
+def _failed_import(target: str, error: BaseException) -> str:
+    text = "".join(traceback.format_exception(error))
+    where = text.rfind("<frozen importlib._bootstrap>")  # the importer's own frames say nothing
+    start = text.find("\n  File", where) + 1 if where >= 0 else 0
+    return f"importing {target!r} failed with {type(error).__name__}: {error}\n{text[start:]}"
+
+
+def main(arguments: list[str]) -> int:
+    """Be an executor until drained, or until the supervisor is gone."""
+    birth = Birth.parsed(arguments)
+    _end_with(birth.parent)
+    _leave_signals_to_the_supervisor()
+    os.set_inheritable(birth.descriptor, False)  # noqa: FBT003 - its own signature
+    sock = socket.socket(fileno=birth.descriptor)
+    channel = SocketChannel(sock)
+    try:
+        app = load(birth.target)
+        channel.send(hello(app))
+    except BacklaneError as error:
+        channel.send(Unfit(str(error)))
+        return UNFIT_STATUS
+    _log_somewhere(birth.log_level)
+    marks = _welcomed(sock)
+    if marks is None:
+        return 0
+    gc.collect()
+    gc.freeze()  # what the application imported need not be traversed again
+    if birth.kind == "exclusive":
+        ExclusiveExecutor(app, sock, marks).run()
+    else:
+        sys.setswitchinterval(SWITCH_SECONDS)
+        _serve(app, sock, channel, marks, birth.slots)
+    app.close()
+    return 0
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when the supervisor dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(0)
+
+
+def _leave_signals_to_the_supervisor() -> None:
+    """Outlive signals sent to the whole group: the supervisor says when to end.
+
+    Handlers, not SIG_IGN: that would be inherited by programs that jobs start.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: None)
+
+
+def _welcomed(sock: socket.socket) -> mmap.mmap | None:
+    """Wait for the supervisor's welcome; return the marks, None when it has left.
+
+    What else is passed is the worker's sign of life: held open until this process ends.
+    """
+    greeting, descriptors, _, _ = socket.recv_fds(sock, 1, MOST_DESCRIPTORS)
+    if not greeting:
+        return None
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - its own signature
+    marks = mmap.mmap(descriptors[0], os.fstat(descriptors[0]).st_size)
+    os.close(descriptors[0])
+    return marks
+
+
+def _log_somewhere(level: str) -> None:
+    """Log to stderr, unless the application has set logging up itself."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(
+            level=level, format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+        )
+
+
+def _serve(
+    app: Backlane, sock: socket.socket, channel: SocketChannel, marks: mmap.mmap, slots: int
+) -> None:
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    unpacker = Unpacker()
+
+    async def start() -> Callable[[], None]:
+        executor = SharedExecutor(
+            app,
+            channel,
+            slots=slots,
+            marks=marks,
+            finished=loop.stop,
+            end_process=lambda: os._exit(STUCK_STATUS),
+        )
+
+        def read() -> None:
+            frames = receive(sock, unpacker, wait=False)
+            if frames is None:
+                os._exit(0)  # the supervisor is gone: what runs here is another's soon
+            for frame in frames:
+                executor.hear(frame)
+
+        return read
+
+    loop.add_reader(sock, loop.run_until_complete(start()))
+    is_serving = True
+    while is_serving:
+        try:
+            loop.run_forever()
+            is_serving = False
+        except (SystemExit, KeyboardInterrupt):
+            # A task that a job left behind raised it; the jobs of others go on.
+            log.exception("a background task of a job asked this process to exit; it does not")
+    loop.remove_reader(sock)
+    loop.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
