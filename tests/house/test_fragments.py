@@ -7,7 +7,7 @@ import tomllib
 
 from tests.house.source import ROOT
 
-FRAGMENT = re.compile(r"\d+(\.[a-z0-9_-]+)?\.(added|changed|fixed|removed|security)\.md")
+FRAGMENT = re.compile(r"\d+\.(added|changed|fixed|removed|security)(\.\d+)?\.md")
 FRAGMENTS = sorted(path for path in (ROOT / "changes").iterdir() if path.name != "README.md")
 
 
