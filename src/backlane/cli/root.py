@@ -44,11 +44,7 @@ class Root(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
 
-    def get_command(
-        self,
-        ctx: click.Context,
-        cmd_name: str,  # noqa: ARG002
-    ) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -113,7 +109,9 @@ def _told(message: str, code: int) -> int:
     return code
 
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @click.version_option(metadata.version("backlane"), prog_name="backlane")
 def main() -> None:
     """Asynchronous work that can be trusted.

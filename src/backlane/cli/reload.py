@@ -1,0 +1,139 @@
+"""Reloading: a child process that is started again when Python files change.
+
+`watchfiles` tells of changes where it is installed; else the files are looked at
+twice a second.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+LOOK_SECONDS = 0.5
+# Never the project's own code, and often tens of thousands of files.
+IGNORED = frozenset({"__pycache__", "site-packages", "node_modules", "venv"})
+
+
+class Reloader:
+    """Keeps one child running, and starts it again on change.
+
+    Args:
+        command: the child's command line.
+        directories: where changes count.
+        grace: seconds that the child has to end; it is killed soon after.
+    """
+
+    def __init__(self, command: Sequence[str], directories: Sequence[Path], grace: float) -> None:
+        self._command, self._directories, self._grace = command, directories, grace
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_stopping = False
+
+    def run(self) -> None:
+        """Run until SIGINT or SIGTERM."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._start()
+        for changed in changes(self._directories):
+            if self._is_stopping:
+                break
+            if changed:
+                click.echo(f"backlane: {_named(changed)} changed; starting again", err=True)
+                self._stop()
+                self._start()
+            self._tell_end()
+        self._stop()
+
+    def _on_signal(self, *_: object) -> None:
+        # The child is in a session of its own, so that it hears of each Ctrl-C once:
+        # a second signal means at once to it.
+        if self._is_stopping and self._child is not None:
+            self._child.send_signal(signal.SIGTERM)
+        self._is_stopping = True
+
+    def _start(self) -> None:
+        self._child = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
+
+    def _tell_end(self) -> None:
+        if self._child is None or self._child.poll() is None:
+            return
+        click.echo(
+            f"backlane: the worker ended with status {self._child.returncode}; "
+            "it is started again when a file changes",
+            err=True,
+        )
+        self._child = None
+
+    def _stop(self) -> None:
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(self._grace + 5)
+        except subprocess.TimeoutExpired:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+        self._child = None
+
+
+def _named(changed: set[str]) -> str:
+    first = os.path.relpath(min(changed))
+    return first if len(changed) == 1 else f"{first} and {len(changed) - 1} more"
+
+
+def changes(directories: Sequence[Path]) -> Iterator[set[str]]:
+    """Yield the Python files that changed, or nothing about twice a second."""
+    return _told(directories) if find_spec("watchfiles") else _looked(directories)
+
+
+def _told(directories: Sequence[Path]) -> Iterator[set[str]]:
+    from watchfiles import Change, watch
+
+    def counts(_: Change, path: str) -> bool:
+        return _is_source(path)
+
+    found = watch(
+        *directories,
+        watch_filter=counts,
+        yield_on_timeout=True,
+        rust_timeout=int(LOOK_SECONDS * 1000),
+        raise_interrupt=False,
+    )
+    for changed in found:
+        yield {path for _, path in changed}
+
+
+def _looked(directories: Sequence[Path]) -> Iterator[set[str]]:
+    before = _seen(directories)
+    while True:
+        time.sleep(LOOK_SECONDS)
+        now = _seen(directories)
+        yield {path for path, _ in before.items() ^ now.items()}
+        before = now
+
+
+def _seen(directories: Sequence[Path]) -> dict[str, int]:
+    """Return each Python file with the time of its last change."""
+    seen: dict[str, int] = {}
+    for directory in directories:
+        for folder, folders, names in os.walk(directory):
+            folders[:] = [each for each in folders if each not in IGNORED and each[0] != "."]
+            for name in names:
+                path = Path(folder, name)
+                if name.endswith(".py"):
+                    with suppress(OSError):  # deleted meanwhile: the next look tells
+                        seen[str(path)] = path.stat().st_mtime_ns
+    return seen
+
+
+def _is_source(path: str) -> bool:
+    parts = Path(path).parts
+    return path.endswith(".py") and not any(part in IGNORED for part in parts)

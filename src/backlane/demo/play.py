@@ -1,0 +1,168 @@
+"""The play: two workers index files, one of them is killed half-way, and it all adds up."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from backlane.demo import account
+from backlane.demo.account import Account, Starts
+from backlane.demo.application import MODULE, QUEUE, SOURCE, build
+from backlane.demo.facts import Facts
+from backlane.demo.workers import WorkerProcess
+from backlane.errors import QueueFull
+from backlane.model.queue import QueueRecord
+
+LOOK_SECONDS = 0.1  # between looks at the queue: often enough to be live, and cheap
+RATE_SECONDS = 2.0  # over which jobs per second are counted
+STALL_SECONDS = 30.0  # nothing finished for so long: something is wrong, say so and end
+BATCH = 1_000
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """What the live line shows."""
+
+    queued: int
+    running: int
+    done: int
+    jobs: int
+    rate: float
+    killed: int
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """What the play leaves: the account, and the facts of every file that was read."""
+
+    account: Account
+    facts: list[Facts]
+
+
+class Play:
+    """One performance, in a directory of its own.
+
+    Args:
+        paths: the files, one job each.
+        directory: empty; the store, the application and the logs go there.
+        show: is told of each moment.
+    """
+
+    def __init__(self, paths: list[str], directory: Path, show: Callable[[Moment], None]) -> None:
+        self._paths, self._directory, self._show = paths, directory, show
+        self._starts = directory / "starts.log"
+        url, starts = f"sqlite:///{directory / 'demo.db'}", str(self._starts)
+        (directory / f"{MODULE}.py").write_text(SOURCE.format(url=url, starts=starts))
+        self._app = build(url, starts=starts)
+        self._workers: list[WorkerProcess] = []
+        self._killed: list[int] = []
+        self._ids: list[bytes] = []
+        self._faults: list[str] = []
+        self._finishes: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def run(self) -> Ending:
+        """Play it to its end, whatever happens, and settle the account."""
+        began = time.monotonic()
+        try:
+            for name in ("worker-1", "worker-2"):
+                self._workers.append(WorkerProcess(self._directory, name))
+            self._enqueue()
+            self._work()
+        finally:
+            for worker in self._workers:
+                worker.stop()
+        return self._settle_account(began)
+
+    # -- the acts --
+
+    def _enqueue(self) -> None:
+        """Enqueue one job a file. Where the queue is full, wait: the workers make room."""
+        index_file = self._app.tasks["index_file"]
+        rest = list(self._paths)
+        while rest:
+            try:
+                jobs = index_file.enqueue_many([((path,), {}) for path in rest[:BATCH]])
+            except QueueFull:
+                self._look()
+                continue
+            self._ids += [job.id.bytes for job in jobs]
+            del rest[:BATCH]
+
+    def _work(self) -> None:
+        """Watch until all is done; kill a worker half-way and start it again."""
+        while not self._faults:
+            done = self._look()
+            if not self._killed and done * 2 >= len(self._ids):
+                self._kill_one()
+            elif done >= len(self._ids):
+                return
+
+    def _kill_one(self) -> None:
+        victim = self._workers[0]
+        victim.kill()
+        self._killed.append(victim.group)
+        self._workers[0] = WorkerProcess(self._directory, victim.name)
+
+    def _look(self) -> int:
+        """Show the moment, judge the workers, wait a little; return how many jobs are over."""
+        moment = self._moment()
+        self._show(moment)
+        self._faults += [end for worker in self._workers if (end := worker.ended()) is not None]
+        if self._has_stalled():
+            self._faults.append(f"no job finished for {STALL_SECONDS:.0f} s")
+        time.sleep(LOOK_SECONDS)
+        return moment.done
+
+    def _moment(self) -> Moment:
+        found = self._app.engine.run(self._app.engine.list_queues())
+        queue = next((each for each in found if each.name == QUEUE), None)
+        if queue is None:
+            return Moment(0, 0, 0, len(self._ids), 0.0, len(self._killed))
+        return Moment(
+            queued=queue.depth.jobs - queue.depth.running,
+            running=queue.depth.running,
+            done=_finished(queue),
+            jobs=len(self._ids),
+            rate=self._rate(_finished(queue)),
+            killed=len(self._killed),
+        )
+
+    def _rate(self, done: int) -> float:
+        now = time.monotonic()
+        if done != self._finishes[-1][1]:
+            self._finishes.append((now, done))
+        while len(self._finishes) > 2 and now - self._finishes[0][0] > RATE_SECONDS:
+            self._finishes.popleft()
+        (since, before) = self._finishes[0]
+        return (done - before) / max(now - since, LOOK_SECONDS)
+
+    def _has_stalled(self) -> bool:
+        return time.monotonic() - self._finishes[-1][0] > STALL_SECONDS
+
+    # -- the account --
+
+    def _settle_account(self, began: float) -> Ending:
+        engine = self._app.engine
+        done = account.succeeded(account.records(engine, self._ids))
+        starts = Starts(self._starts)
+        decode = self._app.tasks["index_file"].codec.decode_result
+        facts: list[Facts] = [decode(record.result) for record in done if record.result]
+        self._faults += account.faults(engine, self._ids, starts, self._killed)
+        figures = Account(
+            files=len(self._paths),
+            jobs=len(self._ids),
+            done=len(done),
+            lost=len(self._ids) - len(done),
+            repeated=len(starts.repeated()),
+            workers_killed=len(self._killed),
+            seconds=time.monotonic() - began,
+            faults=self._faults,
+        )
+        self._app.close()
+        return Ending(figures, facts)
+
+
+def _finished(queue: QueueRecord) -> int:
+    return queue.succeeded + queue.failed + queue.cancelled + queue.expired

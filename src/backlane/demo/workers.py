@@ -1,0 +1,58 @@
+"""Worker processes of the demonstration: how one starts, dies and is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from backlane.demo.application import MODULE
+
+GRACE_SECONDS = 10.0  # for a worker told to stop that has nothing left to do
+
+
+class WorkerProcess:
+    """One worker: a supervisor and its executors, in a process group of their own."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self.name = name
+        self._log = directory / f"{name}.log"
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
+                [sys.executable, "-m", "backlane", "worker", f"{MODULE}:app"],
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    @property
+    def group(self) -> int:
+        """Its process group, under which it starts functions."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL supervisor and executors at once, as a lost machine would be."""
+        with suppress(ProcessLookupError):  # it has ended by itself, which `ended` tells
+            os.killpg(self.group, signal.SIGKILL)
+        self._process.wait()
+
+    def ended(self) -> str | None:
+        """Say how it ended, if it has, with the last line that it logged."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        lines = self._log.read_text(errors="replace").splitlines()
+        return f"{self.name} ended by itself, status {code}: {lines[-1] if lines else 'no word'}"
+
+    def stop(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        self._process.terminate()
+        try:
+            self._process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
