@@ -1,1 +1,97 @@
 """Asynchronous work for Python that can be trusted: tasks, messages, back pressure."""
+
+from backlane.app import Backlane
+from backlane.context import Context, Snooze, current
+from backlane.errors import (
+    BacklaneError,
+    BadOption,
+    Duplicate,
+    EngineBusy,
+    EngineUnavailable,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    LeaseLost,
+    NotSupported,
+    OutcomeUnknown,
+    QueueFull,
+    Refused,
+    ResultGone,
+    ResultTimeout,
+    SchemaMismatch,
+    StaleId,
+    StoreCorrupt,
+    StoreFull,
+    TooLarge,
+    Undecodable,
+    Unencodable,
+    UnknownOption,
+    UnknownQueue,
+    UnknownTask,
+    WrongUse,
+)
+from backlane.handle import JobChange, JobHandle
+from backlane.messages import Message, MessageQueue
+from backlane.middleware import Call, Middleware, Next
+from backlane.model import event as events
+from backlane.model.job import AttemptError, JobRecord, Progress, State
+from backlane.model.outcome import ErrorRecord, Reason
+from backlane.model.queue import Queue
+from backlane.model.retry import Retry
+from backlane.task import Enqueuer, Task
+
+__all__ = [
+    # an application and its parts
+    "Backlane",
+    "Queue",
+    "Retry",
+    "Task",
+    "Enqueuer",
+    "MessageQueue",
+    "Message",
+    "Middleware",
+    "Call",
+    "Next",
+    "events",
+    # a job, from outside and from inside
+    "JobHandle",
+    "JobChange",
+    "JobRecord",
+    "State",
+    "Reason",
+    "Progress",
+    "AttemptError",
+    "ErrorRecord",
+    "Context",
+    "Snooze",
+    "current",
+    # errors
+    "BacklaneError",
+    "Refused",
+    "QueueFull",
+    "Duplicate",
+    "StaleId",
+    "Unencodable",
+    "TooLarge",
+    "Undecodable",
+    "UnknownTask",
+    "UnknownOption",
+    "UnknownQueue",
+    "BadOption",
+    "WrongUse",
+    "NotSupported",
+    "JobNotFound",
+    "JobFailed",
+    "JobCancelled",
+    "JobExpired",
+    "ResultTimeout",
+    "ResultGone",
+    "LeaseLost",
+    "OutcomeUnknown",
+    "EngineUnavailable",
+    "EngineBusy",
+    "StoreFull",
+    "StoreCorrupt",
+    "SchemaMismatch",
+]

@@ -1,0 +1,349 @@
+"""The application: which tasks and queues there are, and the way into the store.
+
+    app = Backlane("sqlite:///jobs.db")
+
+    @app.task(queue="mail")
+    async def send_mail(user_id: int) -> str: ...
+
+    job = send_mail.enqueue(7)
+
+Making an application opens nothing. The engine is connected at its first use, and a
+process that is forked opens its own. All of it may be used from any thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType, TracebackType
+from typing import Any, Concatenate, Never, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+
+from backlane.context import Context
+from backlane.declaration import declare
+from backlane.engine.protocol import Admission, Engine
+from backlane.errors import (
+    BadOption,
+    UnknownQueue,
+    WrongUse,
+    nearest,
+)
+from backlane.handle import JobHandle, Reader
+from backlane.intake import Intake
+from backlane.messages import MessageQueue
+from backlane.middleware import Middleware, Wrap
+from backlane.model.clock import Clock, SystemClock
+from backlane.model.codec import DEFAULT_MAX_BYTES, plain
+from backlane.model.event import Observer, Observers
+from backlane.model.ids import parse_id
+from backlane.model.job import JobRecord
+from backlane.model.queue import Bounds, Kind, Queue
+from backlane.model.retry import DEFAULT_RETRY, Retry
+from backlane.options import TaskOptions, check_options
+from backlane.place import Place
+from backlane.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ObserverT = TypeVar("ObserverT", bound=Observer)
+
+DEFAULT_QUEUE = "default"
+
+
+class Declare(Protocol):
+    """What `@app.task(…)` is: a decorator that makes a task of a function."""
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+
+
+class Backlane:
+    """An application: its tasks, its queues and the store behind them.
+
+    Args:
+        url: the store, such as `"sqlite:///jobs.db"` (`sqlite:////` for an absolute
+            path) or `"memory://"`.
+        queues: the queues of the application. With any given, a task that names
+            another one is refused where it is declared; `"default"` always exists.
+        middleware: what wraps enqueues and attempts, the outermost first.
+        clock: where time comes from; the machine's, unless given.
+        retry: the retry of tasks that give none.
+        max_bytes: the most bytes of one job's arguments, result or message.
+
+    Raises:
+        BadOption: a value cannot work.
+        UnknownOption: an option does not exist.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        queues: Iterable[Queue] = (),
+        middleware: Iterable[Middleware] = (),
+        clock: Clock | None = None,
+        retry: Retry = DEFAULT_RETRY,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        **unknown: Never,
+    ) -> None:
+        known = ("queues", "middleware", "clock", "retry", "max_bytes")
+        check_options(unknown, known, "Backlane()")
+        self.observers = Observers()
+        self._place = Place(url, SystemClock() if clock is None else clock)
+        self._tasks: dict[str, Task[..., Any, Any]] = {}
+        self._queues = _by_name(queues)
+        self._is_closed_list = bool(self._queues)
+        self._queues.setdefault(DEFAULT_QUEUE, Queue(DEFAULT_QUEUE))
+        self._message_queues: dict[str, MessageQueue] = {}
+        wraps = _checked_middleware(middleware)
+        self.enqueue_middleware = tuple(it.enqueue for it in wraps if it.enqueue is not None)
+        self.attempt_middleware = tuple(it.attempt for it in wraps if it.attempt is not None)
+        self._retry = retry
+        self._max_bytes = max_bytes
+        self._admissions: dict[Kind, Admission] = {}
+        self._intakes = {
+            Kind.TASKS: self._intake(Kind.TASKS, self._queue, self.enqueue_middleware),
+            Kind.MESSAGES: self._intake(Kind.MESSAGES, self._declared, ()),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Backlane {self.url}>"
+
+    # -- what there is --
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any, Any]]:
+        """The registered tasks by name."""
+        return MappingProxyType(self._tasks)
+
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queues for tasks, declared or named by a task, by name."""
+        messages = self._message_queues
+        return {name: queue for name, queue in self._queues.items() if name not in messages}
+
+    @property
+    def url(self) -> str:
+        return self._place.url
+
+    @property
+    def clock(self) -> Clock:
+        return self._place.clock
+
+    @property
+    def engine(self) -> Engine:
+        """The store, connected at first use (which still opens nothing)."""
+        return self._place.engine
+
+    def replaced(self, engine: Engine, clock: Clock) -> AbstractContextManager[None]:
+        """Use another engine and clock within the block, in all threads: for tests."""
+        return self._place.replaced(engine, clock)
+
+    def observe(self, observer: ObserverT) -> ObserverT:
+        """Call `observer` with every event of this process; also a decorator.
+
+        It is called where the event happens and must be quick. One that raises is
+        logged and stays.
+        """
+        self.observers.add(observer)
+        return observer
+
+    # -- declaring --
+
+    @overload
+    def task(
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def task(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
+    @overload
+    def task(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
+    @overload
+    def task(self, /, **options: Unpack[TaskOptions]) -> Declare: ...
+    def task(self, function: Any = None, /, **options: Unpack[TaskOptions]) -> Any:
+        """Register a function as a task: `@app.task` or `@app.task(queue="mail", …)`.
+
+        Options are `name`, `queue`, `priority` (0 to 9, higher first), `timeout`
+        (seconds, or (soft, hard)), `retry`, `expires`, `runs_in` and `keep_result`.
+
+        Raises:
+            BadOption: the function cannot be a task, or an option cannot work.
+            UnknownOption, UnknownQueue: names the nearest one that exists.
+        """
+        check_options(options, TaskOptions.__annotations__, "@app.task")
+        if function is None:
+            return lambda function: self._declare(function, options)
+        return self._declare(function, options)
+
+    def _declare(self, function: object, options: TaskOptions) -> Task[..., Any, Any]:
+        queue = self._queue(options.get("queue", DEFAULT_QUEUE))
+        declared = declare(function, options, queue, self._retry)
+        other = self._tasks.get(declared.name)
+        if other is not None:
+            raise BadOption(
+                f"there is a task {declared.name!r} already, {_where(other.function)}; give this "
+                f"one, {_where(declared.function)}, another name: @app.task(name=…)"
+            )
+        task: Task[..., Any, Any] = Task(declared, self._intakes[Kind.TASKS], self._max_bytes)
+        self._tasks[task.name] = task
+        return task
+
+    def messages(self, name: str) -> MessageQueue:
+        """Return the message queue of that name.
+
+        Raises:
+            WrongUse: a task of this application names it as its queue.
+            UnknownQueue: `queues` were given, and it is not among them.
+        """
+        found = self._message_queues.get(name)
+        if found is not None:
+            return found
+        user = next((task for task in self._tasks.values() if task.queue == name), None)
+        if user is not None or name == DEFAULT_QUEUE:
+            raise WrongUse(
+                f"queue {name!r} holds tasks{f' ({user.name})' if user else ''}, and a queue holds "
+                "tasks or messages; name another one"
+            )
+        self._declared(name)
+        made = MessageQueue(name, self._intakes[Kind.MESSAGES], self._max_bytes)
+        return self._message_queues.setdefault(name, made)
+
+    def _queue(self, name: str) -> Queue:
+        """Return a queue for tasks by its name."""
+        if name in self._message_queues:
+            raise WrongUse(
+                f"queue {name!r} holds messages, and a queue holds tasks or messages; "
+                "name another one"
+            )
+        return self._declared(name)
+
+    def _declared(self, name: str) -> Queue:
+        queue = self._queues.get(name)
+        if queue is not None:
+            return queue
+        if self._is_closed_list:
+            raise UnknownQueue(
+                f"no queue {name!r} is declared{nearest(str(name), self._queues)}; declared are "
+                f"{', '.join(self._queues)}: add Queue({name!r}) to `queues`"
+            )
+        queue = self._queues.setdefault(name, Queue(name))
+        self._admissions.clear()
+        return queue
+
+    # -- jobs by id --
+
+    def job(self, job_id: uuid.UUID | str) -> JobHandle[Any]:
+        """Return the grip on a job by its id.
+
+        Its result is decoded by its task; where this application does not know the
+        task, it is plain data.
+
+        Raises:
+            JobNotFound: it is not stored, or its history has been pruned.
+            BadOption: this is not a job's id.
+        """
+        job = parse_id(job_id)
+        return JobHandle(job, self._reader_of(self._reader(plain).record(job)))
+
+    async def ajob(self, job_id: uuid.UUID | str) -> JobHandle[Any]:
+        """Like `job`."""
+        job = parse_id(job_id)
+        return JobHandle(job, self._reader_of(await self._reader(plain).arecord(job)))
+
+    def _reader_of(self, record: JobRecord) -> Reader:
+        task = self._tasks.get(record.task or "")
+        return self._reader(plain if task is None else task.codec.decode_result)
+
+    def _reader(self, decode_result: Callable[[bytes], Any]) -> Reader:
+        return Reader(self._place, decode_result)
+
+    # -- closing --
+
+    def close(self) -> None:
+        """Wait for what has begun and let go of the store. The next use opens it anew."""
+        self._place.close()
+
+    async def aclose(self) -> None:
+        """Like `close`."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def _intake(self, kind: Kind, queue: Callable[[str], Queue], wraps: tuple[Wrap, ...]) -> Intake:
+        return Intake(self._place, lambda: self._admission(kind), queue, self.observers, wraps)
+
+    def _admission(self, kind: Kind) -> Admission:
+        return self._admissions.setdefault(kind, Admission(_bounds(self._queues), kind))
+
+
+def _by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
+    named: dict[str, Queue] = {}
+    for queue in queues:
+        if not isinstance(queue, Queue):
+            raise BadOption(f"{queue!r} is not a queue; use Queue({str(queue)!r})")
+        if queue.name in named:
+            raise BadOption(f"queue {queue.name!r} is declared twice; declare it once")
+        named[queue.name] = queue
+    return named
+
+
+def _bounds(queues: Mapping[str, Queue]) -> dict[str, Bounds]:
+    """Return what the code says of bounds; of others the engine knows its own default."""
+    return {
+        name: queue.bounds
+        for name, queue in queues.items()
+        if queue.max_jobs is not None or queue.max_bytes is not None
+    }
+
+
+def _checked_middleware(middleware: Iterable[Middleware]) -> list[Middleware]:
+    given = list(middleware)
+    for each in given:
+        if not isinstance(each, Middleware):
+            raise BadOption(
+                f"{each!r} is not a middleware; say what it wraps: Middleware(attempt=…), "
+                "Middleware(enqueue=…), or both"
+            )
+    return given
+
+
+def _where(function: Callable[..., Any]) -> str:
+    code = function.__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"

@@ -1,0 +1,152 @@
+"""Inside a running job: who am I, how far have I come, am I to stop.
+
+A task whose first parameter is annotated `Context` is given one; the parameter is
+absent from calls of `enqueue`. A `Context` only says and hears: what it reports is
+written by the worker, at most once a second, and fenced by the job's lease.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TypeVar
+
+from backlane.errors import BadOption, JobCancelled
+from backlane.model.codec import decode_headers
+from backlane.model.job import Lease, Progress
+from backlane.model.retry import Duration, milliseconds
+
+T = TypeVar("T")
+
+
+class Snooze(Exception):
+    """Raise this in a job to put it off by `delay`; the attempt is not counted.
+
+    Raises:
+        BadOption: the delay is not a duration from 0 to 100 years.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, delay: Duration) -> None:
+        self.delay_ms = milliseconds(delay, "delay")
+        super().__init__(f"due again in {self.delay_ms / 1000:g} s")
+
+
+class Context:
+    """A running job as its own function sees it.
+
+    Args:
+        lease: the right under which the job runs.
+        note: takes progress to be kept; called as often as the function reports.
+        is_cancelled: says whether the job was asked to stop.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self, lease: Lease, *, note: Callable[[Progress], None], is_cancelled: Callable[[], bool]
+    ) -> None:
+        self.lease = lease
+        self._note = note
+        self._is_cancelled = is_cancelled
+
+    @classmethod
+    def detached(cls, task: str = "detached", queue: str = "default") -> Context:
+        """Return a context of no job: it reports nowhere and is never cancelled.
+
+        A direct call of a task is given one; its `id` is the nil UUID.
+        """
+        lease = Lease(job=bytes(16), token=0, attempt=0, queue=queue, task=task, body=b"")
+        return cls(lease, note=_nowhere, is_cancelled=_never)
+
+    @cached_property
+    def id(self) -> uuid.UUID:
+        """The job's id."""
+        return uuid.UUID(bytes=self.lease.job)
+
+    @property
+    def task(self) -> str:
+        return self.lease.task or ""
+
+    @property
+    def queue(self) -> str:
+        return self.lease.queue
+
+    @property
+    def attempt(self) -> int:
+        """Which execution this is; 1 is the first."""
+        return self.lease.attempt + 1
+
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
+        """What the enqueuer, or a middleware there, attached to the job."""
+        return decode_headers(self.lease.headers)
+
+    @property
+    def enqueued_at(self) -> datetime:
+        return datetime.fromtimestamp(self.lease.enqueued_ms / 1000, UTC)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was asked to stop, by `cancel()` or by its timeout."""
+        return self._is_cancelled()
+
+    def check(self) -> None:
+        """Do nothing, or end the job here if it was asked to stop.
+
+        Raises:
+            JobCancelled: let it pass, and the job ends as cancelled.
+        """
+        if self._is_cancelled():
+            raise JobCancelled(f"job {self.id} was asked to stop")
+
+    def progress(self, fraction: float | None, message: str | None = None) -> None:
+        """Say how far the job is: a fraction from 0 to 1, words, or both.
+
+        May be called at any rate: the newest report is kept once a second.
+
+        Raises:
+            BadOption: the fraction is outside 0 to 1.
+        """
+        if fraction is not None and not 0 <= fraction <= 1:
+            raise BadOption(f"progress is {fraction!r}; use a fraction from 0 to 1")
+        self._note(Progress(fraction, message))
+
+    def track(self, items: Iterable[T], message: str | None = None) -> Iterator[T]:
+        """Yield the items, reporting progress and hearing cancellation at each.
+
+        Items that have no length are counted in words instead of a fraction.
+
+        Raises:
+            JobCancelled: the job was asked to stop; no further item is yielded.
+        """
+        total = len(items) if isinstance(items, Sized) else None
+        for done, item in enumerate(items):
+            self.check()
+            self._report(done, total, message)
+            yield item
+        if total:
+            self._report(total, total, message)
+
+    def _report(self, done: int, total: int | None, message: str | None) -> None:
+        if total is not None:
+            self._note(Progress(min(1.0, done / total), message))
+        else:
+            self._note(Progress(None, f"{message}: {done}" if message else f"{done} done"))
+
+
+def _nowhere(_: Progress) -> None:
+    """Take progress that nobody asked for."""
+
+
+def _never() -> bool:
+    return False
+
+
+current: ContextVar[Context | None] = ContextVar("backlane_current", default=None)
+"""The context of the job that runs here. The worker sets it around the function, whether
+or not the function asks for a `Context`; enqueues made there know their parent by it."""

@@ -1,0 +1,120 @@
+"""Drafts: what the jobs of an enqueue have in common, ready to be copied.
+
+A draft is made once, where options are written; a job is then a copy of its template
+with an id and a body, which costs a tenth of a microsecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from backlane.context import current
+from backlane.errors import BadOption
+from backlane.model.clock import Clock
+from backlane.model.codec import encode_headers
+from backlane.model.ids import new_id, new_ids, parse_id
+from backlane.model.job import Job, Key
+from backlane.model.queue import Queue
+from backlane.model.retry import milliseconds
+from backlane.options import EnqueueOptions, checked_priority
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Jobs to be: a template, and what is only known or used when they are made."""
+
+    template: Job
+    at_ms: int | None = None  # wall clock
+    id: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    connection: object | None = None
+
+    def with_options(self, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Draft:
+        """Return a draft with these options in place of its own; `queue` finds a queue.
+
+        Raises:
+            BadOption, UnknownQueue: an option cannot work.
+        """
+        if "delay" in options and "at" in options:
+            raise BadOption("delay and at both say when; give one of them")
+        at_ms = None if "delay" in options else self.at_ms
+        if "at" in options:
+            at_ms = _moment_ms(options["at"])
+        headers = {**self.headers, **options.get("headers", {})}
+        return Draft(
+            replace(
+                _template(self.template, options, queue), headers=encode_headers(headers) or None
+            ),
+            at_ms,
+            parse_id(options["id"]) if "id" in options else self.id,
+            headers,
+            options.get("connection", self.connection),
+        )
+
+    def job(self, body: bytes, clock: Clock, headers: Mapping[str, str] | None = None) -> Job:
+        """Return one job; `headers` replace the draft's."""
+        now = clock.wall_ms()
+        template = self._template_at(now)
+        if headers is not None:
+            template = replace(template, headers=encode_headers(headers))
+        return replace(template, id=self.id or new_id(now), body=body)
+
+    def jobs(self, bodies: Sequence[bytes], clock: Clock) -> list[Job]:
+        """Return one job for each body, in order, each with an id of its own."""
+        now = clock.wall_ms()
+        template = self._template_at(now)
+        ids = new_ids(now, len(bodies))
+        return [replace(template, id=i, body=body) for i, body in zip(ids, bodies, strict=True)]
+
+    def _template_at(self, now_ms: int) -> Job:
+        running = current.get()
+        if running is None and self.at_ms is None:
+            return self.template
+        return replace(
+            self.template,
+            delay_ms=self.template.delay_ms if self.at_ms is None else max(0, self.at_ms - now_ms),
+            parent=None if running is None else running.lease.job,
+        )
+
+
+def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Job:
+    if "delay" in options:
+        template = replace(template, delay_ms=milliseconds(options["delay"], "delay"))
+    if "expires" in options:
+        template = replace(template, expires_ms=milliseconds(options["expires"], "expires"))
+    if "priority" in options:
+        template = replace(template, priority=checked_priority(options["priority"]))
+    if "queue" in options:
+        template = replace(template, queue=queue(options["queue"]).name)
+    if "key" in options:
+        scope = template.task or template.queue
+        template = replace(template, key=Key(scope, _text(options["key"], "key")))
+    if "group" in options:
+        template = replace(template, group=_text(options["group"], "group"))
+    return template
+
+
+TEXT_LIMIT = 256  # of a key or group: it is part of an index
+
+
+def _text(given: str, option: str) -> str:
+    if not isinstance(given, str) or not 0 < len(given) <= TEXT_LIMIT:
+        raise BadOption(f"{option} is {given!r}; use a text of 1 to {TEXT_LIMIT} characters")
+    return given
+
+
+def _moment_ms(at: datetime) -> int:
+    if not isinstance(at, datetime):
+        raise BadOption(f"at is {at!r}; use a datetime with a time zone, or delay= for a duration")
+    if at.tzinfo is None:
+        raise BadOption(
+            f"at is {at.isoformat()} without a time zone, so it could mean several moments; "
+            "use datetime(…, tzinfo=…)"
+        )
+    return int(at.timestamp() * 1000)

@@ -1,0 +1,72 @@
+"""Options: the names that a task and an enqueue know, and checks that both share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import TypedDict
+
+from backlane.errors import BadOption, UnknownOption, nearest
+from backlane.model.queue import RunsIn
+from backlane.model.retry import Duration, Retry
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of `@app.task`."""
+
+    name: str  # module.function, unless given; it travels with the jobs, so keep it
+    queue: str  # "default", unless given
+    priority: int  # 0 to 9, higher first; 5 unless given
+    timeout: Duration | tuple[Duration, Duration]  # of one attempt: soft end, or (soft, hard)
+    retry: Retry  # the application's, unless given
+    expires: Duration  # after the enqueue; past it a job ends unrun
+    runs_in: RunsIn  # async def: "loop"; def: as its queue says, or "thread"
+    keep_result: bool  # True unless given
+
+
+class SendOptions(TypedDict, total=False):
+    """The options of `messages.send`: of one message, or of many alike."""
+
+    delay: Duration  # from now; not with `at`
+    at: datetime  # with a time zone; one that has passed means now
+    expires: Duration  # after the enqueue; past it the job ends unrun
+    priority: int  # 0 to 9, higher first
+    key: str  # while a job of the same task (or message queue) and key is unfinished,
+    # it is returned instead
+    group: str  # what jobs share: a tenant, an account
+    id: uuid.UUID | str  # sent again it is the same job, which is not stored twice
+    headers: Mapping[str, str]
+    connection: object  # the caller's open transaction, which takes the job with it
+
+
+class EnqueueOptions(SendOptions, total=False):
+    """The options of `task.using`: of one enqueue, or of many alike."""
+
+    queue: str  # instead of the task's own
+
+
+def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse an option that does not exist.
+
+    Raises:
+        UnknownOption: names it, and the nearest one that does exist.
+    """
+    known = list(known)
+    for option in given:
+        if option not in known:
+            raise UnknownOption(
+                f"{what} has no option {option!r}{nearest(option, known)}; "
+                f"it has {', '.join(sorted(known))}"
+            )
+
+
+def checked_priority(priority: int) -> int:
+    """Return a priority, or refuse it.
+
+    Raises:
+        BadOption: it is not a whole number from 0 to 9.
+    """
+    if type(priority) is not int or not 0 <= priority <= 9:
+        raise BadOption(f"priority is {priority!r}; use a whole number from 0 to 9 (9 goes first)")
+    return priority
