@@ -20,7 +20,7 @@ import msgspec
 from backlane.errors import BadOption
 from backlane.model.codec.hints import checked_hint, hints_of, spelled
 from backlane.model.codec.json import decoder, encode
-from backlane.model.codec.proof import difference, said
+from backlane.model.codec.proof import difference, not_finite, said
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -104,7 +104,7 @@ def _check_default(slot: Slot, owner: str) -> None:
     """Refuse a default that could not be stored: it would fail each call that relies on it."""
     try:
         back = decoder(slot.hint)(encode(slot.default))
-        found = difference(slot.default, back, slot.hint, "$")
+        found = not_finite(slot.default) or difference(slot.default, back, slot.hint, "$")
         problem = found and found.message
     except Exception as error:  # noqa: BLE001 - the user's own encoder may raise anything
         problem = said(error)

@@ -23,6 +23,10 @@ _NOT_PLAIN = (
     "pass plain data, a dataclass, or a msgspec, pydantic or attrs object; "
     "for anything else pass what it can be found by, such as an id or a path"
 )
+_ODD_OFFSET = (
+    "a time with this offset would come back changed; pass one whose offset is whole minutes, "
+    "such as UTC"
+)
 _LISTS = (list, tuple, set, frozenset)
 
 
@@ -124,7 +128,7 @@ def difference(value: Any, back: Any, hint: Any, path: str) -> Found | None:
         return None
     if isinstance(value, datetime) and isinstance(back, datetime):
         same = value.tzinfo and back.tzinfo and value.timestamp() == back.timestamp()
-        return None if same else Found(path, "a time with this offset would come back changed")
+        return None if same else Found(path, _ODD_OFFSET)
     hint, alternatives = _alternatives(hint)
     if alternatives:
         found = [difference(value, back, each, path) for each in alternatives]
@@ -138,9 +142,8 @@ def difference(value: Any, back: Any, hint: Any, path: str) -> Found | None:
     if not _has_parts(value):
         return Found(path, f"would come back changed{_advice(hint)}")
     inner, inner_back = dict(parts(value, path)), dict(parts(back, path))
-    if inner.keys() != inner_back.keys():
-        missing = next(iter(inner.keys() ^ inner_back.keys()), path)
-        return Found(missing, f"would come back changed{_advice(hint)}")
+    for part in [part for part in inner if part not in inner_back]:
+        return Found(part, f"would be lost or come back under another key{_advice(hint)}")
     hints = _field_hints(value, hint, path)
     for part, each in inner.items():
         found_inside = difference(each, inner_back[part], hints.get(part, Any), part)
