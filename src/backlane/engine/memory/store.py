@@ -238,9 +238,10 @@ class Store:
         del self.rows[row.job.id]
         self.rung_jobs.add(row.job.id)
         if pruned:
-            # A client whose clock is ahead must not make all others' ids stale.
-            newest = min(id_ms(row.job.id), self.clock.wall_ms())
-            self.forgotten_ms = max(self.forgotten_ms, newest)
+            # An id is older than its job's end, unless its maker's clock was ahead: then
+            # its own time would make everybody's ids stale.
+            made_ms = min(id_ms(row.job.id), row.ended_ms or 0)
+            self.forgotten_ms = max(self.forgotten_ms, made_ms)
 
     def change(self, row: Row) -> None:
         """The row changed where it is."""
