@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from inspect import Parameter
 from types import GenericAlias
 from typing import Any, Optional, Unpack, get_args, get_origin
@@ -28,8 +27,7 @@ VARIADIC = "*"  # under which key `*args` is stored
 KEYWORDS = "**"  # and `**kwargs`
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """One parameter, and where it is kept."""
 
     name: str
@@ -44,8 +42,7 @@ class Slot:
         return self.default is Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """A function's parameters, compiled."""
 
     slots: tuple[Slot, ...]

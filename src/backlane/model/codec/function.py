@@ -175,8 +175,8 @@ class Codec:
         if found is not None:
             return found
         if isinstance(error, msgspec.ValidationError):
-            path, why = proof.narrowed(error, body, decode)
-            return proof.Found(path, f"{why}; pass what the annotation says")
+            found = proof.narrowed(error, body, decode)
+            return proof.Found(found.path, f"{found.why}; pass what the annotation says")
         return proof.Found("$", f"does not survive storing: {proof.said(error)}; pass plain data")
 
     def _unencodable(self, what: str, found: proof.Found) -> Unencodable:

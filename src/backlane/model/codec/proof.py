@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import msgspec
 
@@ -30,7 +30,7 @@ _ODD_OFFSET = (
 _LISTS = (list, tuple, set, frozenset)
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True):
     """A value that cannot be stored, and why."""
 
     path: str
