@@ -9,10 +9,11 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+import msgspec
 
 from backlane.context import Context
 from backlane.errors import BadOption
@@ -24,8 +25,7 @@ from backlane.options import TaskOptions, checked_priority
 KILL_AFTER_MS = 5_000  # from the soft end of a timeout to the hard one, unless both are given
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Declaration:
+class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     """A function that may become a task, and what its options come to."""
 
     function: Callable[..., Any]

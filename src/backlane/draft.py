@@ -7,9 +7,9 @@ with an id and a body, which costs a tenth of a microsecond.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 from msgspec.structs import replace
 
 from backlane.context import current
@@ -22,17 +22,14 @@ from backlane.model.queue import Queue
 from backlane.model.retry import milliseconds
 from backlane.options import EnqueueOptions, checked_priority
 
-_NO_HEADERS: Mapping[str, str] = {}
 
-
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """Jobs to be: a template, and what is only known or used when they are made."""
 
     template: Job
     at_ms: int | None = None  # wall clock
     id: bytes | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS)
+    headers: Mapping[str, str] = {}  # as text; the template has them encoded
     connection: object | None = None
 
     def with_options(self, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Draft:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar, cast
+
+import msgspec
 
 from backlane.context import current
 from backlane.engine.plan import Plan
@@ -32,8 +33,7 @@ from backlane.wait import Wait, in_a_loop
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """What all handles of one task share: how its jobs are read, and their results."""
 
     place: Place
@@ -49,8 +49,7 @@ class Reader:
         return _only(job, await self.place.engine.arun(self.find(job)))
 
 
-@dataclass(frozen=True, slots=True)
-class JobChange:
+class JobChange(msgspec.Struct, frozen=True):
     """A difference between two readings of a job's record.
 
     `fields` names what differs from the reading before (nothing at the first).

@@ -10,7 +10,6 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Admission, Capability
@@ -25,20 +24,29 @@ from backlane.wait import in_a_loop
 Answer = list[Receipt] | Refusal
 
 
-@dataclass(slots=True)
 class Intake:
     """The way into the store, for what holds tasks or for what holds messages.
 
-    `admission` is judged by at each append, `queue` finds a declared queue by its name,
+    `admission` gives what each append is judged by, `queue` finds a declared queue by its name,
     `wraps` is the middleware around each enqueue.
     """
 
-    place: Place
-    admission: Callable[[], Admission]
-    queue: Callable[[str], Queue]
-    observers: Observers
-    wraps: tuple[Wrap, ...] = ()
-    _has_warned: bool = False
+    __slots__ = ("_admission", "_has_warned", "_observers", "place", "queue", "wraps")
+
+    def __init__(
+        self,
+        place: Place,
+        admission: Callable[[], Admission],
+        queue: Callable[[str], Queue],
+        observers: Observers,
+        wraps: tuple[Wrap, ...],
+    ) -> None:
+        self.place = place
+        self.queue = queue
+        self.wraps = wraps
+        self._admission = admission
+        self._observers = observers
+        self._has_warned = False
 
     def append(
         self, jobs: Sequence[Job], connection: object | None, accepted: int = 0
@@ -79,7 +87,7 @@ class Intake:
             )
 
     def _plan(self, jobs: Sequence[Job]) -> Plan[Answer]:
-        return self.place.engine.append(jobs, self.admission())
+        return self.place.engine.append(jobs, self._admission())
 
     def _run(self, plan: Plan[Answer], connection: object | None) -> Answer:
         engine = self.place.engine
@@ -94,14 +102,14 @@ class Intake:
     def _taken(self, jobs: Sequence[Job], answer: Answer, accepted: int) -> list[Receipt]:
         """Return the receipts, or raise what the refusal means; tell the observers."""
         if isinstance(answer, Refusal):
-            if self.observers:
+            if self._observers:
                 told = JobRefused(jobs[0].task, answer.queue, answer.limit, len(jobs))
-                self.observers.tell(told)
+                self._observers.tell(told)
             raise _error_of(answer, accepted)
-        if self.observers:
+        if self._observers:
             for job, receipt in zip(jobs, answer, strict=True):
                 made = uuid.UUID(bytes=receipt.first or receipt.job)
-                self.observers.tell(JobEnqueued(made, job.task, job.queue, receipt.is_new))
+                self._observers.tell(JobEnqueued(made, job.task, job.queue, receipt.is_new))
         return answer
 
     def _warn_in_a_loop(self) -> None:

@@ -16,15 +16,15 @@ function, in `enqueue`, in both bulk forms) it may await `next` and nothing else
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
+
+import msgspec
 
 from backlane.context import Context
 from backlane.errors import WrongUse
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """What a middleware wraps: one call on its way into a queue, or out of it.
 
     `context` is None at an enqueue. At an attempt `args` are without the context.
@@ -34,20 +34,19 @@ class Call:
     queue: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     context: Context | None = None
 
     def with_headers(self, more: Mapping[str, str]) -> Call:
         """Return this call with further headers; at an enqueue they travel with the job."""
-        return replace(self, headers={**self.headers, **more})
+        return msgspec.structs.replace(self, headers={**self.headers, **more})
 
 
 Next = Callable[[Call], Awaitable[Any]]
 Wrap = Callable[[Call, Next], Coroutine[Any, Any, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Middleware:
+class Middleware(msgspec.Struct, frozen=True):
     """What to wrap: enqueues, attempts, or both. The first one given is the outermost.
 
     `next(call)` returns the `JobHandle` at an enqueue, the function's value at an
