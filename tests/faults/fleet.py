@@ -1,0 +1,150 @@
+"""A fleet: real workers on one file, which the tests kill, pause and start again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.history import Kill
+
+ROOT = Path(__file__).parent.parent.parent
+LONGEST_END = 30.0  # seconds that a worker may take to end when asked to
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Workers, each a supervisor with its executors, and whom we have killed."""
+
+    directory: Path
+    processes: int = 2
+    concurrency: int = 8
+    grace: float = 25.0
+    lease: float | None = None  # seconds, where a test waits for one to lapse
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    kills: list[Kill] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.directory / 'jobs.db'}"
+
+    @property
+    def diary(self) -> Path:
+        return self.directory / "diary"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "workers.log"
+
+    def environment(self) -> dict[str, str]:
+        """Return what a worker needs to know; it is also what its processes are known by."""
+        return {**os.environ, "FAULTS_URL": self.url, "PYTHONPATH": str(ROOT)}
+
+    # -- starting and ending --
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start one more worker and return its supervisor."""
+        command = [sys.executable, "-m", "tests.faults.start", str(self.processes)]
+        command += [str(self.concurrency), str(self.grace), str(self.lease or "")]
+        with self.log.open("ab") as log:
+            worker = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log)
+        self.workers.append(worker)
+        return worker
+
+    def mend(self) -> int:
+        """Start a worker for each whose supervisor has died; return how many."""
+        dead = [worker for worker in self.workers if worker.poll() is not None]
+        for worker in dead:
+            self.workers.remove(worker)
+            self.start()
+        return len(dead)
+
+    def stop(self) -> list[int]:
+        """End all workers as a deploy does; return their exit statuses."""
+        for worker in self.workers:
+            worker.send_signal(signal.SIGTERM)
+        return [worker.wait(LONGEST_END) for worker in self.workers]
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever state a test left the fleet in."""
+        for pid in self.living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for worker in self.workers:
+            worker.wait()
+
+    # -- who there is --
+
+    def living(self) -> list[int]:
+        """Return every live process of this fleet, known by its environment."""
+        mark = f"FAULTS_URL={self.url}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(entry.name)
+                if pid != os.getpid() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(pid)
+        return found
+
+    def executors(self, supervisor: int) -> list[int]:
+        """Return the children of a supervisor."""
+        found: list[int] = []
+        for children in Path(f"/proc/{supervisor}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, children.read_text().split())
+        return found
+
+    # -- faults --
+
+    def kill_one(self, chance: random.Random) -> Kill:
+        """SIGKILL a random process of the fleet, supervisors and executors alike."""
+        supervisors = [worker.pid for worker in self.workers if worker.poll() is None]
+        everyone = [*supervisors, *(it for pid in supervisors for it in self.executors(pid))]
+        victim = chance.choice(everyone)
+        return self.kill(victim, is_supervisor=victim in supervisors)
+
+    def kill(self, victim: int, *, is_supervisor: bool) -> Kill:
+        """SIGKILL a process and write down who dies with it."""
+        doomed = {victim}
+        if is_supervisor:
+            # Stopped first, so that it cannot start another child while we look.
+            os.kill(victim, signal.SIGSTOP)
+            doomed |= set(self.executors(victim))
+        kill = Kill(time.monotonic_ns(), victim, frozenset(doomed))
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        self.kills.append(kill)
+        return kill
+
+
+@contextlib.contextmanager
+def fleet(directory: Path, workers: int, **options: float) -> Iterator[Fleet]:
+    """Start a fleet and end it, leaving no process behind."""
+    made = Fleet(directory, **options)  # type: ignore[arg-type]
+    try:
+        for _ in range(workers):
+            made.start()
+        yield made
+    except BaseException as error:
+        if made.log.exists():
+            error.add_note(f"the workers said:\n{made.log.read_text()[-3000:]}")
+        raise
+    finally:
+        made.end()
+
+
+def wait_until(condition: object, seconds: float, what: str) -> None:
+    """Wait for `condition()`; say what did not happen within `seconds`."""
+    assert callable(condition)
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            raise AssertionError(f"within {seconds} s not so: {what}")
+        time.sleep(0.02)

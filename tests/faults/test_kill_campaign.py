@@ -1,0 +1,65 @@
+"""Kill -9 of anything at any moment: nothing lost, nothing twice at once."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.faults.diarist import diarist
+from tests.faults.fleet import Fleet, fleet, wait_until
+from tests.faults.history import Verdict, judge, percentile, read_diary
+from tests.faults.producer import Producer
+
+pytestmark = pytest.mark.faults
+
+WORKERS = 3
+RATE = 90.0  # jobs/s of 110 ms on average: ten run at a time, so that most kills hit some
+
+
+def test_no_kill_loses_a_job_or_runs_it_twice_at_once(
+    tmp_path: Path,
+    proving: bool,
+    chance: random.Random,
+    record_property: Callable[[str, object], None],
+) -> None:
+    seconds, hits = (125.0, 100) if proving else (7.0, 2)
+
+    with fleet(tmp_path, WORKERS) as workers:
+        verdict = _campaign(workers, chance, seconds, hits)
+
+    record_property("figure", str(verdict))
+    print(verdict)
+    assert verdict.hits >= hits, f"the campaign hit too little: {verdict}"
+    assert not verdict.lost, verdict.lost[:5]
+    assert not verdict.overlaps, verdict.overlaps[:5]
+    assert not verdict.unexplained, verdict.unexplained[:5]
+    # While others share the machine a start of a process alone may take a second.
+    assert percentile(verdict.recoveries, 99) <= (1.0 if proving else 3.0), verdict
+
+
+def _campaign(workers: Fleet, chance: random.Random, seconds: float, hits: int) -> Verdict:
+    """Enqueue, kill one process a second, mend, drain, judge."""
+    work = diarist(workers.url)
+    producer = Producer(work, workers.diary, chance, RATE)
+    producer.enqueue()
+    wait_until(producer.is_drained, 20, "a first job is done")
+    producer.start()
+    began = time.monotonic()
+    while (ran := time.monotonic() - began) < seconds or ran < 2 * seconds:
+        time.sleep(1.0)
+        workers.kill_one(chance)
+        workers.mend()
+        if ran >= seconds and _hits(workers, producer) >= hits:
+            break
+    producer.stop()
+    wait_until(producer.is_drained, 60, "all jobs are done after the last kill")
+    verdict = judge(producer.calls, producer.finished(), read_diary(workers.diary), workers.kills)
+    work.app.close()
+    return verdict
+
+
+def _hits(workers: Fleet, producer: Producer) -> int:
+    return judge(producer.calls, set(), read_diary(workers.diary), workers.kills).hits
