@@ -72,6 +72,7 @@ class Task(Generic[P, C, R]):
             name=declared.name,
             skip_first=declared.takes_context,
             max_bytes=max_bytes,
+            keeps_result=declared.keeps_result,
         )
         reader = Reader(intake.place, self.codec.decode_result)
         template = Job(
