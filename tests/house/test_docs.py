@@ -123,3 +123,16 @@ def test_every_page_is_reached_from_the_index():
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
 
     assert pages - reached - {"index.md"} == set()
+
+
+def test_every_test_that_the_guarantees_name_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text("docs/guarantees.md"))
+
+    missing = [
+        f"{path}::{name}" if name else path
+        for path, name in named
+        if not (ROOT / path).exists() or (name and f"def {name}(" not in text(path))
+    ]
+
+    assert len(named) > 15
+    assert not missing, missing
