@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from backlane.errors import BadOption
 
@@ -19,6 +19,8 @@ _VERSION = 0x7 << 76
 _VARIANT = 0b10 << 62
 _COUNTER_BITS = 26
 _SEED_MASK = (1 << (_COUNTER_BITS - 1)) - 1  # the top bit stays free, as room to count in
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -64,7 +66,7 @@ def id_ms(job_id: bytes) -> int:
 
 def id_time(job_id: bytes) -> datetime:
     """Return the moment at which the id was made."""
-    return datetime.fromtimestamp(id_ms(job_id) / 1000, UTC)
+    return _EPOCH + timedelta(milliseconds=id_ms(job_id))
 
 
 def parse_id(given: uuid.UUID | str | bytes) -> bytes:
