@@ -112,7 +112,7 @@ class Context:
         Raises:
             BadOption: the fraction is outside 0 to 1.
         """
-        if fraction is not None and not 0 <= fraction <= 1:
+        if fraction is not None and not (isinstance(fraction, int | float) and 0 <= fraction <= 1):
             raise BadOption(f"progress is {fraction!r}; use a fraction from 0 to 1")
         self._note(Progress(fraction, message))
 

@@ -83,7 +83,7 @@ def _checked_function(function: object) -> FunctionType:
             "use a function at the top of a module"
         )
     if not isinstance(function, FunctionType):
-        raise BadOption(f"{function!r} is not a function; a task is a `def` or an `async def`")
+        raise BadOption(f"{function!r} is not a function; make a task of a `def` or an `async def`")
     if function.__name__ == "<lambda>":
         raise BadOption("a lambda has no name that a worker could find it by; use a `def`")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

@@ -83,7 +83,7 @@ class Intake:
         if capability not in self.place.engine.capabilities:
             raise NotSupported(
                 f"{what} needs an engine with {capability.name}, which {self.place.url} lacks; "
-                "an embedded one has it: sqlite:///jobs.db"
+                "use one that has it, such as sqlite:///jobs.db"
             )
 
     def _plan(self, jobs: Sequence[Job]) -> Plan[Answer]:

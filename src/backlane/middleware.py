@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from backlane.context import Context
-from backlane.errors import WrongUse
+from backlane.errors import BadOption, WrongUse
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,13 @@ class Middleware(msgspec.Struct, frozen=True):
 
     enqueue: Wrap | None = None
     attempt: Wrap | None = None
+
+    def __post_init__(self) -> None:
+        for wrap in (self.enqueue, self.attempt):
+            if wrap is not None and not callable(wrap):
+                raise BadOption(
+                    f"{wrap!r} is not a function; pass an `async def` that takes (call, next)"
+                )
 
 
 def compose(wraps: Sequence[Wrap], last: Next) -> Next:

@@ -22,7 +22,7 @@ class Place:
 
     def __init__(self, url: str, clock: Clock) -> None:
         if not isinstance(url, str) or ":" not in url:
-            raise BadOption(f"{url!r} is not a URL; a SQLite file is 'sqlite:///jobs.db'")
+            raise BadOption(f"{url!r} is not a URL; use 'sqlite:///jobs.db' for a SQLite file")
         self.url = url
         self._clock = clock
         self._connected: dict[str, Engine] = {}

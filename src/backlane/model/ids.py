@@ -84,6 +84,8 @@ def parse_id(given: uuid.UUID | str | bytes) -> bytes:
             made = given
     except ValueError as error:
         raise BadOption(f"{given!r} is not a job id: expected a UUID") from error
+    if not isinstance(made, uuid.UUID):
+        raise BadOption(f"{given!r} is not a job id: expected a UUID, or its text")
     if made.version != 7:
         raise BadOption(f"{made} is not a job id: expected a UUID of version 7")
     return made.bytes

@@ -62,7 +62,7 @@ class Retry:
                 f"attempts is {self.attempts!r}; use a whole number from 1 (1 = no retry)"
             )
         if milliseconds(self.base, "base") > milliseconds(self.cap, "cap"):
-            raise BadOption(f"base is {self.base!r}, above cap, {self.cap!r}")
+            raise BadOption(f"base is {self.base!r}, above cap, {self.cap!r}; raise cap too")
         for option in ("on", "never"):
             kinds = getattr(self, option)
             if not isinstance(kinds, tuple) or not all(
