@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 
 import click
@@ -136,3 +137,18 @@ def test_every_test_that_the_guarantees_name_exists():
 
     assert len(named) > 15
     assert not missing, missing
+
+
+def test_the_house_is_shown_as_import_linter_holds_it():
+    settings = tomllib.loads(text("pyproject.toml"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    shown = re.search(r"```\n(cli/.*?)```", text("CONTRIBUTING.md"), re.DOTALL)
+
+    held = [name.strip() for layer in layers for name in layer.split("|")]
+
+    assert shown is not None
+    # a room stands at the start of a line, or behind a gap where two share one
+    assert [
+        room.strip("/")
+        for room in re.findall(r"(?:^|\s{3,})([a-z]+)/?(?=\s{3,})", shown[1], re.MULTILINE)
+    ] == held
