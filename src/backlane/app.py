@@ -38,9 +38,9 @@ from backlane.model.codec import DEFAULT_MAX_BYTES, plain
 from backlane.model.event import Observer, Observers
 from backlane.model.ids import parse_id
 from backlane.model.job import JobRecord
-from backlane.model.queue import Bounds, Kind, Queue
+from backlane.model.queue import Bounds, Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Retry
-from backlane.options import TaskOptions, check_options
+from backlane.options import TaskOptions, check_options, checked_items
 from backlane.place import Place
 from backlane.task import Task
 
@@ -101,6 +101,7 @@ class Backlane:
     ) -> None:
         known = ("queues", "middleware", "clock", "retry", "max_bytes")
         check_options(unknown, known, "Backlane()")
+        _check_settings(clock, retry, max_bytes)
         self.observers = Observers()
         self._place = Place(url, SystemClock() if clock is None else clock)
         self._tasks: dict[str, Task[..., Any, Any]] = {}
@@ -158,6 +159,8 @@ class Backlane:
         It is called where the event happens and must be quick. One that raises is
         logged and stays.
         """
+        if not callable(observer):
+            raise BadOption(f"{observer!r} cannot observe; pass a function that takes an event")
         self.observers.add(observer)
         return observer
 
@@ -212,6 +215,7 @@ class Backlane:
             WrongUse: a task of this application names it as its queue.
             UnknownQueue: `queues` were given, and it is not among them.
         """
+        checked_name(name, "queue")
         found = self._message_queues.get(name)
         if found is not None:
             return found
@@ -227,6 +231,7 @@ class Backlane:
 
     def _queue(self, name: str) -> Queue:
         """Return a queue for tasks by its name."""
+        checked_name(name, "queue")
         if name in self._message_queues:
             raise WrongUse(
                 f"queue {name!r} holds messages, and a queue holds tasks or messages; "
@@ -315,7 +320,7 @@ class Backlane:
 
 def _by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
     named: dict[str, Queue] = {}
-    for queue in queues:
+    for queue in checked_items(queues, "queues", "Queue(…)"):
         if not isinstance(queue, Queue):
             raise BadOption(f"{queue!r} is not a queue; use Queue({str(queue)!r})")
         if queue.name in named:
@@ -334,7 +339,7 @@ def _bounds(queues: Mapping[str, Queue]) -> dict[str, Bounds]:
 
 
 def _checked_middleware(middleware: Iterable[Middleware]) -> list[Middleware]:
-    given = list(middleware)
+    given = list(checked_items(middleware, "middleware", "Middleware(…)"))
     for each in given:
         if not isinstance(each, Middleware):
             raise BadOption(
@@ -342,6 +347,15 @@ def _checked_middleware(middleware: Iterable[Middleware]) -> list[Middleware]:
                 "Middleware(enqueue=…), or both"
             )
     return given
+
+
+def _check_settings(clock: Clock | None, retry: Retry, max_bytes: int) -> None:
+    if clock is not None and not hasattr(clock, "wall_ms"):
+        raise BadOption(f"clock is {clock!r}; use a clock, or leave it out for the machine's")
+    if not isinstance(retry, Retry):
+        raise BadOption(f"retry is {retry!r}; use Retry(attempts=…)")
+    if type(max_bytes) is not int or max_bytes < 1:
+        raise BadOption(f"max_bytes is {max_bytes!r}; use a whole number from 1")
 
 
 def _where(function: Callable[..., Any]) -> str:

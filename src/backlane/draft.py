@@ -43,7 +43,7 @@ class Draft(msgspec.Struct, frozen=True):
         at_ms = None if "delay" in options else self.at_ms
         if "at" in options:
             at_ms = _moment_ms(options["at"])
-        headers = {**self.headers, **options.get("headers", {})}
+        headers = {**self.headers, **_checked_headers(options.get("headers", {}))}
         return Draft(
             replace(
                 _template(self.template, options, queue), headers=encode_headers(headers) or None
@@ -103,6 +103,12 @@ TEXT_LIMIT = 256  # of a key or group: it is part of an index
 def _text(given: str, option: str) -> str:
     if not isinstance(given, str) or not 0 < len(given) <= TEXT_LIMIT:
         raise BadOption(f"{option} is {given!r}; use a text of 1 to {TEXT_LIMIT} characters")
+    return given
+
+
+def _checked_headers(given: Mapping[str, str]) -> Mapping[str, str]:
+    if not isinstance(given, Mapping):
+        raise BadOption(f"headers is {given!r:.200}; use a dict of text to text")
     return given
 
 

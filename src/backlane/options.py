@@ -5,11 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TypedDict
+from typing import TypedDict, TypeVar
 
 from backlane.errors import BadOption, UnknownOption, nearest
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Duration, Retry
+
+Item = TypeVar("Item")
 
 
 class TaskOptions(TypedDict, total=False):
@@ -59,6 +61,17 @@ def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None
                 f"{what} has no option {option!r}{nearest(option, known)}; "
                 f"it has {', '.join(sorted(known))}"
             )
+
+
+def checked_items(given: Iterable[Item], what: str, of: str) -> Iterable[Item]:
+    """Return what should hold several things, or refuse it.
+
+    Raises:
+        BadOption: it is a single one, such as a text, or nothing one could go through.
+    """
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise BadOption(f"{what} is {given!r:.200}; give a list of {of}")
+    return given
 
 
 def checked_priority(priority: int) -> int:

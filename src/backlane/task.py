@@ -26,7 +26,7 @@ from backlane.model.codec import Codec
 from backlane.model.job import Job, Lane, Receipt
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
-from backlane.options import EnqueueOptions, check_options
+from backlane.options import EnqueueOptions, check_options, checked_items
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -267,7 +267,9 @@ class Enqueuer(Generic[P, R]):
 
 def _batches(calls: Iterable[Arguments], *, atomic: bool) -> Iterator[list[Arguments]]:
     """Cut calls into what one transaction takes, reading no further than needed."""
-    source = iter(calls)
+    if not isinstance(atomic, bool):
+        raise BadOption(f"atomic is {atomic!r}; use True or False")
+    source = iter(checked_items(calls, "enqueue_many(…)", "calls, each (args, kwargs)"))
     size = ATOMIC_LIMIT + 1 if atomic else BATCH
     while batch := list(islice(source, size)):
         if len(batch) > ATOMIC_LIMIT:
@@ -276,9 +278,17 @@ def _batches(calls: Iterable[Arguments], *, atomic: bool) -> Iterator[list[Argum
                 "out, or enqueue one job that enqueues the others"
             )
         for call in batch:
-            if type(call) is not tuple or len(call) != 2 or type(call[0]) is not tuple:
-                raise BadOption(f"{call!r} is not a call; each is (args, kwargs): ((7,), {{}})")
+            if not _is_call(call):
+                raise BadOption(
+                    f"{call!r:.200} is not a call; give each as (args, kwargs): ((7,), {{}})"
+                )
         yield batch
+
+
+def _is_call(call: object) -> bool:
+    return (
+        type(call) is tuple and len(call) == 2 and type(call[0]) is tuple and type(call[1]) is dict
+    )
 
 
 @contextmanager
