@@ -38,9 +38,10 @@ from backlane.model.codec import DEFAULT_MAX_BYTES, plain
 from backlane.model.event import Observer, Observers
 from backlane.model.ids import parse_id
 from backlane.model.job import JobRecord
+from backlane.model.option import check_options
 from backlane.model.queue import Bounds, Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Retry
-from backlane.options import TaskOptions, check_options, checked_items
+from backlane.options import TaskOptions, checked_items
 from backlane.place import Place
 from backlane.task import Task
 

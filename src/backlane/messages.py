@@ -27,10 +27,11 @@ from backlane.errors import BadOption, LeaseLost, TooLarge, WrongUse
 from backlane.intake import Intake
 from backlane.model.codec import decode_headers
 from backlane.model.job import Job, Lease, Receipt
+from backlane.model.option import check_options
 from backlane.model.outcome import Outcome, Released, Settlement, Snoozed, Succeeded
 from backlane.model.queue import Kind
 from backlane.model.retry import Duration, milliseconds
-from backlane.options import EnqueueOptions, SendOptions, check_options
+from backlane.options import EnqueueOptions, SendOptions, checked_items
 from backlane.task import BATCH
 from backlane.wait import Wait, in_a_loop
 
@@ -164,12 +165,12 @@ class MessageQueue:
 
     def ack_many(self, receipts: Iterable[str]) -> list[str]:
         """Ack many in one transaction; return the receipts whose lease was lost."""
-        given = list(receipts)
+        given = list(checked_items(receipts, "ack_many(…)", "receipts"))
         return _lost_of(given, self._run_settle([_settlement(it, Succeeded()) for it in given]))
 
     async def aack_many(self, receipts: Iterable[str]) -> list[str]:
         """Like `ack_many`."""
-        given = list(receipts)
+        given = list(checked_items(receipts, "ack_many(…)", "receipts"))
         settled = await self._arun_settle([_settlement(it, Succeeded()) for it in given])
         return _lost_of(given, settled)
 
@@ -283,10 +284,12 @@ class Message:
 
     @cached_property
     def id(self) -> uuid.UUID:
+        """The message's id, the same at every delivery."""
         return uuid.UUID(bytes=self._lease.job)
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
+        """What the sender attached."""
         return decode_headers(self._lease.headers)
 
     @property
@@ -335,7 +338,7 @@ def _id_of(receipt: Receipt) -> uuid.UUID:
 def _cut(bodies: Iterable[bytes]) -> Iterator[list[bytes]]:
     if isinstance(bodies, bytes | bytearray | memoryview):
         raise BadOption("send_many takes messages, and this is one; use send")
-    source = iter(bodies)
+    source = iter(checked_items(bodies, "send_many(…)", "messages, each bytes"))
     while batch := list(islice(source, BATCH)):
         yield batch
 

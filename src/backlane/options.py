@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TypedDict, TypeVar
 
-from backlane.errors import BadOption, UnknownOption, nearest
+from backlane.errors import BadOption
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Duration, Retry
 
@@ -46,21 +46,6 @@ class EnqueueOptions(SendOptions, total=False):
     """The options of `task.using`: of one enqueue, or of many alike."""
 
     queue: str  # instead of the task's own
-
-
-def check_options(given: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse an option that does not exist.
-
-    Raises:
-        UnknownOption: names it, and the nearest one that does exist.
-    """
-    known = list(known)
-    for option in given:
-        if option not in known:
-            raise UnknownOption(
-                f"{what} has no option {option!r}{nearest(option, known)}; "
-                f"it has {', '.join(sorted(known))}"
-            )
 
 
 def checked_items(given: Iterable[Item], what: str, of: str) -> Iterable[Item]:

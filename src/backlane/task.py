@@ -24,9 +24,10 @@ from backlane.intake import Intake
 from backlane.middleware import Bulk, Call, Next, Stored, compose, drive
 from backlane.model.codec import Codec
 from backlane.model.job import Job, Lane, Receipt
+from backlane.model.option import check_options
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
-from backlane.options import EnqueueOptions, check_options, checked_items
+from backlane.options import EnqueueOptions, checked_items
 
 P = ParamSpec("P")
 C = TypeVar("C")

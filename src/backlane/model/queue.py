@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, Self
 
 import msgspec
 
 from backlane.errors import BadOption
+from backlane.model.option import check_options
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -69,6 +70,7 @@ class Queue:
 
     Raises:
         BadOption: a value cannot work.
+        UnknownOption: an option does not exist; names the nearest one that does.
     """
 
     name: str
@@ -76,6 +78,10 @@ class Queue:
     max_bytes: int | None = None
     runs_in: RunsIn | None = None
     concurrency: int | None = None
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        check_options(options, cls.__dataclass_fields__, "Queue()")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         checked_name(self.name, "queue")

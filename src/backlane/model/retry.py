@@ -11,8 +11,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, Self
 
 from backlane.errors import BadOption
+from backlane.model.option import check_options
 
 Duration = timedelta | float  # at the public surface: a timedelta, or seconds
 
@@ -44,6 +46,7 @@ class Retry:
 
     Raises:
         BadOption: a value cannot work.
+        UnknownOption: an option does not exist; names the nearest one that does.
     """
 
     attempts: int = 10
@@ -51,6 +54,10 @@ class Retry:
     cap: Duration = 3600.0
     on: tuple[type[BaseException], ...] = (Exception,)
     never: tuple[type[BaseException], ...] = ()
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        check_options(options, cls.__dataclass_fields__, "Retry()")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         if (
