@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from backlane.errors import Undecodable
 from backlane.model.codec import decode_headers, plain
 from backlane.model.job import JobRecord
 from backlane.model.queue import QueueRecord
@@ -161,11 +160,9 @@ class _Body(msgspec.Struct, frozen=True):
 
     @staticmethod
     def of(record: JobRecord) -> _Body:
-        if record.task is not None:
-            try:
-                return _Body(arguments=plain(record.body))
-            except Undecodable:
-                pass  # damaged, or of a later version: its bytes are shown as they are
+        arguments = plain(record.body) if record.task is not None else None
+        if isinstance(arguments, dict):
+            return _Body(arguments=arguments)
         try:
             return _Body(text=record.body.decode())
         except UnicodeDecodeError:

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
@@ -53,7 +54,7 @@ class Play:
     def __init__(self, paths: list[str], directory: Path, show: Callable[[Moment], None]) -> None:
         self._paths, self._directory, self._show = paths, directory, show
         self._starts = directory / "starts.log"
-        url, starts = f"sqlite:///{directory / 'demo.db'}", str(self._starts)
+        url, starts = f"sqlite:///{quote(str(directory / 'demo.db'))}", str(self._starts)
         (directory / f"{MODULE}.py").write_text(SOURCE.format(url=url, starts=starts))
         self._app = build(url, starts=starts)
         self._workers: list[WorkerProcess] = []
@@ -67,7 +68,7 @@ class Play:
         began = time.monotonic()
         try:
             for name in ("worker-1", "worker-2"):
-                self._workers.append(WorkerProcess(self._directory, name))
+                self._workers.append(self._started(name))
             self._enqueue()
             self._work()
         finally:
@@ -103,7 +104,10 @@ class Play:
         victim = self._workers[0]
         victim.kill()
         self._killed.append(victim.group)
-        self._workers[0] = WorkerProcess(self._directory, victim.name)
+        self._workers[0] = self._started(victim.name)
+
+    def _started(self, name: str) -> WorkerProcess:
+        return WorkerProcess(self._directory, f"{MODULE}:app", name)
 
     def _look(self) -> int:
         """Show the moment, judge the workers, wait a little; return how many jobs are over."""

@@ -1,4 +1,4 @@
-"""Worker processes of the demonstration: how one starts, dies and is stopped."""
+"""Worker processes in a directory of their own: how one starts, dies and is stopped."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from backlane.demo.application import MODULE
-
 GRACE_SECONDS = 10.0  # for a worker told to stop that has nothing left to do
 
 
 class WorkerProcess:
-    """One worker: a supervisor and its executors, in a process group of their own."""
+    """One worker: a supervisor and its executors, in a process group of their own.
 
-    def __init__(self, directory: Path, name: str) -> None:
+    Args:
+        directory: where it runs, finds its application, and keeps its log.
+        target: the application, as `module:attribute`.
+        name: of the worker, and of its log.
+    """
+
+    def __init__(self, directory: Path, target: str, name: str) -> None:
         self.name = name
         self._log = directory / f"{name}.log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-                [sys.executable, "-m", "backlane", "worker", f"{MODULE}:app"],
+                [sys.executable, "-m", "backlane", "worker", target],
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
