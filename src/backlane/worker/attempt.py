@@ -29,14 +29,19 @@ if TYPE_CHECKING:
     from backlane.task import Task
 
 Keep = Callable[[Lease, Progress], None]  # takes the progress a job reports
+Ask = Callable[[], Stop | None]  # says what a function is asked for
 
 SUCCEEDED = Succeeded()
 
 
 class Attempt:
-    """One execution of a job, as its executor holds it while it runs."""
+    """One execution of a job, as its executor holds it while it runs.
+
+    `ask`, where nobody else sets `stop`, is asked for it whenever the function asks.
+    """
 
     __slots__ = (
+        "_ask",
         "_keep",
         "asyncio_task",
         "is_overdue",
@@ -47,10 +52,11 @@ class Attempt:
         "stop",
     )
 
-    def __init__(self, lease: Lease, keep: Keep, place: int = 0) -> None:
+    def __init__(self, lease: Lease, keep: Keep, place: int = 0, ask: Ask | None = None) -> None:
         self.lease = lease
         self.place = place
         self._keep = keep
+        self._ask = ask
         self.stop: Stop | None = None  # what its function has been asked for
         self.started = 0.0  # monotonic; 0 until its function is about to run
         self.is_overdue = False  # past its hard limit, and still running
@@ -58,6 +64,8 @@ class Attempt:
         self.asyncio_task: asyncio.Task[Any] | None = None
 
     def is_cancelled(self) -> bool:
+        if self.stop is None and self._ask is not None:
+            self.stop = self._ask()
         return self.stop is not None
 
     def note(self, progress: Progress) -> None:
