@@ -81,8 +81,7 @@ class FakeClock:
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, woken = heapq.heappop(self._sleepers)
             self._move_to(due)
-            if not woken.done():
-                woken.set_result(None)
+            _wake(woken)
         self._move_to(target)
 
     def jump(self, **duration: float) -> None:
@@ -91,9 +90,22 @@ class FakeClock:
 
     def next_wake_ms(self) -> int | None:
         """Return when the first sleeper is due, in boot milliseconds."""
+        while self._sleepers and self._sleepers[0][2].done():  # it was cancelled
+            heapq.heappop(self._sleepers)
         return self._sleepers[0][0] if self._sleepers else None
 
     def _move_to(self, boot_ms: int) -> None:
         passed = max(0, boot_ms - self._boot_ms)
         self._boot_ms += passed
         self._wall_ms += passed
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    """Wake a sleeper, which may sleep in another thread's loop, or in one that has ended."""
+    loop = woken.get_loop()
+    if woken.done() or loop.is_closed():
+        return
+    if asyncio._get_running_loop() is loop:
+        woken.set_result(None)
+    else:
+        loop.call_soon_threadsafe(lambda: None if woken.done() else woken.set_result(None))
