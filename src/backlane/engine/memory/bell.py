@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from backlane.model.clock import Clock
+
+BeforeWait = Callable[[float], None]  # called in whoever is about to wait so many seconds
 
 # 10 ms: how soon a waiting thread sees that a fake clock was advanced.
 _PULSE_SECONDS = 0.01
@@ -15,12 +18,10 @@ _PULSE_SECONDS = 0.01
 class MemoryBell:
     """One subscription to some names: queues, or jobs."""
 
-    def __init__(
-        self, names: Iterable[object], clock: Clock, forget: Callable[[MemoryBell], None]
-    ) -> None:
+    def __init__(self, names: Iterable[object], belfry: Belfry) -> None:
         self.names = frozenset(names)
-        self._clock = clock
-        self._forget = forget
+        self._belfry = belfry
+        self._clock = belfry.clock
         self._has_rung = False
         self._change = threading.Condition()
         self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -35,11 +36,19 @@ class MemoryBell:
 
     def heard(self, seconds: float) -> bool:
         until = self._clock.boot_ms() + seconds * 1000
+        if self._take():
+            return True
+        if seconds <= 0:
+            return False
+        self._belfry.before_wait(seconds)
+        # A fake clock may stand still for good, so the wait ends by real time at the latest.
+        end = time.monotonic() + seconds
         with self._change:
             while not self._has_rung:
-                if self._clock.boot_ms() >= until:
+                left = min(end - time.monotonic(), (until - self._clock.boot_ms()) / 1000)
+                if left <= 0:
                     return False
-                self._change.wait(_PULSE_SECONDS)
+                self._change.wait(min(left, _PULSE_SECONDS))
             self._has_rung = False
             return True
 
@@ -48,6 +57,11 @@ class MemoryBell:
             return True
         if seconds <= 0:
             return False
+        until = self._clock.boot_ms() + seconds * 1000
+        self._belfry.before_wait(seconds)
+        left = (until - self._clock.boot_ms()) / 1000
+        if left <= 0:
+            return self._take()
         sleeper = (asyncio.get_running_loop(), asyncio.Event())
         with self._change:
             self._sleepers.append(sleeper)
@@ -55,10 +69,10 @@ class MemoryBell:
                 sleeper[1].set()
         waits = {
             asyncio.ensure_future(sleeper[1].wait()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),
+            asyncio.ensure_future(self._clock.sleep(left)),
         }
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -67,7 +81,7 @@ class MemoryBell:
         return self._take()
 
     def close(self) -> None:
-        self._forget(self)
+        self._belfry.take_down(self)
 
     def _take(self) -> bool:
         with self._change:
@@ -76,15 +90,20 @@ class MemoryBell:
 
 
 class Belfry:
-    """All bells of one kind."""
+    """All bells of one kind.
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    `before_wait` is called before a wait begins: where nothing else runs that could
+    ring, a test kit lets time pass there, or says that nothing will come.
+    """
+
+    def __init__(self, clock: Clock, before_wait: BeforeWait | None = None) -> None:
+        self.clock = clock
+        self.before_wait: BeforeWait = before_wait or _begin
         self._bells: list[MemoryBell] = []
         self._lock = threading.Lock()
 
     def hang(self, names: Iterable[object]) -> MemoryBell:
-        bell = MemoryBell(names, self._clock, self._take_down)
+        bell = MemoryBell(names, self)
         with self._lock:
             self._bells.append(bell)
         return bell
@@ -95,7 +114,11 @@ class Belfry:
         for bell in bells:
             bell.ring()
 
-    def _take_down(self, bell: MemoryBell) -> None:
+    def take_down(self, bell: MemoryBell) -> None:
         with self._lock:
             if bell in self._bells:
                 self._bells.remove(bell)
+
+
+def _begin(_seconds: float) -> None:
+    """Wait as long as it takes."""

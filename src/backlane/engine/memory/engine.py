@@ -9,7 +9,7 @@ from typing import TypeVar
 from backlane.engine.memory import admission as admitting
 from backlane.engine.memory import changes, sweeper
 from backlane.engine.memory import leases as leasing
-from backlane.engine.memory.bell import Belfry, MemoryBell
+from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
 from backlane.engine.memory.store import Store, queue_record, worker_record
 from backlane.engine.plan import Plan, finish, plan, reading
 from backlane.engine.protocol import (
@@ -46,18 +46,31 @@ WORKERS_LISTED = 1_000
 
 
 class MemoryEngine:
-    """Keeps jobs in this process, for tests and for trying things out."""
+    """Keeps jobs in this process, for tests and for trying things out.
+
+    Args:
+        clock: where its time comes from.
+        url: what it says it was opened by.
+        before_wait: called in whoever is about to wait, with the seconds: the first
+            before waiting for a queue, the second before waiting for a job.
+    """
 
     capabilities = frozenset(
         {Capability.RECORDS, Capability.KEYS, Capability.CANCELS, Capability.EXACT_BOUNDS}
     )
 
-    def __init__(self, clock: Clock | None = None, url: str = "memory://") -> None:
+    def __init__(
+        self,
+        clock: Clock | None = None,
+        url: str = "memory://",
+        *,
+        before_wait: tuple[BeforeWait | None, BeforeWait | None] = (None, None),
+    ) -> None:
         self.url = url
         self._store = Store(clock or SystemClock())
         self._lock = threading.Lock()
-        self._queue_bells = Belfry(self._store.clock)
-        self._job_bells = Belfry(self._store.clock)
+        self._queue_bells = Belfry(self._store.clock, before_wait[0])
+        self._job_bells = Belfry(self._store.clock, before_wait[1])
         self._gone: set[str] = set()
 
     # -- verbs --
