@@ -33,7 +33,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentati
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pyright $(PUBLIC)
+	$(BIN)/pyright --pythonpath $(BIN)/python $(PUBLIC)
 	$(BIN)/pytest docs README.md tests/house
 
 prove: $(VENV)/.dev  ## the full figures and fault runs, printed as a table (takes long)
