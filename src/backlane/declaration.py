@@ -167,7 +167,7 @@ def _place(name: str, asked: str | None, queue: Queue, *, is_async: bool) -> Run
             return queue.runs_in or "thread"
         case "thread" if is_async:
             raise BadOption(
-                f"task {name!r} is async and runs in the loop; for a thread make it a plain `def`"
+                f"task {name!r} is async and runs in the loop; make it a plain `def` for a thread"
             )
         case "loop" | "thread" | "process":
             return asked

@@ -79,6 +79,16 @@ class Angry:
     __str__ = __repr__
 
 
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+class Hostile:
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("no")
+
+
 @dataclasses.dataclass
 class Quarrelsome:
     name: str
@@ -161,6 +171,8 @@ REFUSALS: list[tuple[Any, Any, str, str]] = [
     (Any, Angry(), "$.x", "Angry has no encoding"),
     (Any, collections.deque([1]), "$.x", "collections.deque has no encoding"),
     (Any, {(1, 2): 3}, "$.x[(1, 2)]", "a dict key of tuple cannot be stored"),
+    (Any, {Mute(): 3}, "$.x[Mute]", "a dict key of Mute cannot be stored"),
+    (Any, [Hostile()], "$.x[0]", "Hostile has no encoding"),
     (Any, {None: 3}, "$.x[None]", "a dict key of NoneType cannot be stored"),
     (Any, Exception("x"), "$.x", "builtins.Exception has no encoding"),
     (Person, Person("a", HOME, extra=lambda: 1), "$.x.extra", "has no encoding"),

@@ -39,5 +39,5 @@ def connect(url: str, clock: Clock) -> Engine:
     known = sorted([*_OWN, *found])
     raise BadOption(
         f"no engine for {url!r}: the scheme is {scheme!r}{nearest(scheme, known)}; "
-        f"known: {', '.join(known)}. A SQLite file is 'sqlite:///jobs.db'"
+        f"known: {', '.join(known)}; use 'sqlite:///jobs.db' for a SQLite file"
     )

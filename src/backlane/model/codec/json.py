@@ -8,7 +8,7 @@ that fakes time), which are written as their plain type.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import PurePath
@@ -28,32 +28,13 @@ def encode_foreign(value: Any) -> Any:
     Raises:
         TypeError: the value has no encoding.
     """
-    match value:
-        case PurePath():
-            return str(value)
-        case str():
-            return str.__str__(value)
-        case int():
-            return int.__int__(value)
-        case float():
-            return float.__float__(value)
-        case bytes():
-            return bytes(memoryview(value))
-        case datetime():
-            return _plain_datetime(value)
-        case date():
-            return date(value.year, value.month, value.day)
-        case time():
-            return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo)
-        case timedelta():
-            return timedelta(value.days, value.seconds, value.microseconds)
-        case Decimal():
-            return Decimal(value)
-        case UUID():
-            return UUID(int=value.int)
-    if is_pydantic(type(value)):
-        return msgspec.Raw(_pydantic_json(value))
+    # By type() and not isinstance(): a proxy may answer for its __class__ what it likes.
     kind = type(value)
+    for plain_kind, plainly in _PLAINLY.items():
+        if issubclass(kind, plain_kind):
+            return plainly(value)
+    if is_pydantic(kind):
+        return msgspec.Raw(_pydantic_json(value))
     raise TypeError(f"{kind.__module__}.{kind.__qualname__} has no encoding")
 
 
@@ -94,17 +75,34 @@ def _pydantic_json(model: Any) -> bytes:
 
 
 def _plain_datetime(value: datetime) -> datetime:
-    return datetime(
-        value.year,
-        value.month,
-        value.day,
-        value.hour,
-        value.minute,
-        value.second,
-        value.microsecond,
-        value.tzinfo,
-        fold=value.fold,
+    return datetime.combine(_plain_date(value), _plain_time(value.timetz()))
+
+
+def _plain_date(value: date) -> date:
+    return date(value.year, value.month, value.day)
+
+
+def _plain_time(value: time) -> time:
+    return time(
+        value.hour, value.minute, value.second, value.microsecond, value.tzinfo, fold=value.fold
     )
+
+
+# How an instance of a subclass becomes one of the type itself. A datetime is a date, so
+# it comes first.
+_PLAINLY: Mapping[type, Callable[[Any], Any]] = {
+    PurePath: str,
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: bytes(memoryview(value)),
+    datetime: _plain_datetime,
+    date: _plain_date,
+    time: _plain_time,
+    timedelta: lambda value: timedelta(value.days, value.seconds, value.microseconds),
+    Decimal: Decimal,
+    UUID: lambda value: UUID(int=value.int),
+}
 
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=encode_foreign).encode

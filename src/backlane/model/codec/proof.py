@@ -60,7 +60,7 @@ def _unencodable(value: Any, path: str, above: tuple[int, ...]) -> Found | None:
         found = _unencodable(inner, part, (*above, id(value)))
         if found is not None:
             return found
-    if isinstance(value, dict):
+    if issubclass(type(value), dict):
         for key in value:
             found = _unencodable_key(key, path)
             if found is not None:
@@ -73,10 +73,10 @@ def _unencodable_key(key: Any, path: str) -> Found | None:
         encode({key: None})
         return None
     except UnicodeEncodeError as error:
-        return Found(f"{path}[{key!r:.60}]", _why(key, error))
+        return Found(_at(path, key), _why(key, error))
     except Exception:  # noqa: BLE001 - as above; the kind of the key is what helps
         why = f"a dict key of {type(key).__name__} cannot be stored; use text or numbers as keys"
-        return Found(f"{path}[{key!r:.60}]", why)
+        return Found(_at(path, key), why)
 
 
 def _why(value: Any, error: Exception) -> str:
@@ -102,12 +102,12 @@ def too_deep(path: str = "$") -> Found:
 
 def not_finite(value: Any, path: str = "$") -> Found | None:
     """Return the first NaN or infinity in `value`: JSON has no such numbers."""
-    if isinstance(value, float):
-        finite = math.isfinite(value)
-    elif isinstance(value, Decimal):
-        finite = value.is_finite()
-    else:
-        finite = True
+    kind = type(value)
+    finite = (
+        math.isfinite(value)
+        if issubclass(kind, float)
+        else not issubclass(kind, Decimal) or value.is_finite()
+    )
     if not finite:
         return Found(path, f"{value} cannot be stored: JSON has no such number; pass None or text")
     for part, inner in parts(value, path):
@@ -227,19 +227,19 @@ def _advice(hint: Any) -> str:
 
 def parts(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield what is inside a value, with the path of each."""
-    if isinstance(value, dict):
+    kind = type(value)  # not isinstance(), which asks the value itself
+    if issubclass(kind, dict):
         for key, inner in value.items():
             yield _at(path, key), inner
-    elif isinstance(value, _LISTS):
+    elif issubclass(kind, _LISTS):
         for i, inner in enumerate(value):
             yield f"{path}[{i}]", inner
-    elif isinstance(value, msgspec.Struct):
-        kind = type(value)
+    elif issubclass(kind, msgspec.Struct):
         names = zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True)
         for field, name in names:
             yield f"{path}.{name}", getattr(value, field, None)
     else:
-        for field in _fields(type(value)):
+        for field in _fields(kind):
             yield f"{path}.{field}", getattr(value, field, None)
 
 
@@ -263,8 +263,11 @@ def _fields(kind: type) -> list[str]:
 
 def _at(path: str, key: Any) -> str:
     if isinstance(key, str) and key.isidentifier():
-        return f"{path}.{key}"
-    return f"{path}[{key!r:.60}]"
+        return f"{path}.{key:.60}"
+    try:
+        return f"{path}[{key!r:.60}]"
+    except Exception:  # noqa: BLE001 - a __repr__ of the user's, and this reports a failure
+        return f"{path}[{type(key).__name__}]"
 
 
 def said(error: BaseException) -> str:
