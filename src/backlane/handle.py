@@ -40,12 +40,15 @@ class Reader(msgspec.Struct, frozen=True):
     decode_result: Callable[[bytes], Any]
 
     def find(self, job: bytes) -> Plan[Page]:
+        """Return the plan that reads one job."""
         return self.place.engine.find(Selection(ids=(job,)), limit=1)
 
     def record(self, job: bytes) -> JobRecord:
+        """Read one job, or raise `JobNotFound`."""
         return _only(job, self.place.engine.run(self.find(job)))
 
     async def arecord(self, job: bytes) -> JobRecord:
+        """Like `record`."""
         return _only(job, await self.place.engine.arun(self.find(job)))
 
 
