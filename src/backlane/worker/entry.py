@@ -19,13 +19,13 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from backlane.app import Backlane
 from backlane.errors import BacklaneError
+from backlane.worker.birth import Birth, CannotLoad
 from backlane.worker.channel import SocketChannel, Unfit, Unpacker, receive
 from backlane.worker.exclusive import ExclusiveExecutor
-from backlane.worker.executor import SharedExecutor, hello
+from backlane.worker.executor import SharedExecutor, hello, new_loop
 
 log = logging.getLogger("backlane.worker")
 
@@ -37,37 +37,6 @@ MOST_DESCRIPTORS = 16
 SWITCH_SECONDS = 0.001
 
 _PR_SET_PDEATHSIG = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Birth:
-    """What a supervisor tells an executor on its command line."""
-
-    descriptor: int
-    parent: int
-    kind: str  # "shared" | "exclusive"
-    slots: int
-    target: str  # "module:attribute"
-    log_level: str = "INFO"
-
-    def arguments(self) -> list[str]:
-        return [
-            str(self.descriptor),
-            str(self.parent),
-            self.kind,
-            str(self.slots),
-            self.target,
-            self.log_level,
-        ]
-
-    @classmethod
-    def parsed(cls, arguments: list[str]) -> Birth:
-        descriptor, parent, kind, slots, target, log_level = arguments
-        return cls(int(descriptor), int(parent), kind, int(slots), target, log_level)
-
-
-class CannotLoad(BacklaneError):
-    """The application could not be imported; the message says which part and why."""
 
 
 def load(target: str) -> Backlane:
@@ -179,7 +148,7 @@ def _log_somewhere(level: str) -> None:
 def _serve(
     app: Backlane, sock: socket.socket, channel: SocketChannel, marks: mmap.mmap, slots: int
 ) -> None:
-    loop = _new_loop()
+    loop = new_loop()
     asyncio.set_event_loop(loop)
     unpacker = Unpacker()
 
@@ -213,15 +182,6 @@ def _serve(
             log.exception("a background task of a job asked this process to exit; it does not")
     loop.remove_reader(sock)
     loop.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
 
 
 if __name__ == "__main__":

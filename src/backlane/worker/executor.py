@@ -300,3 +300,13 @@ def resident_kib() -> int:
     except (OSError, IndexError, ValueError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return an event loop: of uvloop, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -33,6 +33,7 @@ from backlane.model.retry import Retry, delay_ms
 MESSAGE_CHARS = 2_000
 TRACEBACK_CHARS = 8_000  # enough for some forty frames; rows of errors stay small
 QUEUE_FULL_MS = 5_000  # when the refusal itself knows no better
+HARD_AFTER_SOFT_MS = 5_000  # unless the task says otherwise
 PARKED_FIRST_MS = 1_000
 PARKED_LONGEST_MS = 300_000
 PARKED_END_MS = 3_600_000  # an hour: longer than a deploy takes to reach every machine
@@ -84,6 +85,14 @@ def _by_policy(error: BaseException, lease: Lease, retry: Retry) -> Outcome:
         return Failed(Reason.ERROR, record)
     executions = lease.attempt + 1
     return RetryAfter(delay_ms(executions, lease.policy.base_ms, lease.policy.cap_ms), record)
+
+
+def hard_ms(lease: Lease) -> int | None:
+    """Return after how long an attempt is ended, or None when it has no limit."""
+    policy = lease.policy
+    if policy.hard_ms is not None:
+        return policy.hard_ms
+    return None if policy.soft_ms is None else policy.soft_ms + HARD_AFTER_SOFT_MS
 
 
 def overran(lease: Lease, error: BaseException | None = None) -> Outcome:

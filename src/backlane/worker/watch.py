@@ -19,22 +19,13 @@ from collections.abc import Callable
 from backlane.worker.attempt import Attempt
 from backlane.worker.crew import Crew, Running
 from backlane.worker.outbox import Outbox
-from backlane.worker.verdict import Stop
+from backlane.worker.verdict import Stop, hard_ms
 
 log = logging.getLogger("backlane.worker")
 
 LINE_SECONDS = 0.002  # no job waits longer than this behind one of unknown length
 LOOK_SECONDS = 0.25
 BLOCKED_SECONDS = 1.0
-HARD_AFTER_SOFT_MS = 5_000  # unless the task says otherwise
-
-
-def hard_ms(attempt: Attempt) -> int | None:
-    """Return after how long an attempt is ended, or None when it has no limit."""
-    policy = attempt.lease.policy
-    if policy.hard_ms is not None:
-        return policy.hard_ms
-    return None if policy.soft_ms is None else policy.soft_ms + HARD_AFTER_SOFT_MS
 
 
 class Watch:
@@ -121,7 +112,7 @@ class Watch:
         """Ask or end what is out of time; return the seconds until the next limit."""
         nearest = LOOK_SECONDS
         for attempt in attempts:
-            hard = hard_ms(attempt)
+            hard = hard_ms(attempt.lease)
             if hard is None or not attempt.started or attempt.is_overdue:
                 continue
             ran = (now - attempt.started) * 1000
