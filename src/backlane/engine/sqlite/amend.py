@@ -1,0 +1,298 @@
+"""Amend: what people do to jobs: cancel, redrive, reprioritise, delete, move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from backlane.engine.plan import Sql
+from backlane.engine.protocol import (
+    Amended,
+    Cancel,
+    Change,
+    Delete,
+    Move,
+    Redrive,
+    Reprioritise,
+    Selection,
+    Skipped,
+)
+from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, Line, make_line, read_lines
+from backlane.engine.sqlite.claim import UNREADY
+from backlane.engine.sqlite.find import select
+from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.model.clock import Clock
+from backlane.model.job import State
+from backlane.model.queue import DEFAULT_BOUNDS
+
+AMENDED = 1_000  # jobs an amend changes at most
+CHANGEABLE = (RUNNING, SCHEDULED, READY)
+
+UNSCHEDULE: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_scheduled
+    where due_ms = ?
+    and seq = ?
+    """
+)
+UNFINISH: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_finished
+    where seq = ?
+    """
+)
+FLAG: Sql[tuple[()]] = Sql(
+    """
+    update backlane_lease
+    set cancelling = 1,
+        revision = revision + 1
+    where id = ?
+    and cancelling = 0
+    """
+)
+REPRIORITISE: Sql[tuple[()]] = Sql(
+    """
+    update backlane_job
+    set priority = ?
+    where seq = ?
+    """
+)
+REPRIORITISE_LEASE: Sql[tuple[()]] = Sql(
+    """
+    update backlane_lease
+    set priority = ?,
+        revision = revision + 1
+    where id = ?
+    """
+)
+RELOCATE: Sql[tuple[()]] = Sql(
+    """
+    update backlane_job
+    set queue = ?
+    where seq = ?
+    """
+)
+NO_DEADLINE: Sql[tuple[()]] = Sql(
+    """
+    update backlane_job
+    set deadline_ms = null
+    where seq = ?
+    """
+)
+FORGET_JOB: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_job
+    where seq = ?
+    """
+)
+FORGET_ERRORS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_attempt_error
+    where seq = ?
+    """
+)
+FORGET_PROGRESS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_progress
+    where seq = ?
+    """
+)
+FREE_KEY: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_unique_key
+    where scope = ?
+    and name = ?
+    and seq = ?
+    """
+)
+FORGET_DEADLINE: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_deadline
+    where deadline_ms = ?
+    and seq = ?
+    """
+)
+
+
+async def amend(
+    tx: SqliteTx, clock: Clock, selection: Selection, change: Change, cursor: bytes | None
+) -> Amended:
+    """Change up to 1,000 selected jobs."""
+    seqs, cursor = await select(tx, selection, AMENDED, cursor)
+    amending = Amending(tx, clock)
+    for one in await standings(tx, seqs):
+        await amending.apply(one, change)
+    await amending.moves.store_counts(tx)
+    return Amended(amending.changed, amending.flagged, amending.skipped, cursor)
+
+
+class Amending:
+    """One amend: changes jobs one by one, for people change few at a time."""
+
+    def __init__(self, tx: SqliteTx, clock: Clock) -> None:
+        self.changed: list[bytes] = []
+        self.flagged: list[bytes] = []
+        self.skipped: list[Skipped] = []
+        self.moves = Moves()
+        self._tx = tx
+        self._now = clock.wall_ms()
+        self._lines: dict[str, Line] = {}
+
+    async def apply(self, one: Standing, change: Change) -> None:
+        """Change one job, or say why not."""
+        why_not = await self._why_not(one, change)
+        if why_not:
+            self.skipped.append(Skipped(one.id, why_not))
+            return
+        if isinstance(change, Cancel) and one.code == RUNNING:
+            await self._tx.rows(FLAG, one.id)
+            self.flagged.append(one.id)
+        else:
+            await self._carry_out(one, change)
+            await self.moves.store_rows(self._tx)
+            self.changed.append(one.id)
+        self._tx.rings.jobs.append(one.id)
+        self._tx.rings.queues.add(one.queue_name)
+
+    # -- whether --
+
+    async def _why_not(self, one: Standing, change: Change) -> str | None:
+        match change:
+            case Cancel() | Reprioritise():
+                return None if one.code in CHANGEABLE else f"it is {one.state} already"
+            case Redrive():
+                return await self._why_not_again(one)
+            case Delete():
+                return "it is running; cancel it first" if one.code == RUNNING else None
+            case Move(queue=queue):
+                return await self._why_not_to(one, queue)
+            case _:
+                assert_never(change)
+
+    async def _why_not_again(self, one: Standing) -> str | None:
+        if one.code == SCHEDULED:
+            return None
+        if one.code in CHANGEABLE or one.state is State.SUCCEEDED:
+            return f"it is {one.state}"
+        if one.key_name is not None:
+            held = await self._tx.rows(HOLDER, one.key_scope, one.key_name)
+            if held:
+                return f"its key is held by job {held[0][2].hex()}"
+        line = await self._line(one.queue_name)
+        if line is None:
+            return None
+        bounds = line.bounds(None)
+        if line.jobs + 1 > bounds.max_jobs or line.bytes + one.size > bounds.max_bytes:
+            return f"queue {one.queue_name!r} is full"
+        return None
+
+    async def _why_not_to(self, one: Standing, queue: str) -> str | None:
+        if one.code not in (SCHEDULED, READY):
+            return f"it is {one.state}"
+        if one.queue_name == queue:
+            return "it is there already"
+        target = await self._line(queue)
+        if target and target.kind != one.kind:
+            return f"queue {queue!r} holds {target.kind}"
+        return None
+
+    async def _line(self, name: str) -> Line | None:
+        """The queue as it is, with what this amend has added to it."""
+        if name not in self._lines:
+            self._lines |= await read_lines(self._tx, {name})
+        return self._lines.get(name)
+
+    # -- what --
+
+    async def _carry_out(self, one: Standing, change: Change) -> None:
+        match change:
+            case Cancel():
+                await self._take_out(one)
+                self.moves.finish(one.held(), State.CANCELLED, self._now)
+            case Redrive():
+                await self._redrive(one)
+            case Reprioritise(priority=priority):
+                await self._reprioritise(one, priority)
+            case Delete():
+                await self._delete(one)
+            case Move(queue=queue):
+                await self._move(one, queue)
+            case _:
+                assert_never(change)
+
+    async def _take_out(self, one: Standing) -> None:
+        """Take a waiting or finished job out of the table of its state."""
+        counts = self.moves.at(one.queue, one.priority)
+        if one.code == READY:
+            counts.ready -= 1
+            await self._tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
+        elif one.code == SCHEDULED:
+            counts.scheduled -= 1
+            await self._tx.rows(UNSCHEDULE, one.place, one.seq)
+        else:
+            counts.keep(one.state, -1)
+            await self._tx.rows(UNFINISH, one.seq)
+
+    async def _redrive(self, one: Standing) -> None:
+        await self._take_out(one)
+        if one.code == SCHEDULED:
+            self.moves.put_off(one.held(), self._now, is_due=True)
+            return
+        tx, line = self._tx, self._lines.get(one.queue_name)
+        if line is not None:
+            line.jobs += 1
+            line.bytes += one.size
+        self.moves.at(one.queue, one.priority).bytes += one.size
+        if one.key_name is not None:
+            await tx.rows(TAKE_KEY, one.key_scope, one.key_name, one.seq, one.id)
+        await tx.rows(NO_DEADLINE, one.seq)
+        await tx.rows(FORGET_PROGRESS, one.seq)
+        renewed = one.held()._replace(attempt=0, crashes=0, parked_ms=None)
+        self.moves.put_off(renewed, self._now, is_due=True)
+
+    async def _reprioritise(self, one: Standing, priority: int) -> None:
+        self.moves.at(one.queue, one.priority).bytes -= one.size
+        self.moves.at(one.queue, priority).bytes += one.size
+        await self._tx.rows(REPRIORITISE, priority, one.seq)
+        if one.code == RUNNING:
+            self.moves.at(one.queue, one.priority).running -= 1
+            self.moves.at(one.queue, priority).running += 1
+            await self._tx.rows(REPRIORITISE_LEASE, priority, one.id)
+            return
+        await self._take_out(one)
+        self._put_in(one._replace(priority=priority))
+
+    async def _move(self, one: Standing, queue: str) -> None:
+        line = await self._line(queue)
+        if line is None:
+            number = await make_line(self._tx, queue, one.kind, DEFAULT_BOUNDS)
+            line = self._lines[queue] = Line(number, queue, one.kind, DEFAULT_BOUNDS)
+        self.moves.at(one.queue, one.priority).bytes -= one.size
+        self.moves.at(line.id, one.priority).bytes += one.size
+        await self._take_out(one)
+        await self._tx.rows(RELOCATE, line.id, one.seq)
+        self._put_in(one._replace(queue=line.id))
+        self._tx.rings.queues.add(queue)
+
+    def _put_in(self, one: Standing) -> None:
+        """Put a waiting job back in its state, at its place."""
+        self.moves.put_off(one.held(), one.place, is_due=one.code == READY)
+
+    async def _delete(self, one: Standing) -> None:
+        await self._take_out(one)
+        if one.code in CHANGEABLE:
+            self.moves.at(one.queue, one.priority).bytes -= one.size
+            if one.key_name is not None:
+                await self._tx.rows(FREE_KEY, one.key_scope, one.key_name, one.seq)
+            if one.deadline_ms is not None:
+                await self._tx.rows(FORGET_DEADLINE, one.deadline_ms, one.seq)
+        await forget(self._tx, [one.seq])
+
+
+async def forget(tx: SqliteTx, seqs: Sequence[int]) -> None:
+    """Delete what is kept of jobs beside the table of their state."""
+    rows = [(seq,) for seq in seqs]
+    for statement in (FORGET_JOB, FORGET_ERRORS, FORGET_PROGRESS):
+        await tx.each(statement, rows)

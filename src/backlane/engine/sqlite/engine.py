@@ -1,0 +1,264 @@
+"""The SQLite engine itself: verbs as plans, and one set of handles a process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from backlane.engine.plan import Plan, plan, reading
+from backlane.engine.protocol import (
+    Admission,
+    Amended,
+    Capability,
+    Change,
+    Claimed,
+    Declare,
+    Engine,
+    Extended,
+    Finding,
+    Page,
+    Presence,
+    Retention,
+    Selection,
+    Settled,
+    Swept,
+    Tune,
+    Turn,
+    Wanted,
+    WorkerRecord,
+)
+from backlane.engine.sqlite import amend as amending
+from backlane.engine.sqlite import bell, hold, joining, sweep, tune, workers
+from backlane.engine.sqlite import claim as claiming
+from backlane.engine.sqlite import find as finding
+from backlane.engine.sqlite import settle as settling
+from backlane.engine.sqlite.address import DURABILITIES, parse
+from backlane.engine.sqlite.append import append_all
+from backlane.engine.sqlite.connection import Database, read_boot_id
+from backlane.engine.sqlite.diagnose import diagnose
+from backlane.engine.sqlite.handles import Handles
+from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.plans import AppendPlan, SettlePlan
+from backlane.engine.sqlite.presence import Presence as OwnerLock
+from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.errors import BadOption
+from backlane.model.clock import Clock, SystemClock
+from backlane.model.job import Job, Note, Receipt, Refusal
+from backlane.model.outcome import Settlement
+from backlane.model.queue import QueueRecord
+
+T = TypeVar("T")
+
+
+class SqliteEngine:
+    """Keeps jobs in a SQLite file, shared by all processes of one machine.
+
+    Args:
+        path: the file; made when it is first needed.
+        durability: `"full"` survives power loss; `"normal"` may lose the last commits
+            when the power fails, and is faster where jobs come one by one.
+        may_be_remote: allow a network file system, at your own risk.
+        vfs: the name of an apsw VFS to use, for tests.
+        boot_id: what tells two starts of the machine apart, for tests.
+    """
+
+    capabilities = frozenset(Capability)
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        clock: Clock | None = None,
+        durability: str = "full",
+        may_be_remote: bool = False,
+        vfs: str | None = None,
+        boot_id: Callable[[], str] = read_boot_id,
+    ) -> None:
+        if durability not in DURABILITIES:
+            raise BadOption(f"durability is {durability!r}; use 'full' or 'normal'")
+        option = "" if durability == "full" else f"?durability={durability}"
+        self.url = f"sqlite:///{path}{option}"
+        self._clock = clock or SystemClock()
+        self._database = Database(Path(path).absolute(), durability, may_be_remote, vfs)
+        self._boot_id = boot_id
+        self._handles: Handles | None = None
+        self._lock = threading.Lock()
+
+    # -- verbs --
+
+    def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
+        """See `Verbs.append`."""
+        batch = (jobs, admission)
+
+        async def within(tx: SqliteTx) -> list[Receipt] | Refusal:
+            return (await append_all(tx, self._clock, [batch]))[0]
+
+        return AppendPlan(within, batch)
+
+    @plan
+    async def claim(self, tx: SqliteTx, wanted: Wanted) -> Claimed:
+        moves = Moves()
+        claimed = await claiming.claim(tx, self._clock, wanted, moves)
+        await moves.store_counts(tx)
+        return claimed
+
+    @plan
+    async def extend(
+        self,
+        tx: SqliteTx,
+        leases: Sequence[tuple[bytes, int]],
+        by_ms: int,
+        owner: str | None = None,
+    ) -> Extended:
+        return await hold.extend(tx, self._clock, leases, by_ms, owner)
+
+    def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
+        """See `Verbs.settle`."""
+        return SettlePlan(
+            lambda tx: settling.settle(tx, self._clock, settlements), settlements, self.settle
+        )
+
+    def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
+        """See `Verbs.turn`."""
+
+        async def within(tx: SqliteTx) -> Turn:
+            moves = Moves()
+            settled = await settling.settle_into(tx, self._clock, settlements, moves)
+            claimed = [await claiming.claim(tx, self._clock, one, moves) for one in wanted]
+            await moves.store_counts(tx)
+            return Turn(settled, claimed)
+
+        claims = self.turn((), wanted) if settlements else None
+        return SettlePlan(within, settlements, self.settle, claims)
+
+    @plan
+    async def note(self, tx: SqliteTx, notes: Sequence[Note]) -> list[bytes]:
+        return await hold.note(tx, notes)
+
+    @plan
+    async def amend(
+        self, tx: SqliteTx, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Amended:
+        return await amending.amend(tx, self._clock, selection, change, cursor)
+
+    @reading
+    async def find(
+        self, tx: SqliteTx, selection: Selection, limit: int = 100, cursor: bytes | None = None
+    ) -> Page:
+        return await finding.find(tx, selection, limit, cursor)
+
+    @reading
+    async def list_queues(self, tx: SqliteTx) -> list[QueueRecord]:
+        return await tune.list_queues(tx, self._clock)
+
+    @reading
+    async def list_workers(self, tx: SqliteTx) -> list[WorkerRecord]:
+        return await workers.list_workers(tx, self._clock)
+
+    @plan
+    async def sweep(self, tx: SqliteTx, limit: int, retention: Retention) -> Swept:
+        return await sweep.sweep(tx, self._clock, limit, retention)
+
+    @plan
+    async def tune(self, tx: SqliteTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
+        return await tune.tune(tx, self._clock, queue, change)
+
+    @plan
+    async def announce(self, tx: SqliteTx, presence: Presence) -> None:
+        await workers.announce(tx, self._clock, presence)
+
+    # -- running them --
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out and return its value, durable once this returns."""
+        handles = self._own()
+        return handles.reader.run(plan) if plan.reads else handles.writer.run(plan)
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`. Cancelling the caller does not cancel what has begun."""
+        handles = self._own()
+        return await (handles.reader.arun(plan) if plan.reads else handles.writer.arun(plan))
+
+    def joined(self, connection: object) -> joining.JoinedTransaction:
+        """Join the caller's open transaction.
+
+        Raises:
+            WrongUse: the connection is not an apsw one on this file, in a transaction.
+        """
+        path = self._database.path
+        own = joining.checked(connection, path)
+        handles = self._own()
+        return joining.JoinedTransaction(own, str(path), handles.version, handles.belfry.ring)
+
+    # -- wake-ups and owners --
+
+    def listen(self, queues: Sequence[str]) -> bell.Bell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+        return self._opened().belfry.hang(bell.QUEUES, [name.encode() for name in queues])
+
+    def watch(self, jobs: Sequence[bytes]) -> bell.Bell:
+        """Ring when one of these jobs may have changed."""
+        return self._opened().belfry.hang(bell.JOBS, jobs)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases whose file nobody keeps locked any more."""
+        return self._opened().departed()
+
+    def enlist(self, owner: str) -> OwnerLock:
+        """Show a sign of life that ends with the last process that holds its descriptor."""
+        return self._opened().roll.enlist(owner)
+
+    # -- the store --
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date, as every first use does; return what was applied."""
+        store = self._opened().store
+        applied, store.migrated = store.migrated, []
+        return applied
+
+    def diagnose(self) -> list[Finding]:
+        """Look for settings and states that lose jobs or time."""
+        return diagnose(self._database, self._own())
+
+    def close(self) -> None:
+        """Wait for what has begun, then let go of the file. The next use opens anew."""
+        with self._lock:
+            handles, self._handles = self._handles, None
+        if handles is not None and handles.is_own:
+            handles.close()
+
+    def _opened(self) -> Handles:
+        handles = self._own()
+        handles.open()
+        return handles
+
+    def _own(self) -> Handles:
+        """Return this process's handles: those inherited by a fork are abandoned."""
+        handles = self._handles
+        if handles is not None and handles.is_own:
+            return handles
+        with self._lock:
+            if self._handles is not None and not self._handles.is_own:
+                self._handles.abandon()
+                self._handles = None
+            if self._handles is None:
+                self._handles = Handles(self._database, self._clock, self._boot_id)
+            return self._handles
+
+
+def open_url(url: str, clock: Clock) -> Engine:
+    """Return the engine for `sqlite:///path?durability=full|normal`, not opened yet.
+
+    Raises:
+        BadOption: the URL names no file, or an option has a value that cannot work.
+        UnknownOption: it has an option that does not exist.
+    """
+    address = parse(url)
+    return SqliteEngine(
+        address.path,
+        clock=clock,
+        durability=address.durability,
+        may_be_remote=address.may_be_remote,
+    )

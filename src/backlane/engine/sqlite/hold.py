@@ -1,0 +1,87 @@
+"""Extend and note: what the holder of leases says while its jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from backlane.engine.plan import Sql
+from backlane.engine.protocol import Extended
+from backlane.engine.sqlite.claim import LOWER_EARLIEST
+from backlane.engine.sqlite.moves import storable
+from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.model.clock import Clock
+from backlane.model.job import Note
+
+EXTEND: Sql[tuple[bytes, int, int]] = Sql(
+    """
+    update backlane_lease
+    set until_ms = ?
+    where id = ?
+    and token = ?
+    and until_ms > ?
+    returning id, token, cancelling
+    """
+)
+EXTEND_OWNED: Sql[tuple[bytes, int, int]] = Sql(
+    """
+    update backlane_lease
+    set until_ms = ?
+    where owner = ?
+    and until_ms > ?
+    returning id, token, cancelling
+    """
+)
+REVISE: Sql[tuple[bytes, int]] = Sql(
+    """
+    update backlane_lease
+    set revision = revision + 1
+    where id = ?
+    and token = ?
+    returning id, seq
+    """
+)
+PROGRESS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane_progress (seq, token, fraction, message)
+    values (?, ?, ?, ?)
+    on conflict do update
+    set token = excluded.token,
+        fraction = excluded.fraction,
+        message = excluded.message
+    """
+)
+
+
+async def extend(
+    tx: SqliteTx, clock: Clock, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None
+) -> Extended:
+    """Move the end of leases; what has lapsed by time already is lost."""
+    now = clock.boot_ms()
+    until = now + by_ms
+    if owner is None:
+        rows = [(until, job, token, now) for job, token in leases]
+        extended = await tx.each(EXTEND, rows)
+    else:
+        extended = await tx.rows(EXTEND_OWNED, until, owner, now)
+    held = {(job, token) for job, token, _ in extended}
+    if extended:
+        await tx.rows(LOWER_EARLIEST, until)
+    return Extended(
+        lost=[job for job, token in leases if (job, token) not in held],
+        cancelled=[job for job, _, cancelling in extended if cancelling],
+    )
+
+
+async def note(tx: SqliteTx, notes: Sequence[Note]) -> list[bytes]:
+    """Keep progress; return the jobs whose lease was no longer current."""
+    lost = []
+    for one in notes:
+        held = await tx.rows(REVISE, one.job, one.token)
+        if not held:
+            lost.append(one.job)
+            continue
+        message = one.progress.message
+        text = None if message is None else storable(message)
+        await tx.rows(PROGRESS, held[0][1], one.token, one.progress.fraction, text)
+        tx.rings.jobs.append(one.job)
+    return lost

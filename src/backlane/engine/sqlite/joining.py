@@ -1,0 +1,117 @@
+"""Joining: plans in the caller's own transaction, on the caller's connection.
+
+The caller commits. Only then are bells rung: the connection tells of its commit just
+before it, so a thread waits until the change can be seen.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from backlane.engine.plan import Plan, finish
+from backlane.engine.sqlite.faults import translated
+from backlane.engine.sqlite.transaction import Rings, SqliteTx
+from backlane.errors import WrongUse
+
+T = TypeVar("T")
+
+SEEN_WITHIN_SECONDS = 1.0
+LOOK_SECONDS = 0.001
+
+
+def checked(connection: object, path: Path) -> apsw.Connection:
+    """Return a connection that can be joined.
+
+    Raises:
+        WrongUse: it cannot be; says why, and which can.
+    """
+    module = type(connection).__module__
+    if not isinstance(connection, apsw.Connection):
+        if module.partition(".")[0] in ("sqlite3", "_sqlite3", "sqlalchemy", "django"):
+            raise WrongUse(
+                f"a connection of {module} cannot be joined: it would bring a second SQLite "
+                f"library to {path} in this process, and closing its handle drops the locks of "
+                "the first, which loses acknowledged jobs. Use an apsw.Connection, or enqueue "
+                "after your commit"
+            )
+        raise WrongUse(
+            f"{type(connection).__name__} cannot be joined: pass an apsw.Connection that is "
+            f"open on {path} and in a transaction"
+        )
+    theirs = connection.db_filename("main") or "(memory)"
+    if not Path(theirs).exists() or not Path(theirs).samefile(path):
+        raise WrongUse(
+            f"the connection is open on {theirs}, and the jobs are in {path}: only a "
+            "transaction on that file can hold both"
+        )
+    if not connection.in_transaction:
+        raise WrongUse(
+            "the connection is in no transaction, so there is nothing to join: begin one "
+            "first ('begin immediate', or `with connection:`), or leave connection= out"
+        )
+    return connection
+
+
+class JoinedTransaction:
+    """The caller's open transaction."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        path: str,
+        version: Callable[[], int],
+        ring: Callable[[Rings], None],
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._version = version
+        self._ring = ring
+        self._rings: Rings | None = None
+
+    def run(self, plan: Plan[T]) -> T:
+        """Run a plan; what it did is durable once the caller commits."""
+        if not self._connection.in_transaction:
+            raise WrongUse("the transaction that was joined has ended; join the next one anew")
+        tx = SqliteTx(self._connection)
+        try:
+            value = finish(plan.within(tx))
+        except Exception as error:
+            told = translated(error, self._path)
+            if told is error:
+                raise
+            raise told from error
+        self._remember(tx.rings)
+        return value
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`: a statement on the caller's connection never waits."""
+        return self.run(plan)
+
+    def _remember(self, rings: Rings) -> None:
+        if self._rings is None:
+            self._rings = Rings()
+            before = self._version()
+            self._connection.set_commit_hook(lambda: self._commits(before), id=id(self))
+            self._connection.set_rollback_hook(self._leave, id=id(self))
+        self._rings.add(rings)
+
+    def _commits(self, before: int) -> bool:
+        rings, self._rings = self._rings, None
+        if rings is not None:
+            threading.Thread(target=self._ring_once_seen, args=(before, rings), daemon=True).start()
+        return False  # go ahead
+
+    def _leave(self) -> None:
+        self._rings = None
+
+    def _ring_once_seen(self, before: int, rings: Rings) -> None:
+        until = time.monotonic() + SEEN_WITHIN_SECONDS
+        while self._version() == before and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        self._ring(rings)

@@ -1,0 +1,233 @@
+"""Records: all that is known of a job, read from wherever its rows are.
+
+A job's state is the table it is in. `backlane_job` says where it waits, if it waits;
+only its rank in `backlane_ready` is unknown, because ageing moves it there alone, and
+is found by ten probes of the key.
+"""
+
+from __future__ import annotations
+
+from array import array as numbers
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import apsw
+import msgspec
+
+from backlane.engine.plan import Sql
+from backlane.engine.sqlite.append import decode_policy
+from backlane.engine.sqlite.moves import FINAL_STATES, Held
+from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Lane, Progress, State
+from backlane.model.outcome import ErrorRecord, Reason
+
+RUNNING, SCHEDULED, READY = 5, 6, 7
+STATES = {**FINAL_STATES, RUNNING: State.RUNNING, SCHEDULED: State.SCHEDULED, READY: State.READY}
+CODES = {state: code for code, state in STATES.items()}
+
+# Served by backlane_job_id.
+SEQS: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane_job
+    where id in (select value from carray(?))
+    order by seq desc
+    """
+)
+# Every join is one lookup in a primary key; that of ready is ten.
+STANDING: Sql[tuple[Any, ...]] = Sql(
+    """
+    select job.seq, job.id, job.queue, queue.name, queue.kind,
+        case
+            when finished.seq is not null then finished.state
+            when lease.seq is not null then 5
+            when scheduled.seq is not null then 6
+            when ready.seq is not null then 7
+        end,
+        ready.rank, job.priority, job.lane, job.place,
+        coalesce(finished.attempt, lease.attempt, scheduled.attempt, ready.attempt),
+        coalesce(finished.token, lease.token, scheduled.token, ready.token),
+        coalesce(finished.revision, lease.revision, scheduled.revision, ready.revision),
+        coalesce(lease.crashes, scheduled.crashes, ready.crashes, 0),
+        coalesce(lease.parked_ms, scheduled.parked_ms, ready.parked_ms),
+        job.size,
+        coalesce(finished.started_ms, lease.started_ms, job.started_ms),
+        coalesce(finished.owner, lease.owner, job.owner),
+        finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
+        deadline_ms, task, key_scope, key_name, group_name, parent, policy,
+        progress.token, progress.fraction, progress.message
+    from carray(?) as given
+    cross join backlane_job as job on job.seq = given.value
+    left join backlane_queue as queue on queue.id = job.queue
+    left join backlane_finished as finished on finished.seq = job.seq
+    left join backlane_lease as lease on lease.id = job.id
+    left join backlane_scheduled as scheduled
+    on scheduled.due_ms = job.place
+    and scheduled.seq = job.seq
+    left join backlane_ready as ready
+    on ready.queue = job.queue
+    and ready.lane = job.lane
+    and ready.rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+    and ready.place = job.place
+    and ready.seq = job.seq
+    left join backlane_progress as progress on progress.seq = job.seq
+    """
+)
+CONTENT: Sql[tuple[int, bytes, bytes | None, bytes | None]] = Sql(
+    """
+    select job.seq, body, headers, result
+    from carray(?) as given
+    cross join backlane_job as job on job.seq = given.value
+    left join backlane_finished as finished on finished.seq = job.seq
+    """
+)
+# Served by backlane_attempt_error_of.
+ERRORS: Sql[tuple[int, int, int, str, str, str, str]] = Sql(
+    """
+    select error.seq, attempt, at_ms, kind, message, traceback, fingerprint
+    from carray(?) as given
+    cross join backlane_attempt_error as error on error.seq = given.value
+    order by error.seq, token
+    """
+)
+
+
+class Standing(NamedTuple):
+    """Where a job stands, in the order of `STANDING`."""
+
+    seq: int
+    id: bytes
+    queue: int
+    queue_name: str
+    kind: str
+    code: int | None  # of its state; None: its rows are damaged
+    rank: int | None
+    priority: int
+    lane: int
+    place: int
+    attempt: int
+    token: int
+    revision: int
+    crashes: int
+    parked_ms: int | None
+    size: int
+    started_ms: int | None
+    owner: str | None
+    reason: str | None
+    ended_ms: int | None
+    cancelling: int
+    enqueued_ms: int
+    deadline_ms: int | None
+    task: str | None
+    key_scope: str | None
+    key_name: str | None
+    group: str | None
+    parent: bytes | None
+    policy: bytes | None
+    progress_token: int | None
+    fraction: float | None
+    message: str | None
+
+    @property
+    def state(self) -> State:
+        return STATES[self.code or 0]
+
+    def held(self) -> Held:
+        """The same as a row that is taken from where it is, one revision later."""
+        return Held(
+            id=self.id,
+            token=self.token,
+            seq=self.seq,
+            queue=self.queue,
+            priority=self.priority,
+            attempt=self.attempt,
+            revision=self.revision + 1,
+            size=self.size,
+            started_ms=self.started_ms,
+            owner=self.owner,
+            is_plain=0,
+            cancelling=self.cancelling,
+            lane=self.lane,
+            place=self.place,
+            crashes=self.crashes,
+            parked_ms=self.parked_ms,
+        )
+
+
+def integers(values: Sequence[int]) -> Any:
+    """Bind many numbers as one parameter, read in SQL by `carray(?)`. Not empty."""
+    return apsw.carray(numbers("q", values))
+
+
+async def standings(tx: SqliteTx, seqs: Sequence[int]) -> list[Standing]:
+    """Return where these jobs stand, newest first; damaged ones are left out."""
+    if not seqs:
+        return []
+    found = [Standing._make(row) for row in await tx.rows(STANDING, integers(seqs))]
+    return sorted((one for one in found if one.code), key=lambda one: one.seq, reverse=True)
+
+
+async def records_of(tx: SqliteTx, ids: Sequence[bytes]) -> list[JobRecord]:
+    """Return the records of these jobs, without what is large."""
+    if not ids:
+        return []
+    seqs = [seq for (seq,) in await tx.rows(SEQS, array(ids))]
+    return [job_record(one) for one in await standings(tx, seqs)]
+
+
+async def whole_records(tx: SqliteTx, seqs: Sequence[int]) -> list[JobRecord]:
+    """Return the records of these jobs with body, headers, result and errors."""
+    if not seqs:
+        return []
+    content = {row[0]: row[1:] for row in await tx.rows(CONTENT, integers(seqs))}
+    errors: dict[int, list[AttemptError]] = {}
+    for seq, attempt, at_ms, *text in await tx.rows(ERRORS, integers(seqs)):
+        errors.setdefault(seq, []).append(AttemptError(attempt, at_ms, ErrorRecord(*text)))
+    return [
+        msgspec.structs.replace(
+            job_record(one),
+            body=content[one.seq][0],
+            headers=content[one.seq][1],
+            result=content[one.seq][2],
+            errors=tuple(errors.get(one.seq, ())),
+        )
+        for one in await standings(tx, seqs)
+    ]
+
+
+def job_record(one: Standing) -> JobRecord:
+    """Return what people and programs are told of a job."""
+    has_progress = one.progress_token is not None and one.progress_token == one.token
+    return JobRecord(
+        id=one.id,
+        queue=one.queue_name,
+        task=one.task,
+        state=one.state,
+        revision=one.revision,
+        priority=one.priority,
+        attempt=one.attempt,
+        token=one.token,
+        enqueued_ms=one.enqueued_ms,
+        reason=Reason(one.reason) if one.reason else None,
+        lane=Lane(one.lane),
+        due_ms=one.place if one.code in (SCHEDULED, READY) else None,
+        started_ms=one.started_ms,
+        ended_ms=one.ended_ms,
+        deadline_ms=one.deadline_ms,
+        owner=one.owner,
+        cancelling=bool(one.cancelling),
+        progress=Progress(one.fraction, one.message) if has_progress else None,
+        key=Key(one.key_scope or "", one.key_name) if one.key_name is not None else None,
+        group=one.group,
+        parent=one.parent,
+        policy=_policy(one.policy),
+        size=one.size,
+    )
+
+
+def _policy(stored: bytes | None) -> Any:
+    """A damaged policy reads as the default: a person must be able to see the job."""
+    try:
+        return decode_policy(stored)
+    except msgspec.MsgspecError:
+        return DEFAULT_POLICY

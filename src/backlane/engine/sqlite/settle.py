@@ -1,0 +1,264 @@
+"""Settle: carry outcomes out, each fenced by its token. Lapse: what nobody settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import msgspec
+
+from backlane.engine.plan import Sql
+from backlane.engine.protocol import Settled
+from backlane.engine.sqlite.append import decode_policy
+from backlane.engine.sqlite.moves import Held, Moves
+from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.model.clock import Clock
+from backlane.model.job import Lane, State
+from backlane.model.outcome import (
+    POISON_CAP,
+    Cancelled,
+    Crashed,
+    Failed,
+    Outcome,
+    Reason,
+    Released,
+    RetryAfter,
+    Settlement,
+    Snoozed,
+    Succeeded,
+)
+
+HeldRow = tuple[
+    bytes,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int | None,
+]
+
+# The forced order makes this one lookup in the key of backlane_lease for each id.
+HELD: Sql[HeldRow] = Sql(
+    """
+    select id, token, seq, queue, priority, attempt, revision, size, started_ms, owner,
+        is_plain, cancelling, lane, place, crashes, parked_ms
+    from carray(?) as given
+    cross join backlane_lease on id = given.value
+    """
+)
+UNLEASE: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_lease
+    where id = ?
+    """
+)
+POLICY: Sql[tuple[int, bytes | None]] = Sql(
+    """
+    select seq, policy
+    from backlane_job
+    where seq = ?
+    """
+)
+QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
+    """
+    select id, name
+    from backlane_queue
+    """
+)
+
+
+async def settle(tx: SqliteTx, clock: Clock, settlements: Sequence[Settlement]) -> Settled:
+    """Carry outcomes out; a lease that is not the current one changes nothing."""
+    moves = Moves()
+    settled = await settle_into(tx, clock, settlements, moves)
+    await moves.store_counts(tx)
+    return settled
+
+
+async def settle_into(
+    tx: SqliteTx, clock: Clock, settlements: Sequence[Settlement], moves: Moves
+) -> Settled:
+    """Like `settle`, the counters still to be stored by the caller."""
+    if not settlements:
+        return Settled()
+    rows = await tx.rows(HELD, array([one.job for one in settlements]))
+    held = {row[0]: row for row in rows}
+    now = clock.wall_ms()
+    lost, ended, rest = [], [], []
+    for one in settlements:
+        row = held.get(one.job)
+        if row is None or row[1] != one.token:
+            lost.append(one.job)
+            continue
+        del held[one.job]  # a second outcome for the same lease is late
+        ended.append((one.job,))
+        if type(one.outcome) is Succeeded:
+            _succeed(moves, Held._make(row), one.outcome, one.ran_ms, now)
+        else:
+            rest.append((Held._make(row), one))
+    await tx.each(UNLEASE, ended)
+    tx.rings.jobs += [job for (job,) in ended]
+    buried = await _settle_rest(tx, rest, moves, now) if rest else []
+    await moves.store_rows(tx)
+    return Settled(lost, buried)
+
+
+def _succeed(moves: Moves, held: Held, outcome: Succeeded, ran_ms: int, now: int) -> None:
+    moves.at(held.queue, held.priority).running -= 1
+    counted = held._replace(attempt=held.attempt + 1, revision=held.revision + 1)
+    moves.finish(counted, State.SUCCEEDED, now, result=outcome.result, ran_ms=ran_ms)
+
+
+async def _settle_rest(
+    tx: SqliteTx, rest: Sequence[tuple[Held, Settlement]], moves: Moves, now: int
+) -> list[bytes]:
+    """Carry out what is not a success; return the jobs that became dead letters."""
+    attempts = await _attempts(tx, [held for held, _ in rest])
+    buried = []
+    for held, one in rest:
+        ending = Ending(moves, now, attempts[held.seq], one.ran_ms)
+        if ending.carry_out(held, one.outcome) is State.FAILED:
+            buried.append(one.job)
+    await ring_queues(tx, {held.queue for held, _ in rest})
+    return buried
+
+
+async def lapse(tx: SqliteTx, clock: Clock, lapsed: Sequence[Held], moves: Moves) -> list[Held]:
+    """End leases that nobody holds any more; return those whose job was buried."""
+    attempts = await _attempts(tx, lapsed)
+    now = clock.wall_ms()
+    await tx.each(UNLEASE, [(held.id,) for held in lapsed])
+    buried = [
+        held
+        for held in lapsed
+        if Ending(moves, now, attempts[held.seq]).lapse(held) is State.FAILED
+    ]
+    await moves.store_rows(tx)
+    tx.rings.jobs += [held.id for held in lapsed]
+    await ring_queues(tx, {held.queue for held in lapsed})
+    return buried
+
+
+async def ring_queues(tx: SqliteTx, queues: set[int]) -> None:
+    """Note that these queues may have something to claim."""
+    names = dict(await tx.rows(QUEUE_NAMES))
+    tx.rings.queues |= {names[queue] for queue in queues if queue in names}
+
+
+async def _attempts(tx: SqliteTx, held: Sequence[Held]) -> dict[int, int]:
+    """How often each job may run; once, where that cannot be read any more."""
+    rows = await tx.each(POLICY, [(one.seq,) for one in held])
+    return {seq: allowed_attempts(policy) for seq, policy in rows}
+
+
+def allowed_attempts(stored: bytes | None) -> int:
+    """Return how many executions a stored policy allows; 1 when it is damaged."""
+    try:
+        return decode_policy(stored).attempts
+    except msgspec.MsgspecError:  # a damaged row must not stop the rows beside it
+        return 1
+
+
+class Ending:
+    """What becomes of one job whose lease has ended."""
+
+    __slots__ = ("_allowed", "_moves", "_now", "_ran_ms")
+
+    def __init__(self, moves: Moves, now: int, allowed: int, ran_ms: int = 0) -> None:
+        self._moves = moves
+        self._now = now
+        self._allowed = allowed
+        self._ran_ms = ran_ms
+
+    def carry_out(self, held: Held, outcome: Outcome) -> State:
+        """Do what the outcome asks; return the state the job is in then."""
+        held = self._leave(held)
+        if not isinstance(outcome, Snoozed | Released):
+            held = held._replace(parked_ms=None)  # a worker knew its task
+        match outcome:
+            case Succeeded(result=result):
+                return self._finish(_counted(held), State.SUCCEEDED, result=result)
+            case Failed(reason=reason, error=error):
+                self._moves.keep_error(held, error, self._now)
+                return self._finish(_counted(held), State.FAILED, reason=reason)
+            case Cancelled(error=error):
+                self._moves.keep_error(held, error, self._now)
+                return self._finish(held, State.CANCELLED)
+            case RetryAfter():
+                return self._retry(held, outcome)
+            case Crashed(alone=alone, error=error):
+                self._moves.keep_error(held, error, self._now)
+                held = held._replace(crashes=held.crashes + alone, lane=int(Lane.EXCLUSIVE))
+                return self._go_on(_counted(held))
+            case Snoozed():
+                return self._snooze(held, outcome)
+            case Released():
+                return self._give_back(held)
+            case _:
+                assert_never(outcome)
+
+    def lapse(self, held: Held) -> State:
+        """Nobody holds the lease any more: the execution counts, the place is kept."""
+        return self._go_on(_counted(self._leave(held)))
+
+    def _leave(self, held: Held) -> Held:
+        self._moves.at(held.queue, held.priority).running -= 1
+        return held._replace(revision=held.revision + 1)
+
+    def _finish(
+        self, held: Held, state: State, reason: Reason | None = None, result: bytes | None = None
+    ) -> State:
+        self._moves.finish(
+            held, state, self._now, reason=reason, result=result, ran_ms=self._ran_ms
+        )
+        return state
+
+    def _retry(self, held: Held, outcome: RetryAfter) -> State:
+        self._moves.keep_error(held, outcome.error, self._now)
+        held = _counted(held)
+        if held.cancelling:
+            return self._finish(held, State.CANCELLED)
+        if held.attempt >= self._allowed:
+            return self._finish(held, State.FAILED, reason=Reason.ATTEMPTS)
+        self._moves.at(held.queue, held.priority).retried += 1
+        return self._put_off(held, outcome.delay_ms)
+
+    def _snooze(self, held: Held, outcome: Snoozed) -> State:
+        if held.cancelling:
+            return self._finish(held, State.CANCELLED)
+        since = held.parked_ms if held.parked_ms is not None else self._now
+        held = held._replace(parked_ms=since if outcome.parked else None)
+        return self._put_off(held, outcome.delay_ms)
+
+    def _give_back(self, held: Held) -> State:
+        if held.cancelling:
+            return self._finish(held, State.CANCELLED)
+        self._moves.put_back(held)
+        return State.READY
+
+    def _go_on(self, held: Held) -> State:
+        """After an execution that nobody saw the end of: again from its place, if it may."""
+        if held.cancelling:
+            return self._finish(held, State.CANCELLED)
+        if held.attempt >= self._allowed or held.crashes >= POISON_CAP:
+            return self._finish(held, State.FAILED, reason=Reason.CRASHED)
+        self._moves.put_back(held)
+        return State.READY
+
+    def _put_off(self, held: Held, delay_ms: int) -> State:
+        self._moves.put_off(held, self._now + max(0, delay_ms), is_due=delay_ms <= 0)
+        return State.READY if delay_ms <= 0 else State.SCHEDULED
+
+
+def _counted(held: Held) -> Held:
+    return held._replace(attempt=held.attempt + 1)

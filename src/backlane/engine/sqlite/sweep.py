@@ -1,0 +1,239 @@
+"""Sweep: mend what lapsed, end what expired, age what waits, prune what is old.
+
+Pruning goes round the history with a cursor and looks at 10,000 rows a call, so that a
+history of millions costs a sweep no more than one of thousands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backlane.engine.plan import Sql
+from backlane.engine.protocol import Retention, Swept
+from backlane.engine.sqlite.amend import FORGET_DEADLINE, UNFINISH, UNSCHEDULE, forget
+from backlane.engine.sqlite.claim import UNREADY, bring_back
+from backlane.engine.sqlite.moves import FINAL_STATES, Moves
+from backlane.engine.sqlite.record import READY, SCHEDULED, standings
+from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.engine.sqlite.workers import forget_silent
+from backlane.model.clock import Clock
+from backlane.model.ids import id_ms
+from backlane.model.job import State
+
+LEVEL_MS = 300_000  # of waiting are one level of priority
+LOOKED_AT = 10_000  # rows of history a call reads at most
+
+OVERDUE: Sql[tuple[int, int]] = Sql(
+    """
+    select deadline_ms, seq
+    from backlane_deadline
+    where deadline_ms <= ?
+    order by deadline_ms, seq
+    limit ?
+    """
+)
+WAITING: Sql[tuple[int, int]] = Sql(
+    """
+    select queue, priority
+    from backlane_counter
+    where ready > 0
+    """
+)
+# One range of the key of backlane_ready; with one priority in a queue all of it is aged.
+AGED: Sql[tuple[Any, ...]] = Sql(
+    """
+    select queue, lane, rank, place, seq, priority, attempt, token, revision, crashes,
+        parked_ms, size
+    from backlane_ready
+    where queue = ?
+    and lane = ?
+    and rank = ?
+    and place <= ?
+    and priority = ?
+    limit ?
+    """
+)
+AGE: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane_ready (queue, lane, rank, place, seq, priority, attempt, token,
+        revision, crashes, parked_ms, size)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+KEPT: Sql[tuple[int, int, int]] = Sql(
+    """
+    select queue, sum(kept_done), sum(kept_failed)
+    from backlane_counter
+    group by queue
+    """
+)
+CURSOR: Sql[tuple[int]] = Sql(
+    """
+    select value
+    from backlane_meta
+    where name = 'pruned_seq'
+    """
+)
+SET_CURSOR: Sql[tuple[()]] = Sql(
+    """
+    update backlane_meta
+    set value = ?
+    where name = 'pruned_seq'
+    """
+)
+RAISE_FORGOTTEN: Sql[tuple[()]] = Sql(
+    """
+    update backlane_meta
+    set value = max(value, ?)
+    where name = 'forgotten_ms'
+    """
+)
+HISTORY: Sql[tuple[int, int, int, int]] = Sql(
+    """
+    select seq, state, queue, ended_ms
+    from backlane_finished
+    where seq > ?
+    order by seq
+    limit ?
+    """
+)
+OF_JOB: Sql[tuple[bytes, int]] = Sql(
+    """
+    select id, priority
+    from backlane_job
+    where seq = ?
+    """
+)
+
+
+async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) -> Swept:
+    """Do one bounded round; `more` says that it stopped at its limit."""
+    moves = Moves()
+    lapsed, buried = await bring_back(tx, clock, (), limit, moves)
+    expired = await _expire(tx, clock, limit - lapsed, moves)
+    left = limit - lapsed - expired
+    await moves.store(tx)
+    aged = await _age(tx, clock.wall_ms(), left)
+    pruned = await Pruning(tx, clock.wall_ms(), retention).prune(left - aged)
+    await forget_silent(tx, clock)
+    return Swept(
+        lapsed=lapsed,
+        buried=[held.id for held in buried],
+        expired=expired,
+        aged=aged,
+        pruned=pruned,
+        more=left - aged - pruned <= 0,
+    )
+
+
+async def _expire(tx: SqliteTx, clock: Clock, limit: int, moves: Moves) -> int:
+    """End waiting jobs past their deadline."""
+    now = clock.wall_ms()
+    overdue = await tx.rows(OVERDUE, now, max(0, limit))
+    expired = 0
+    for one in await standings(tx, [seq for _, seq in overdue]):
+        counts = moves.at(one.queue, one.priority)
+        if one.code == READY:
+            counts.ready -= 1
+            await tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
+        elif one.code == SCHEDULED:
+            counts.scheduled -= 1
+            await tx.rows(UNSCHEDULE, one.place, one.seq)
+        else:
+            continue  # it runs; should it come back, its claim looks at the deadline again
+        moves.finish(one.held(), State.EXPIRED, now)
+        tx.rings.jobs.append(one.id)
+        expired += 1
+    await tx.each(FORGET_DEADLINE, overdue)
+    return expired
+
+
+async def _age(tx: SqliteTx, now: int, limit: int) -> int:
+    """Raise what has waited long, a level for every five minutes."""
+    moved: list[tuple[Any, ...]] = []
+    for queue, priority in await tx.rows(WAITING):
+        for lane in (0, 1):
+            for rank in range(1, 10 - priority):
+                levels = 9 - priority - rank  # gained so far
+                before = now - LEVEL_MS * (levels + 1)
+                left = limit - len(moved)
+                if left > 0:
+                    moved += await tx.rows(AGED, queue, lane, rank, before, priority, left)
+    if moved:
+        await tx.each(UNREADY, [row[:5] for row in moved])
+        await tx.each(AGE, [(*row[:2], _aged(row, now), *row[3:]) for row in moved])
+    return len(moved)
+
+
+def _aged(row: tuple[Any, ...], now: int) -> int:
+    place, priority = row[3], row[5]
+    rank: int = 9 - priority - (now - place) // LEVEL_MS
+    return max(0, rank)
+
+
+class Pruning:
+    """One step of the way round the history."""
+
+    def __init__(self, tx: SqliteTx, now: int, retention: Retention) -> None:
+        self._tx = tx
+        self._now = now
+        self._retention = retention
+        self._excess: dict[tuple[int, bool], int] = {}
+
+    async def prune(self, limit: int) -> int:
+        """Forget jobs past their age or beyond the number kept; return how many."""
+        if limit <= 0:
+            return 0
+        for queue, done, failed in await self._tx.rows(KEPT):
+            self._excess[queue, False] = done - self._retention.done_jobs
+            self._excess[queue, True] = failed - self._retention.failed_jobs
+        start: int = (await self._tx.rows(CURSOR))[0][0]
+        rows = await self._tx.rows(HISTORY, start, LOOKED_AT)
+        is_at_end = len(rows) < LOOKED_AT
+        if is_at_end and start > 0:  # go on from the beginning
+            again = await self._tx.rows(HISTORY, 0, LOOKED_AT - len(rows))
+            rows += [row for row in again if row[0] <= start]
+        old: list[tuple[int, int, int, int]] = []
+        cursor = start
+        for row in rows:
+            if len(old) >= limit:
+                break
+            cursor = row[0]
+            if self._is_old(row):
+                old.append(row)
+        else:
+            cursor = 0 if is_at_end else cursor
+        if cursor != start:
+            await self._tx.rows(SET_CURSOR, cursor)
+        await self._forget(old)
+        return len(old)
+
+    def _is_old(self, row: tuple[int, int, int, int]) -> bool:
+        _, state, queue, ended_ms = row
+        is_failed = FINAL_STATES[state] is State.FAILED
+        age = self._now - ended_ms
+        if age < self._retention.least_ms:
+            return False
+        most = self._retention.failed_ms if is_failed else self._retention.done_ms
+        is_old = age >= most or self._excess.get((queue, is_failed), 0) > 0
+        if is_old and (queue, is_failed) in self._excess:
+            self._excess[queue, is_failed] -= 1
+        return is_old
+
+    async def _forget(self, old: list[tuple[int, int, int, int]]) -> None:
+        if not old:
+            return
+        moves = Moves()
+        newest = -1
+        for seq, state, queue, _ in old:
+            for job, priority in await self._tx.rows(OF_JOB, seq):
+                moves.at(queue, priority).keep(FINAL_STATES[state], -1)
+                newest = max(newest, id_ms(job))
+                self._tx.rings.jobs.append(job)
+        # Not above now: a client whose clock was ahead must not make all others' ids stale.
+        newest = min(newest, self._now - self._retention.least_ms)
+        await self._tx.rows(RAISE_FORGOTTEN, newest)
+        seqs = [row[0] for row in old]
+        await self._tx.each(UNFINISH, [(seq,) for seq in seqs])
+        await forget(self._tx, seqs)
+        await moves.store(self._tx)
