@@ -16,12 +16,8 @@ import pytest
 
 from backlane.engine.memory import MemoryEngine
 from backlane.engine.protocol import Engine
+from backlane.engine.sqlite import SqliteEngine
 from backlane.model.clock import Clock
-
-try:
-    from backlane.engine.sqlite import SqliteEngine
-except ImportError:
-    SqliteEngine = None
 
 missing: dict[str, str] = {}  # engines this run could not try, and why
 
@@ -43,8 +39,6 @@ MAKERS = [
     Maker("memory", lambda _, clock: MemoryEngine(clock)),
     Maker("sqlite", lambda folder, clock: SqliteEngine(str(folder / "jobs.db"), clock=clock)),
 ]
-if SqliteEngine is None:
-    del MAKERS[1]
 
 
 def make(maker: Maker, folder: Path, clock: Clock) -> Engine:

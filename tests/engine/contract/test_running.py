@@ -136,9 +136,11 @@ def test_an_engine_serves_loop_after_loop(desk: Desk) -> None:
     assert desk.depth().ready == 3
 
 
-def test_a_cancelled_caller_does_not_cancel_what_has_begun(desk: Desk) -> None:
+def test_a_cancelled_caller_cancels_all_of_its_plan_or_nothing(desk: Desk) -> None:
+    jobs = [desk.job() for _ in range(50)]
+
     async def leave() -> None:
-        task = asyncio.create_task(desk.engine.arun(desk.engine.append([desk.job()], Admission())))
+        task = asyncio.create_task(desk.engine.arun(desk.engine.append(jobs, Admission())))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -146,7 +148,7 @@ def test_a_cancelled_caller_does_not_cancel_what_has_begun(desk: Desk) -> None:
     asyncio.run(leave())
     desk.add()
 
-    assert desk.depth().ready == 2
+    assert desk.depth().ready in (1, 51)
 
 
 def test_a_plan_that_raises_changes_nothing_and_harms_no_other(desk: Desk) -> None:
