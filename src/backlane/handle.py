@@ -26,6 +26,7 @@ from backlane.errors import (
     WrongUse,
 )
 from backlane.model.job import AttemptError, JobRecord, Progress, State
+from backlane.model.outcome import ErrorRecord
 from backlane.model.retry import Duration
 from backlane.place import Place
 from backlane.wait import Wait, in_a_loop
@@ -202,7 +203,7 @@ class JobHandle(Generic[R]):
         if record.result is None:
             raise ResultGone(
                 f"job {self.id} ({record.task}) succeeded and its result was not kept; "
-                "a task keeps results unless it is declared with keep_result=False"
+                "declare the task without keep_result=False to keep results"
             )
         return cast("R", self._reader.decode_result(record.result))
 
@@ -252,8 +253,8 @@ class JobHandle(Generic[R]):
 def _only(job: bytes, page: Page) -> JobRecord:
     if not page.records:
         raise JobNotFound(
-            f"no job {uuid.UUID(bytes=job)} is stored: it was enqueued elsewhere, deleted, "
-            "or its history has been pruned"
+            f"no job {uuid.UUID(bytes=job)} is stored: it was deleted, its history has been "
+            "pruned, or it is in another store; check the id and the URL"
         )
     return page.records[0]
 
@@ -284,20 +285,33 @@ def _refuse_result(record: JobRecord, wait: Wait) -> NoReturn:
     match record.state:
         case State.FAILED:
             last = record.errors[-1].error if record.errors else None
-            why = f": {last.kind}: {last.message}" if last else ""
             reason = record.reason.value if record.reason else "error"
             raise JobFailed(
-                f"{job} failed ({reason}) after {record.attempt} attempts{why}", reason, last
+                f"{job} failed ({reason}) after {record.attempt} attempts{_in_a_line(last)}; "
+                "read `job.errors` for more, and redrive it once the cause is gone",
+                reason,
+                last,
             )
         case State.CANCELLED:
-            raise JobCancelled(f"{job} was cancelled; it has no result")
+            raise JobCancelled(f"{job} was cancelled and has no result; redrive it to run it")
         case State.EXPIRED:
-            raise JobExpired(f"{job} expired before a worker could start it")
+            raise JobExpired(
+                f"{job} expired before a worker could start it; start more workers, or enqueue "
+                "it with a later `expires`"
+            )
         case state:
             raise ResultTimeout(
                 f"{job} is {state.value} after a wait of {wait.given}; it goes on, ask again, "
                 "and see that a worker serves its queue"
             )
+
+
+def _in_a_line(error: ErrorRecord | None) -> str:
+    """Return an error as the end of a line: what it was, without its own lines."""
+    if error is None:
+        return ""
+    words = " ".join(error.message.split())
+    return f": {error.kind}: {words}" if len(words) <= 300 else f": {error.kind}: {words[:300]}…"
 
 
 def _refuse_inside_a_job() -> None:

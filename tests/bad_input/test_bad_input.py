@@ -6,19 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.bad_input import calls, options
+from tests.bad_input import calls, options, stored
 from tests.bad_input.book import Bad, World, refusal
 
 from backlane import Backlane, State
 
 AT_LEAST = 300
 
-CASES = [*options.cases(), *calls.cases()]
+AT_THE_DOOR = [*options.cases(), *calls.cases()]
+IN_THE_STORE = [*stored.cases()]
+CASES = [*AT_THE_DOOR, *IN_THE_STORE]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    app = Backlane("memory://")
+@pytest.fixture(params=["memory://"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    app = Backlane(request.param.format(tmp_path))
 
     @app.task(name="good")
     def good(x: int) -> int:
@@ -28,11 +30,23 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(app, good, tmp_path)
 
 
-@pytest.mark.parametrize("bad", CASES, ids=[bad.what for bad in CASES])
+@pytest.mark.parametrize("bad", AT_THE_DOOR, ids=[bad.what for bad in AT_THE_DOOR])
 def test_bad_input_is_refused_with_a_remedy_and_work_goes_on(bad: Bad, world: World):
     refusal(bad, world)
 
     assert world.good.enqueue(1).state is State.READY
+
+
+@pytest.mark.parametrize("world", ["memory://", "sqlite:///{}/jobs.db"], indirect=True)
+@pytest.mark.parametrize("bad", IN_THE_STORE, ids=[bad.what for bad in IN_THE_STORE])
+def test_what_a_worker_cannot_run_becomes_a_dead_letter_and_the_worker_lives_on(
+    bad: Bad, world: World
+):
+    refusal(bad, world)
+
+    job = world.good.enqueue(1)
+    stored.work(world)
+    assert job.result(timeout=0) == 1
 
 
 def test_there_are_enough_cases_to_mean_something():

@@ -126,7 +126,10 @@ def parked(lease: Lease) -> Outcome:
     waited = lease.parked_ms or 0
     if waited < PARKED_END_MS:
         return Snoozed(min(PARKED_LONGEST_MS, max(PARKED_FIRST_MS, waited // 2)), parked=True)
-    text = f"no worker has known task {lease.task!r} for {waited // 60_000} minutes"
+    text = (
+        f"no worker has known task {lease.task!r} for {waited // 60_000} minutes; start one that "
+        "does and redrive the job, or delete it"
+    )
     return Failed(Reason.UNKNOWN_TASK, ErrorRecord("UnknownTask", text))
 
 
@@ -138,7 +141,8 @@ def spoilt(reason: Reason, error: BaseException) -> Failed:
 def recorded(error: BaseException) -> ErrorRecord:
     """Return what is kept of an error. Never raises, whatever the error does."""
     kind = _kind(error)
-    frames = _frames(error.__traceback__)
+    # Asked of BaseException itself: a class may put something else in its place.
+    frames = _frames(vars(BaseException)["__traceback__"].__get__(error))
     return ErrorRecord(
         kind,
         _clipped(_message(error), MESSAGE_CHARS),
