@@ -83,7 +83,7 @@ def test_a_worker_whose_application_cannot_be_imported_says_why_and_fails(start,
 
     worker = start("worker", "broken:app")
 
-    assert worker.process.wait(20) == 1
+    assert worker.process.wait(20) == 2
     assert "NameError: name 'undefined' is not defined" in worker.said()
 
 

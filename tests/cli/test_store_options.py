@@ -70,7 +70,7 @@ def test_an_application_that_cannot_be_imported_is_told_with_the_reason(
 
     result = backlane("queues", "list", "--app", "broken:app")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert said in result.stderr
     assert result.stderr.count("\n") == 1
 
@@ -86,7 +86,7 @@ def test_an_import_error_names_the_file_and_the_line(backlane, here):
 def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(backlane, here):
     result = backlane("queues", "list", "--app", "shoop:app")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stderr == f"backlane: no module 'shoop' in {here} or on Python's path\n"
 
 

@@ -15,7 +15,9 @@ from backlane.errors import BacklaneError, nearest
 
 
 class NoApplication(click.ClickException):
-    """The application that the command line names cannot be had; exit code 1."""
+    """The application that the command line names cannot be had."""
+
+    exit_code = 2
 
 
 def load(target: str) -> Backlane:

@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from backlane.cli.child import command_line
 from backlane.cli.output import Output, count
 from backlane.demo.account import Account
+from backlane.demo.application import TARGET
 from backlane.demo.files import Found, find, standard_library
 from backlane.demo.index import Index, gather
 from backlane.demo.play import Moment, Play
@@ -41,7 +43,7 @@ class DemoView(msgspec.Struct, frozen=True):
 @click.option("--top", type=click.IntRange(1, 100), default=8, help="Rows a table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(directory: Path | None, top: int, as_json: bool) -> None:
-    """Index Python files while a worker is killed, and check that nothing was lost.
+    """Index Python files while a worker is killed.
 
     Every file of DIRECTORY (else of this Python's standard library) becomes one job,
     parsed in a process of its own by one of two workers. Half-way one whole worker is
@@ -54,7 +56,7 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
     click.echo(f"Indexing {count(len(found.paths), 'Python file')} of {found.root}", err=as_json)
     with _stage() as stage, _stopped_by_sigterm():
         line = LiveLine()
-        ending = Play(found.paths, stage, line.show).run()
+        ending = Play(found.paths, stage, _worker(), line.show).run()
         line.end()
     index = gather(ending.facts, top)
     if as_json:
@@ -66,6 +68,12 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
     click.echo(ending.account.line(), err=as_json)
     if not ending.account.holds:
         click.get_current_context().exit(1)
+
+
+def _worker() -> list[str]:
+    """Return the command of one of the two workers: they share the cores."""
+    each = max(1, (os.cpu_count() or 1) // 2)
+    return command_line(["worker", TARGET, "--exclusive", str(each)])
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import apsw
 import msgspec
 
 from backlane.app import Backlane
+from backlane.cli.child import command_line
 from backlane.demo.workers import WorkerProcess
 from backlane.engine.protocol import Delete, Selection
 from backlane.errors import EngineUnavailable
@@ -33,12 +34,12 @@ from backlane import Backlane, Queue
 app = Backlane({url!r}, queues=[Queue("bench", max_jobs=5_000_000, max_bytes=2**33)])
 
 
-@app.task(queue="bench", keep_result=False)
+@app.task(name="nothing", queue="bench", keep_result=False)
 def nothing() -> None:
     pass
 
 
-@app.task(queue="bench")
+@app.task(name="nanoseconds_since", queue="bench")
 def nanoseconds_since(sent: int) -> int:
     return time.monotonic_ns() - sent
 """
@@ -133,7 +134,9 @@ class Bench:
     def drain(self) -> list[Figure]:
         """Start a worker on the backlog; stop looking when its time is over."""
         began = time.perf_counter()
-        self._worker = WorkerProcess(self._directory, f"{MODULE}:app", "worker")
+        self._worker = WorkerProcess(
+            command_line(["worker", f"{MODULE}:app"]), self._directory, "worker"
+        )
         while not self._finished():
             self._refuse_death(began)
             time.sleep(POLL_SECONDS)

@@ -19,9 +19,9 @@ class MigrateView(msgspec.Struct, frozen=True):
 @click.command()
 @new_store_options
 def migrate(store: Store, output: Output) -> None:
-    """Bring a store's schema up to date; make the store if there is none.
+    """Bring a store's schema up to date.
 
-    SQLite does this by itself when it is opened. Running it again changes nothing.
+    Makes the store if there is none. SQLite does this by itself when it is opened. Running it again changes nothing.
     """
     applied = store.engine.migrate()
     if output.as_json:

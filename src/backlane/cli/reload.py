@@ -1,4 +1,4 @@
-"""Reloading: a child process that is started again when Python files change.
+"""Reloading: what happens when Python files change, and how that is seen.
 
 `watchfiles` tells of changes where it is installed; else the files are looked at
 twice a second.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -82,6 +83,17 @@ class Reloader:
                 os.killpg(self._child.pid, signal.SIGKILL)
             self._child.wait()
         self._child = None
+
+
+def hang_up_on_change(directories: Sequence[Path]) -> None:
+    """Send this process SIGHUP whenever Python files change, from a thread."""
+
+    def watch() -> None:
+        for changed in changes(directories):
+            if changed:
+                os.kill(os.getpid(), signal.SIGHUP)
+
+    threading.Thread(target=watch, name="backlane-reload", daemon=True).start()
 
 
 def _named(changed: set[str]) -> str:

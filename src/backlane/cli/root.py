@@ -29,7 +29,7 @@ COMMANDS = {
     "queues": ("backlane.cli.queues", "queues", "List, pause, resume, purge and tune queues."),
     "dead": ("backlane.cli.dead", "dead", "List dead letters and run them again."),
     "migrate": ("backlane.cli.migrate", "migrate", "Bring a store's schema up to date."),
-    "doctor": ("backlane.cli.doctor", "doctor", "Look for what loses jobs or time."),
+    "doctor": ("backlane.cli.doctor", "doctor", "Look for settings and states that lose jobs or time."),
     "bench": ("backlane.cli.bench", "bench", "Measure what this machine does, in a minute."),
     "demo": ("backlane.cli.demo", "demo", "Index Python files while a worker is killed."),
 }
@@ -110,7 +110,9 @@ def _told(message: str, code: int) -> int:
 
 
 @click.group(
-    cls=Root, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+    "backlane",
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
 @click.version_option(metadata.version("backlane"), prog_name="backlane")
 def main() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from backlane.cli.child import command_line
 from backlane.cli.reload import Reloader
 from backlane.cli.worker import WorkerOptions, worker_options
 
@@ -27,4 +28,5 @@ def run(options: WorkerOptions, directories: tuple[Path, ...]) -> None:
     Watches Python files below the current directory. An application that cannot be
     imported is reported, and tried again once its files change.
     """
-    Reloader(options.command_line(), directories or (Path.cwd(),), options.grace).run()
+    command = command_line(options.arguments())
+    Reloader(command, directories or (Path.cwd(),), options.grace).run()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import functools
-import sys
+import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import msgspec
 
 from backlane.cli.application import split
+from backlane.cli.reload import hang_up_on_change
+from backlane.worker.recycling import Recycling
 from backlane.worker.supervisor import Supervisor
 
 Command = Callable[..., None]
 
 GRACE = 25.0  # seconds: below the 30 that service managers usually give
+LEVELS = ("debug", "info", "warning", "error")
+# That of the executors, whose lines stand between those of the supervisor.
+LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -34,27 +40,46 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     queues: tuple[str, ...]
     processes: int
+    exclusive: int | None
     concurrency: int
     grace: float
+    lease: float
+    log_level: str
 
-    def command_line(self) -> list[str]:
-        """Return the command that starts a worker with these options."""
-        command = [sys.executable, "-m", "backlane", "worker", self.target]
-        if self.queues:
-            command += ["--queues", ",".join(self.queues)]
-        command += ["--processes", str(self.processes), "--concurrency", str(self.concurrency)]
-        return [*command, "--grace", str(self.grace)]
+    def arguments(self) -> list[str]:
+        """Return the words behind `backlane` that start such a worker."""
+        words = ["worker", self.target]
+        for name in self.__struct_fields__[1:]:
+            value = getattr(self, name)
+            if value not in (None, ()):
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
+                words += [f"--{name.replace('_', '-')}", text]
+        return words
+
+
+_WORKER_OPTIONS = (
+    click.argument("target", metavar="MODULE:ATTR", envvar="BACKLANE_APP"),
+    click.option("--queues", type=Names(), default=(), metavar="A,B", help="Serve only these."),
+    click.option("--processes", type=click.IntRange(1), default=1, help="Shared executors."),
+    click.option(
+        "--exclusive", type=click.IntRange(1), help="Jobs in processes of their own.  [a core]"
+    ),
+    click.option(
+        "--concurrency", type=click.IntRange(1), default=50, help="Jobs of a shared executor."
+    ),
+    click.option("--lease", type=click.FloatRange(1), default=30.0, help="Seconds of a lease."),
+    click.option(
+        "--log-level", type=click.Choice(LEVELS), default="info", help="What is logged on stderr."
+    ),
+)
 
 
 def worker_options(*, grace: float) -> Callable[[Command], Command]:
     """Give a command the application and the options of a worker, as `WorkerOptions`."""
+    text = "Seconds for running jobs once it is told to stop."
 
     def decorate(command: Command) -> Command:
-        @click.argument("target", metavar="MODULE:ATTR", envvar="BACKLANE_APP")
-        @click.option("--queues", type=Names(), default=(), metavar="A,B", help="Only these.")
-        @click.option("--processes", type=click.IntRange(1), default=1, help="Shared executors.")
-        @click.option("--concurrency", type=click.IntRange(1), default=50, help="Jobs at a time.")
-        @click.option("--grace", type=click.FloatRange(0), default=grace, help=GRACE_HELP)
+        @click.option("--grace", type=click.FloatRange(0), default=grace, help=text)
         @functools.wraps(command)
         def with_options(**given: object) -> None:
             fields = {name: given.pop(name) for name in WorkerOptions.__struct_fields__}
@@ -62,27 +87,53 @@ def worker_options(*, grace: float) -> Callable[[Command], Command]:
             split(options.target)  # a misspelt target is told here, before processes start
             command(options=options, **given)
 
-        return with_options
+        decorated: Command = with_options
+        for option in reversed(_WORKER_OPTIONS):
+            decorated = option(decorated)
+        return decorated
 
     return decorate
 
 
-GRACE_HELP = "Seconds that running jobs have to finish when it is told to stop."
-
-
 @click.command()
 @worker_options(grace=GRACE)
-def worker(options: WorkerOptions) -> None:
+@click.option(
+    "--reload",
+    multiple=True,
+    metavar="DIRECTORY",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Replace executors when code below it changes; may be repeated.",
+)
+@click.option(
+    "--max-jobs", type=click.IntRange(1), metavar="N", help="Jobs, then a fresh executor."
+)
+@click.option("--max-rss", type=click.IntRange(1), metavar="MIB", help="Memory, then a fresh one.")
+@click.option(
+    "--max-age", type=click.FloatRange(1), metavar="SECONDS", help="Age, then a fresh one."
+)
+def worker(
+    options: WorkerOptions,
+    reload: tuple[Path, ...],
+    max_jobs: int | None,
+    max_rss: int | None,
+    max_age: float | None,
+) -> None:
     """Run the jobs of an application.
 
     The first SIGTERM or Ctrl-C lets running jobs finish, the second ends at once.
-    SIGHUP starts the executors again one by one, with the code as it is then.
+    SIGHUP replaces the executors one by one, with the code as it is then.
     """
+    logging.basicConfig(level=options.log_level.upper(), format=LOG_FORMAT)
     supervisor = Supervisor(
         options.target,
         queues=options.queues,
         processes=options.processes,
+        exclusive=options.exclusive,
         concurrency=options.concurrency,
         grace=options.grace,
+        lease=options.lease,
+        recycling=Recycling(jobs=max_jobs, rss_mib=max_rss, age=max_age),
     )
+    if reload:
+        hang_up_on_change(reload)
     click.get_current_context().exit(supervisor.run())

@@ -15,7 +15,8 @@ from backlane.demo.facts import Facts, read
 from backlane.model.queue import Queue
 
 QUEUE = "files"
-MODULE = "demo_app"  # the module that workers import, and its source:
+MODULE = "demo_app"
+TARGET = f"{MODULE}:app"  # what workers import; the source of that module:
 SOURCE = """\
 from backlane.demo.application import build
 

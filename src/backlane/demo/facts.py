@@ -59,7 +59,7 @@ def read(path: str) -> Facts:
         source = Path(path).read_bytes()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a file's old escapes are not ours to report
-            tree = ast.parse(source)
+            tree = ast.parse(source, Path(path).name)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Facts(path, problem=f"{type(error).__name__}: {error}"[:200])
     return _seen(path, source.count(b"\n"), tree)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -48,10 +48,18 @@ class Play:
     Args:
         paths: the files, one job each.
         directory: empty; the store, the application and the logs go there.
+        worker: the command that starts a worker of `TARGET`.
         show: is told of each moment.
     """
 
-    def __init__(self, paths: list[str], directory: Path, show: Callable[[Moment], None]) -> None:
+    def __init__(
+        self,
+        paths: list[str],
+        directory: Path,
+        worker: Sequence[str],
+        show: Callable[[Moment], None],
+    ) -> None:
+        self._worker_command = worker
         self._paths, self._directory, self._show = paths, directory, show
         self._starts = directory / "starts.log"
         url, starts = f"sqlite:///{quote(str(directory / 'demo.db'))}", str(self._starts)
@@ -107,7 +115,7 @@ class Play:
         self._workers[0] = self._started(victim.name)
 
     def _started(self, name: str) -> WorkerProcess:
-        return WorkerProcess(self._directory, f"{MODULE}:app", name)
+        return WorkerProcess(self._worker_command, self._directory, name)
 
     def _look(self) -> int:
         """Show the moment, judge the workers, wait a little; return how many jobs are over."""

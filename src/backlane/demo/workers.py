@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,17 +16,17 @@ class WorkerProcess:
     """One worker: a supervisor and its executors, in a process group of their own.
 
     Args:
+        command: what starts it.
         directory: where it runs, finds its application, and keeps its log.
-        target: the application, as `module:attribute`.
         name: of the worker, and of its log.
     """
 
-    def __init__(self, directory: Path, target: str, name: str) -> None:
+    def __init__(self, command: Sequence[str], directory: Path, name: str) -> None:
         self.name = name
         self._log = directory / f"{name}.log"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this very interpreter
-                [sys.executable, "-m", "backlane", "worker", target],
+                command,
                 cwd=directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
