@@ -51,12 +51,22 @@ class Fleet:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start one more worker and return its supervisor."""
-        command = [sys.executable, "-m", "tests.faults.start", str(self.processes)]
-        command += [str(self.concurrency), str(self.grace), str(self.lease or "")]
         with self.log.open("ab") as log:
-            worker = subprocess.Popen(command, env=self.environment(), stdout=log, stderr=log)
+            worker = subprocess.Popen(
+                self._command(), env=self.environment(), stdout=log, stderr=log
+            )
         self.workers.append(worker)
         return worker
+
+    def _command(self) -> list[str]:
+        numbers = (str(self.processes), str(self.concurrency))
+        if self.lease is not None:
+            return [sys.executable, "-m", "tests.faults.short_lease", str(self.lease), *numbers]
+        return [
+            *(sys.executable, "-m", "backlane", "worker", "tests.faults.served:app"),
+            *("--processes", numbers[0], "--concurrency", numbers[1]),
+            *("--grace", str(self.grace)),
+        ]
 
     def mend(self) -> int:
         """Start a worker for each whose supervisor has died; return how many."""
