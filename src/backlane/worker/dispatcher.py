@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from backlane.engine.protocol import Bell, Claimed, Engine, Settled, Wanted
 from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.job import Lease, Note
-from backlane.model.outcome import Failed, Outcome, Reason, Released, Settlement
+from backlane.model.outcome import Crashed, Failed, Outcome, Reason, Released, Settlement
 from backlane.worker.pacing import SETTLE_MOST, Pacing
 from backlane.worker.post import Post
 from backlane.worker.posts import Posts
@@ -254,8 +254,7 @@ class Dispatcher:
                 self.posts.tell_lost(by_job[job][1])
         for job in settled.buried:
             settlement, lease = by_job[job]
-            reason = getattr(settlement.outcome, "reason", Reason.ATTEMPTS)
-            self.posts.tell_buried(job, lease.task, lease.queue, str(reason))
+            self.posts.tell_buried(job, lease.task, lease.queue, _reason(settlement.outcome))
         self._doubtful.difference_update(by_job)
 
     # -- waiting --
@@ -289,3 +288,14 @@ class Dispatcher:
         finally:
             timer.cancel()
             self._waker = None
+
+
+def _reason(outcome: Outcome) -> Reason:
+    """Return why an engine buries a job that ended so."""
+    match outcome:
+        case Failed(reason=reason):
+            return reason
+        case Crashed():
+            return Reason.CRASHED
+        case _:
+            return Reason.ATTEMPTS
