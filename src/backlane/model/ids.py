@@ -26,6 +26,15 @@ _last_ms = 0
 _counter = 0
 
 
+def _leave_lock_of_parent() -> None:
+    """Give a forked child a lock of its own: the parent's may be held, for ever here."""
+    global _lock  # noqa: PLW0603 - as below
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_leave_lock_of_parent)
+
+
 def new_id(wall_ms: int) -> bytes:
     """Return a fresh id of 16 bytes, later than every id this process made before."""
     return new_ids(wall_ms, 1)[0]
