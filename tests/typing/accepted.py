@@ -1,0 +1,195 @@
+"""What both type checkers must accept: the example application, and the types it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from backlane import (
+    Backlane,
+    Call,
+    Context,
+    JobChange,
+    JobFailed,
+    JobHandle,
+    Message,
+    Middleware,
+    Next,
+    Progress,
+    Queue,
+    QueueFull,
+    Retry,
+    Snooze,
+    State,
+    Task,
+    events,
+)
+from backlane.testing import testing
+from backlane.worker import Worker
+
+
+@dataclass
+class Video:
+    """A result of one's own."""
+
+    path: str
+    length: timedelta
+
+
+async def timed(call: Call, following: Next) -> object:
+    return await following(call)
+
+
+app = Backlane(
+    "sqlite:///jobs.db",
+    queues=[Queue("mail", max_jobs=50_000), Queue("video", runs_in="process", concurrency=2)],
+    middleware=[Middleware(attempt=timed, enqueue=timed)],
+)
+
+
+# -- declaring --
+
+
+@app.task(queue="mail", timeout=30, retry=Retry(attempts=8, base=1, cap=300, on=(OSError,)))
+async def send_mail(user_id: int, template: str) -> str:
+    return f"{user_id}: {template}"
+
+
+@app.task(queue="video")
+def transcode(context: Context, path: str, *, quality: float = 0.5) -> Video:
+    for part in context.track([path]):
+        context.progress(quality, part)
+    if context.cancelled:
+        raise Snooze(timedelta(minutes=1))
+    return Video(path, timedelta(0))
+
+
+@app.task(name="tally", priority=7, expires=timedelta(hours=1), keep_result=False)
+def tally(*numbers: int, **named: float) -> None: ...
+
+
+@app.task
+def plain(when: datetime | None = None) -> list[int]:
+    return [when.year] if when else []
+
+
+@app.task
+async def with_context(context: Context, number: int) -> int:
+    context.check()
+    return number + context.attempt
+
+
+assert_type(send_mail.name, str)
+by_name: Task[..., Coroutine[Any, Any, str], str] = send_mail
+enqueuing: Callable[[int, str], JobHandle[str]] = send_mail.enqueue
+
+
+# -- calling --
+
+
+async def call_directly() -> None:
+    assert_type(await send_mail(7, template="hi"), str)
+    assert_type(await with_context(3), int)
+    assert_type(transcode("a.mov", quality=1.0), Video)
+    assert_type(plain(), list[int])
+    assert_type(tally(1, 2, three=3.0), None)
+
+
+def enqueue() -> None:
+    job = send_mail.enqueue(7, template="hi")
+    assert_type(job, JobHandle[str])
+    assert_type(job.result(timeout=5), str)
+    assert_type(job.id, uuid.UUID)
+    assert_type(job.state, State)
+    assert_type(job.progress, Progress | None)
+    assert_type(job.cancel(), bool)
+    assert_type(transcode.enqueue("a.mov", quality=0.9).result(), Video)
+    assert_type(tally.enqueue(1, 2, three=3.0).result(), None)
+    assert_type(plain.enqueue(datetime.now(UTC)).result(timedelta(seconds=1)), list[int])
+    assert_type(send_mail.using(delay=60, priority=5, key="a").enqueue(7, "hi"), JobHandle[str])
+    send_mail.using(at=datetime.now(UTC), headers={"a": "b"}, group="acme", id=uuid.uuid4())
+    send_mail.using(queue="video", expires=timedelta(days=1)).using(delay=0.5).enqueue(7, "hi")
+    many = send_mail.enqueue_many([((7, "hi"), {}), ((8,), {"template": "hi"})], atomic=True)
+    assert_type(many, list[JobHandle[str]])
+    for change in job.follow():
+        assert_type(change, JobChange)
+
+
+async def aenqueue() -> None:
+    job = await send_mail.aenqueue(7, template="hi")
+    assert_type(job, JobHandle[str])
+    assert_type(await job.aresult(timeout=5), str)
+    assert_type(await (await with_context.aenqueue(3)).aresult(), int)
+    assert_type(await send_mail.using(delay=1).aenqueue(7, "hi"), JobHandle[str])
+    assert_type(await send_mail.aenqueue_many([((7, "hi"), {})]), list[JobHandle[str]])
+    assert_type(await job.acancel(), bool)
+    async for change in job.events():
+        assert_type(change.state, State)
+
+
+def refusals() -> None:
+    try:
+        send_mail.enqueue(7, "hi").result()
+    except QueueFull as full:
+        assert_type(full.retry_after, timedelta | None)
+    except JobFailed as failed:
+        assert_type(failed.reason, str)
+    assert_type(app.job(uuid.uuid4()), JobHandle[Any])
+
+
+# -- messages, observers, life --
+
+
+def messages() -> None:
+    orders = app.messages("orders")
+    assert_type(orders.send(b"...", delay=5, priority=9), uuid.UUID)
+    assert_type(orders.send_many([b"a", b"b"]), list[uuid.UUID])
+    for message in orders.receive(max=10, wait=20):
+        assert_type(message, Message)
+        assert_type(message.body, bytes)
+        message.extend(by=60)
+        message.ack()
+
+
+async def amessages() -> None:
+    orders = app.messages("orders")
+    await orders.asend(b"...")
+    for message in await orders.areceive(max=10, wait=20, lease=timedelta(minutes=1)):
+        await message.aack()
+
+
+@app.observe
+def watch(event: events.Event) -> None:
+    if isinstance(event, events.JobBuried):
+        assert_type(event.reason, str)
+
+
+async def stream(job: JobHandle[Video]) -> AsyncIterator[State]:
+    async for change in job.events():
+        yield change.state
+
+
+async def live() -> None:
+    async with app, Worker(app, queues=["mail"], concurrency=10):
+        await aenqueue()
+    with app, Worker(app):
+        enqueue()
+
+
+def in_a_test() -> None:
+    with testing(app) as kit:
+        job = send_mail.enqueue(7, template="hi")
+        video = transcode.enqueue("a.mov", quality=0.9)
+        kit.assert_enqueued(send_mail, user_id=7)
+        kit.drain()
+        kit.advance(hours=3)
+        assert_type(job.result(), str)
+        assert_type(video.result(), Video)
+
+
+if __name__ == "__main__":
+    asyncio.run(live())
