@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from backlane.engine.protocol import Wanted
 from backlane.model.job import Lease
 from backlane.model.outcome import Settlement, Succeeded
 from bench.figure import Figure, Nothing, at_most, percentile
-from bench.process import ROOT
+from bench.process import environment
 from bench.setting import Setting
 from bench.store import Store
 from bench.workload import QUEUE
@@ -52,7 +51,7 @@ def contention(setting: Setting) -> list[Figure]:
 def _producer(store: Store) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "bench.producer"],
-        env={**os.environ, "BENCH_URL": store.url, "PYTHONPATH": str(ROOT)},
+        env=environment(store),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

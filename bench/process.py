@@ -40,7 +40,7 @@ class WorkerProcess:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 self._command,
-                env={**os.environ, "BENCH_URL": self._store.url, "PYTHONPATH": str(ROOT)},
+                env=environment(self._store),
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -76,6 +76,12 @@ class WorkerProcess:
         for pid in found:
             found += children(pid)
         return found
+
+
+def environment(store: Store) -> dict[str, str]:
+    """Return what a child process needs to import this package and to find the store."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "BENCH_URL": store.url, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def children(pid: int) -> list[int]:

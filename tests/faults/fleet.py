@@ -45,7 +45,8 @@ class Fleet:
 
     def environment(self) -> dict[str, str]:
         """Return what a worker needs to know; it is also what its processes are known by."""
-        return {**os.environ, "FAULTS_URL": self.url, "PYTHONPATH": str(ROOT)}
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "FAULTS_URL": self.url, "PYTHONPATH": os.pathsep.join(paths)}
 
     # -- starting and ending --
 
