@@ -18,10 +18,10 @@ from backlane.engine.protocol import (
     Skipped,
 )
 from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, Line, make_line, read_lines
-from backlane.engine.sqlite.claim import UNREADY
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 from backlane.model.job import State

@@ -8,23 +8,18 @@ only then it looks. The lapse of leases is found by a lower bound of the earlies
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Claimed, Wanted
-from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.moves import Held, Moves
 from backlane.engine.sqlite.record import records_of
 from backlane.engine.sqlite.settle import HeldRow, lapse, ring_queues
+from backlane.engine.sqlite.take import Taking
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import JobRecord, Lane, Lease, State
-from backlane.model.outcome import Reason
+from backlane.model.job import JobRecord
 
 MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
-LANES = tuple(Lane)
 
 STATUS: Sql[tuple[int | None, int | None, int]] = Sql(
     """
@@ -125,95 +120,6 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
     )
     """
 )
-OPEN: Sql[tuple[int, str]] = Sql(
-    """
-    select id, name
-    from backlane_queue
-    where name in (select value from carray(?))
-    and kind = ?
-    and paused = 0
-    """
-)
-
-TakenRow = tuple[Any, ...]
-
-# The head of a line: one ascending range of the key of backlane_ready.
-HEAD: Sql[TakenRow] = Sql(
-    """
-    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
-        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name
-    from backlane_ready as ready
-    cross join backlane_job as job on job.seq = ready.seq
-    where ready.queue = ?
-    and ready.lane = ?
-    order by rank, ready.place, ready.seq
-    limit ?
-    """
-)
-GIVE: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
-        started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, ?)
-    """
-)
-BEHEAD: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_ready
-    where queue = ?
-    and lane = ?
-    and (rank, place, seq) <= (?, ?, ?)
-    """
-)
-ORDER: Sql[tuple[int, int, int]] = Sql(
-    """
-    select rank, place, seq
-    from backlane_ready
-    where queue = ?
-    and lane = ?
-    order by rank, place, seq
-    limit ?
-    """
-)
-# Rank is not known of a job: ten probes of the key of backlane_ready find it.
-PICK: Sql[TakenRow] = Sql(
-    """
-    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
-        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name, queue.id, queue.name
-    from carray(?) as given
-    cross join backlane_job as job on job.id = given.value
-    cross join backlane_queue as queue on queue.id = job.queue
-    cross join backlane_ready as ready
-    on ready.queue = job.queue
-    and ready.lane = job.lane
-    and rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    and ready.place = job.place
-    and ready.seq = job.seq
-    where kind = ?
-    and paused = 0
-    order by rank, ready.place, ready.seq
-    """
-)
-UNREADY: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_ready
-    where queue = ?
-    and lane = ?
-    and rank = ?
-    and place = ?
-    and seq = ?
-    """
-)
-
-
-class Source(NamedTuple):
-    """Where leases come from: one lane of one queue."""
-
-    queue: int
-    name: str
-    lane: int
 
 
 async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
@@ -281,162 +187,3 @@ async def _promote(tx: SqliteTx, wall_ms: int, limit: int, moves: Moves) -> None
     await tx.rows(PROMOTE, wall_ms, number)
     await tx.rows(UNSCHEDULE, number - 1)
     await ring_queues(tx, {queue for queue, _, _ in due})
-
-
-class Taking:
-    """The taking of leases for one claim."""
-
-    __slots__ = ("_boot", "_leases", "_moves", "_rows", "_tx", "_wall", "_wanted")
-
-    def __init__(self, tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> None:
-        self._tx = tx
-        self._wanted = wanted
-        self._moves = moves
-        self._wall = clock.wall_ms()
-        self._boot = clock.boot_ms()
-        self._leases: list[Lease] = []
-        self._rows: list[tuple[Any, ...]] = []
-
-    async def take(self) -> list[Lease]:
-        """Take up to the wanted number; expired and undecodable jobs end on the way."""
-        if self._wanted.number > 0:
-            if self._wanted.ids:
-                await self._take_ids()
-            elif self._wanted.queues:
-                await self._take_heads()
-        if self._rows:
-            await self._tx.each(GIVE, self._rows)
-        await self._moves.store_rows(self._tx)
-        return self._leases
-
-    async def _take_heads(self) -> None:
-        wanted = self._wanted
-        opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
-        lanes = (0, 1) if wanted.lane is None else (wanted.lane,)
-        sources = [Source(queue, name, lane) for queue, name in opened for lane in lanes]
-        while sources and (missing := wanted.number - len(self._leases)) > 0:
-            shares = await self._shares(sources, missing)
-            if not shares:
-                return
-            taken = []
-            for source, share in shares:
-                taken += [(row, source) for row in await self._take_head(source, share)]
-            if not taken:
-                return  # rows whose job is gone: `diagnose` tells of them
-            if len(shares) > 1:
-                taken.sort(key=lambda one: one[0][14:17])
-            for row, source in taken:
-                self._take_row(row, source.queue, source.name)
-
-    async def _shares(self, sources: Sequence[Source], number: int) -> list[tuple[Source, int]]:
-        """How many to take of each source, so that together they are the first in line."""
-        if len(sources) == 1:
-            heads = await self._tx.rows(ORDER, sources[0].queue, sources[0].lane, 1)
-            return [(sources[0], number)] if heads else []
-        orders = []
-        for source in sources:
-            rows = await self._tx.rows(ORDER, source.queue, source.lane, number)
-            orders += [(order, source) for order in rows]
-        shares: dict[Source, int] = {}
-        for _, source in sorted(orders)[:number]:
-            shares[source] = shares.get(source, 0) + 1
-        return list(shares.items())
-
-    async def _take_head(self, source: Source, number: int) -> list[TakenRow]:
-        """Take the first rows of one source out of it."""
-        rows = await self._tx.rows(HEAD, source.queue, source.lane, number)
-        if rows:
-            await self._tx.rows(BEHEAD, source.queue, source.lane, *rows[-1][14:17])
-        return rows
-
-    async def _take_ids(self) -> None:
-        wanted = self._wanted
-        rows = await self._tx.rows(PICK, array(wanted.ids), wanted.kind)
-        gone = []
-        for row in rows:
-            if len(self._leases) >= wanted.number:
-                break
-            if wanted.lane is None or wanted.lane == row[7]:
-                queue, name = row[20:]
-                gone.append((queue, row[7], row[14], row[15], row[16]))
-                self._take_row(row[:20], queue, name)
-        await self._tx.each(UNREADY, gone)
-
-    def _take_row(self, row: TakenRow, queue: int, name: str) -> None:
-        """Give a lease of one row, or end its job when it cannot run any more."""
-        (
-            job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
-            deadline_ms, parked_ms, crashes, _, place, seq, revision, size, key,
-        ) = row  # fmt: skip
-        counts = self._moves.at(queue, priority)
-        counts.ready -= 1
-        is_plain = key is None and deadline_ms is None
-        if deadline_ms is not None and deadline_ms <= self._wall:
-            self._end(row, queue, State.EXPIRED, None)
-            return
-        try:
-            lease = Lease(
-                job,
-                token,
-                attempt,
-                name,
-                task,
-                body,
-                headers,
-                priority,
-                LANES[lane],
-                decode_policy(policy),
-                group,
-                enqueued_ms,
-                deadline_ms,
-                None if parked_ms is None else max(0, self._wall - parked_ms),
-                crashes,
-            )
-        except (msgspec.MsgspecError, IndexError, TypeError):
-            self._end(row, queue, State.FAILED, Reason.UNDECODABLE)
-            return
-        counts.running += 1
-        self._leases.append(lease)
-        self._rows.append(
-            (
-                job,
-                token,
-                seq,
-                queue,
-                priority,
-                attempt,
-                revision + 1,
-                size,
-                self._wall,
-                self._wanted.owner,
-                is_plain,
-                lane,
-                place,
-                crashes,
-                parked_ms,
-                self._boot + self._wanted.lease_ms,
-            )
-        )
-
-    def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:
-        """The job ends unrun."""
-        held = Held(
-            id=row[0],
-            token=row[1] - 1,
-            seq=row[16],
-            queue=queue,
-            priority=row[6],
-            attempt=row[2],
-            revision=row[17] + 1,
-            size=row[18],
-            started_ms=None,
-            owner=None,
-            is_plain=0,
-            cancelling=0,
-            lane=row[7],
-            place=row[15],
-            crashes=row[13],
-            parked_ms=row[12],
-        )
-        self._moves.finish(held, state, self._wall, reason=reason)
-        self._tx.rings.jobs.append(row[0])

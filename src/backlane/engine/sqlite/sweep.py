@@ -11,9 +11,10 @@ from typing import Any
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Retention, Swept
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, UNFINISH, UNSCHEDULE, forget
-from backlane.engine.sqlite.claim import UNREADY, bring_back
+from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.moves import FINAL_STATES, Moves
 from backlane.engine.sqlite.record import READY, SCHEDULED, standings
+from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.workers import forget_silent
 from backlane.model.clock import Clock
