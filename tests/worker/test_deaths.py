@@ -1,0 +1,136 @@
+"""Processes that die, at any moment: what had started, what had not, who ends with whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from tests.worker.conftest import Yard, is_alive, wait_until
+
+from backlane.model.job import State
+
+
+def test_a_bad_job_that_crashes_a_shared_executor_is_buried_and_its_neighbours_succeed(
+    yard: Yard,
+):
+    yard.worker()
+    neighbours = [yard.enqueue("nap", 0.3) for _ in range(19)]
+
+    bad = yard.enqueue("segfault")
+
+    assert [job.result(timeout=20) is not None for job in neighbours] == [True] * 19
+    assert yard.reason(bad) == "crashed"
+    assert len(yard.runs("segfault")) == 4  # once beside others, then three times alone
+    assert "SIGSEGV" in bad.errors[-1].error.message
+
+
+def test_a_job_that_exits_its_process_is_a_crash_of_it(yard: Yard):
+    yard.worker()
+
+    bad = yard.enqueue("exits", 3)
+
+    assert yard.reason(bad) == "crashed"
+    assert "status 3" in bad.errors[-1].error.message
+
+
+def test_a_killed_executor_is_replaced_and_its_jobs_run_again_at_once(yard: Yard):
+    worker = yard.worker()
+    job = yard.enqueue("anap", 1)
+    yard.has_run("anap")
+    killed = yard.runs("anap")[0]
+
+    os.kill(killed, signal.SIGKILL)
+    began = time.monotonic()
+    yard.has_run("anap", 2)
+
+    assert time.monotonic() - began < 2
+    assert job.result(timeout=10) != killed
+    assert is_alive(worker.pid)
+
+
+def test_a_killed_supervisor_takes_its_executors_with_it(yard: Yard):
+    worker = yard.worker("processes=2")
+    yard.enqueue("alone", 1).result(timeout=10)
+    yard.enqueue("nap", 30)
+    yard.has_run("nap")
+    executors = worker.executors()
+
+    os.kill(worker.pid, signal.SIGKILL)
+
+    assert len(executors) >= 3
+    wait_until(lambda: not any(is_alive(pid) for pid in executors), 1)
+
+
+def test_the_jobs_of_a_killed_worker_run_elsewhere_within_a_second(yard: Yard):
+    first = yard.worker()
+    job = yard.enqueue("anap", 1)
+    yard.has_run("anap")
+    second = yard.worker()
+    second.saw("ready")
+
+    os.kill(first.pid, signal.SIGKILL)
+    began = time.monotonic()
+    yard.has_run("anap", 2)
+
+    assert time.monotonic() - began < 1
+    assert job.result(timeout=10) in second.executors()
+
+
+def test_a_worker_paused_beyond_its_lease_is_refused_its_outcome(yard: Yard):
+    first = yard.worker("lease=1")
+    job = yard.enqueue("nap", 2.5)
+    yard.has_run("nap")
+    for pid in [first.pid, *first.executors()]:
+        os.kill(pid, signal.SIGSTOP)
+    second = yard.worker("lease=1")
+
+    yard.has_run("nap", 2)
+    for pid in [*first.executors(), first.pid]:
+        os.kill(pid, signal.SIGCONT)
+
+    assert job.result(timeout=10) in second.executors()
+    first.saw("its lease was lost")
+    assert job.attempts == 2  # the lapse counts
+
+
+def test_an_application_that_cannot_be_imported_ends_the_worker_with_status_2(yard: Yard):
+    (yard.directory / "broken.py").write_text("import json\nraise OSError('no settings')\n")
+
+    worker = yard.worker(target="broken:app")
+
+    assert worker.wait() == 2
+    assert worker.log.count("no settings") <= 2
+    assert "importing 'broken:app' failed with OSError" in worker.log
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("missing:app", "no module 'missing'"),
+        ("application:aap", "did you mean application:app?"),
+        ("application:Path", "is a type, not a Backlane"),
+    ],
+)
+def test_a_misspelt_target_is_one_clear_error(yard: Yard, target: str, says: str):
+    worker = yard.worker(target=target)
+
+    assert worker.wait() == 2
+    assert says in worker.log
+    assert "Traceback" not in worker.log
+
+
+def test_an_unknown_queue_is_refused_with_the_nearest_name(yard: Yard):
+    worker = yard.worker("queues=('narow',)")
+
+    assert worker.wait() == 2
+    assert "did you mean 'narrow'?" in worker.log
+
+
+def test_a_job_lost_with_its_process_stays_running_until_then(yard: Yard):
+    yard.worker()
+    job = yard.enqueue("nap", 0.5)
+    yard.has_run("nap")
+
+    assert job.state is State.RUNNING
