@@ -21,6 +21,8 @@ from typing import Any
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
+from backlane import Backlane
+
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md"]
 MODULE = "shop"  # what the pages call the application's module
 
@@ -31,8 +33,10 @@ class Page:
     def __init__(self) -> None:
         self.module = ModuleType(MODULE)
         self.runner = asyncio.Runner()
-        self.directory = tempfile.TemporaryDirectory(prefix="backlane-docs-")
+        # A bell may still be rung there while it is removed.
+        self.directory = tempfile.TemporaryDirectory("backlane-docs", ignore_cleanup_errors=True)
         self.before = Path.cwd()
+        self.applications: list[Backlane] = []
 
     def open(self) -> None:
         sys.modules[MODULE] = self.module  # dataclasses and annotations look names up there
@@ -43,11 +47,13 @@ class Page:
             self.runner.run(FunctionType(code, self.module.__dict__)())
         else:
             exec(code, self.module.__dict__)  # noqa: S102 - the project's own pages
+        # Kept, because a later block may give the name to another.
+        values = self.module.__dict__.values()
+        self.applications += [value for value in values if isinstance(value, Backlane)]
 
     def close(self) -> None:
-        for value in list(self.module.__dict__.values()):
-            if type(value).__name__ == "Backlane":
-                value.close()
+        for application in self.applications:
+            application.close()
         self.runner.close()
         os.chdir(self.before)
         del sys.modules[MODULE]
