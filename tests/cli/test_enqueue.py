@@ -85,3 +85,13 @@ def test_a_wait_without_a_worker_ends_with_the_timeout(backlane, shown):
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert shown("jobs", "show", result.stdout.strip())["state"] == "ready"
+
+
+def test_a_store_in_memory_would_forget_the_job_at_once_so_it_is_refused(backlane, here):
+    source = (here / "shop.py").read_text().replace("sqlite:///shop.db", "memory://")
+    (here / "shop.py").write_text(source)
+
+    result = backlane("enqueue", "shop:app", "shop.send_mail", "to=a")
+
+    assert result.exit_code == 1
+    assert "lives inside one process" in result.stderr

@@ -85,6 +85,16 @@ def test_a_worker_whose_application_cannot_be_imported_says_why_and_fails(start,
 
     assert worker.process.wait(20) == 2
     assert "NameError: name 'undefined' is not defined" in worker.said()
+    assert "broken.py, line 3" in worker.said()
+    assert worker.said().count("\n") == 1
+
+
+def test_a_worker_of_a_queue_that_does_not_exist_names_the_nearest(start):
+    worker = start("worker", "shop:app", "--queues", "mial")
+
+    assert worker.process.wait(20) == 2
+    assert "mail" in worker.said()
+    assert "Traceback" not in worker.said()
 
 
 @pytest.mark.parametrize(
@@ -94,6 +104,8 @@ def test_a_worker_whose_application_cannot_be_imported_says_why_and_fails(start,
         ("worker", "shop.py"),
         ("worker", "shop:app", "--concurrency", "0"),
         ("worker", "shop:app", "--grace", "-1"),
+        ("worker", "shop:app", "--queues", ""),
+        ("worker", "shop:app", "--max-jobs", "0"),
         ("run", "shop:app", "--watch", "nowhere"),
     ],
 )
@@ -146,6 +158,19 @@ def test_a_development_worker_survives_code_that_cannot_be_imported(start, here)
     after = enqueued(here, "shop.ship", "order=2", "day=2030-01-01")
 
     assert after.stdout.splitlines()[1:] == ['"2 on Tuesday"'], running.said()
+
+
+def test_a_worker_replaces_its_executors_when_code_changes(start, here):
+    worker = start("worker", "shop:app", "--reload", ".")
+    enqueued(here, "shop.ship", "order=1", "day=2030-01-01")
+
+    changed = (here / "shop.py").read_text().replace('f"{order} on', 'f"order {order} on')
+    (here / "shop.py").write_text(changed)
+    eventually(lambda: "reloaded" in worker.said())
+    after = enqueued(here, "shop.ship", "order=2", "day=2030-01-01")
+
+    assert after.stdout.splitlines()[1:] == ['"order 2 on Tuesday"'], worker.said()
+    assert worker.end() == 0
 
 
 def test_a_killed_development_worker_leaves_no_process_behind(start, here):

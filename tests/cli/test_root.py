@@ -58,7 +58,7 @@ def section_of(title: str) -> str:
 def test_the_list_of_commands_says_what_each_says_of_itself():
     context = click.Context(main)
 
-    for name, (_, _, text) in COMMANDS.items():
+    for name, text in COMMANDS.items():
         command = main.get_command(context, name)
         assert command is not None
         assert command.get_short_help_str(200).rstrip(".") == text.rstrip(".")

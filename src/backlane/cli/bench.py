@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from backlane.cli.interrupt import sigterm_interrupts
 from backlane.cli.measure import Bench, Figure
 from backlane.cli.output import Output
 from backlane.cli.progress import progress
@@ -46,6 +47,7 @@ def bench(seconds: float, directory: Path | None, durability: str, as_json: bool
     """
     figures: list[Figure] = []
     with (
+        sigterm_interrupts(),
         tempfile.TemporaryDirectory(prefix="backlane-bench-", dir=directory) as made,
         closing(Bench(Path(made).resolve(), durability, seconds)) as run,
         progress("measuring", len(run.parts)) as bar,

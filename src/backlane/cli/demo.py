@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ import click
 import msgspec
 
 from backlane.cli.child import command_line
+from backlane.cli.interrupt import sigterm_interrupts
 from backlane.cli.output import Output, count
 from backlane.demo.account import Account
 from backlane.demo.application import TARGET
@@ -54,7 +54,7 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
     if not found.paths:
         raise click.ClickException(f"no Python files in {found.root}")
     click.echo(f"Indexing {count(len(found.paths), 'Python file')} of {found.root}", err=as_json)
-    with _stage() as stage, _stopped_by_sigterm():
+    with _stage() as stage, sigterm_interrupts():
         line = LiveLine()
         ending = Play(found.paths, stage, _worker(), line.show).run()
         line.end()
@@ -80,20 +80,6 @@ def _worker() -> list[str]:
 def _stage() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="backlane-demo-") as made:
         yield Path(made).resolve()
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Take SIGTERM as an interrupt, so that the workers never outlive the demonstration."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class LiveLine:

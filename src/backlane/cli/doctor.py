@@ -39,7 +39,7 @@ def doctor(store: Store, output: Output) -> None:
         for finding in findings:
             output.line(_line(finding))
             if finding.remedy:
-                output.line(f"         → {finding.remedy}")
+                output.line(f"         mend it: {finding.remedy}")
     if not is_healthy:
         click.get_current_context().exit(1)
 

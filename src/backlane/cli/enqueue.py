@@ -13,6 +13,7 @@ import msgspec
 from backlane.app import Backlane
 from backlane.cli.application import load
 from backlane.cli.output import Output
+from backlane.cli.store import refuse_emptiness
 from backlane.errors import Undecodable, UnknownTask, nearest
 from backlane.handle import JobHandle
 from backlane.task import Task
@@ -57,6 +58,7 @@ def enqueue(
     """
     output = Output(as_json)
     with closing(load(target)) as app:
+        refuse_emptiness(app.url, make=True)
         found = _task(app, task)
         body = msgspec.json.encode(_named_arguments(found, arguments))
         args, kwargs = _typed(found, body)

@@ -21,7 +21,8 @@ class MigrateView(msgspec.Struct, frozen=True):
 def migrate(store: Store, output: Output) -> None:
     """Bring a store's schema up to date.
 
-    Makes the store if there is none. SQLite does this by itself when it is opened. Running it again changes nothing.
+    Makes the store if there is none. SQLite does this by itself when it is opened.
+    Running it again changes nothing.
     """
     applied = store.engine.migrate()
     if output.as_json:

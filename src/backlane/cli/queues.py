@@ -130,7 +130,8 @@ def purge(store: Store, output: Output, name: str, yes: bool) -> None:
     """Forget every job that waits in a queue. Running ones and history stay."""
     depth = store.queue(name).depth
     waiting = depth.jobs - depth.running
-    confirmed(f"forget {count(waiting, 'waiting job')} of queue {name!r} for good?", yes=yes)
+    question = f"forget {count(waiting, 'waiting job')} of queue {name!r} for good?"
+    confirmed(question, yes=yes or not waiting)
     waiting_states = (State.SCHEDULED, State.READY, State.BLOCKED)
     selection = Selection(queue=name, states=waiting_states)
     wish = Wish(Delete(), "purge", "deleted")

@@ -103,7 +103,12 @@ def _named(changed: set[str]) -> str:
 
 def changes(directories: Sequence[Path]) -> Iterator[set[str]]:
     """Yield the Python files that changed, or nothing about twice a second."""
-    return _told(directories) if find_spec("watchfiles") else _looked(directories)
+    if find_spec("watchfiles"):
+        try:
+            yield from _told(directories)
+        except OSError as error:  # the system has no watches left for so many directories
+            click.echo(f"backlane: {error}; looking twice a second instead", err=True)
+    yield from _looked(directories)
 
 
 def _told(directories: Sequence[Path]) -> Iterator[set[str]]:

@@ -20,22 +20,23 @@ import click
 
 from backlane.errors import BacklaneError, BadOption, UnknownOption, nearest
 
-# name: (module, attribute, what --help says of it). A test holds the texts to the commands'.
+# What `--help` says of each. A test holds the texts to what the commands say themselves;
+# a command is the attribute of its own name in the module of that name.
 COMMANDS = {
-    "worker": ("backlane.cli.worker", "worker", "Run the jobs of an application."),
-    "run": ("backlane.cli.run", "run", "Run a worker for development, restarted on change."),
-    "enqueue": ("backlane.cli.enqueue", "enqueue", "Enqueue one call of a task."),
-    "jobs": ("backlane.cli.jobs", "jobs", "List, show, retry, cancel and delete jobs."),
-    "queues": ("backlane.cli.queues", "queues", "List, pause, resume, purge and tune queues."),
-    "dead": ("backlane.cli.dead", "dead", "List dead letters and run them again."),
-    "migrate": ("backlane.cli.migrate", "migrate", "Bring a store's schema up to date."),
-    "doctor": ("backlane.cli.doctor", "doctor", "Look for settings and states that lose jobs or time."),
-    "bench": ("backlane.cli.bench", "bench", "Measure what this machine does, in a minute."),
-    "demo": ("backlane.cli.demo", "demo", "Index Python files while a worker is killed."),
+    "worker": "Run the jobs of an application.",
+    "run": "Run a worker for development, restarted on change.",
+    "enqueue": "Enqueue one call of a task.",
+    "jobs": "List, show, retry, cancel and delete jobs.",
+    "queues": "List, pause, resume, purge and tune queues.",
+    "dead": "List dead letters and run them again.",
+    "migrate": "Bring a store's schema up to date.",
+    "doctor": "Look for settings and states that lose jobs or time.",
+    "bench": "Measure what this machine does, in a minute.",
+    "demo": "Index Python files while a worker is killed.",
 }
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-EXPECTED = (click.ClickException, click.Abort, BacklaneError, KeyboardInterrupt, BrokenPipeError)
+EXPECTED = (click.ClickException, click.Abort, BacklaneError, KeyboardInterrupt, OSError)
 
 
 class Root(click.Group):
@@ -47,8 +48,7 @@ class Root(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(f"backlane.cli.{cmd_name}"), cmd_name)
         return command
 
     def resolve_command(
@@ -60,7 +60,7 @@ class Root(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl(list(COMMANDS.items()))
 
     def main(
         self,
@@ -83,7 +83,7 @@ class Root(click.Group):
 
 
 def _explained(error: BaseException) -> int:
-    """Say in one line what went wrong and return the exit code; reraise faults of ours."""
+    """Say in one line what went wrong and return the exit code."""
     match error:
         case click.UsageError():
             where = error.ctx.command_path if error.ctx else "backlane"
@@ -101,6 +101,8 @@ def _explained(error: BaseException) -> int:
             # flushes stdout at exit, so give it another place to write to.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
+        case OSError():
+            return _told(str(error), FAILED)
     raise error
 
 

@@ -117,14 +117,19 @@ def opened(url: str | None, app: str | None, *, make: bool = False) -> Iterator[
             "no store named: give --url sqlite:///jobs.db or --app module:attribute, "
             "or set BACKLANE_URL or BACKLANE_APP"
         )
-    _refuse_emptiness(engine.url, make)
+    refuse_emptiness(engine.url, make=make)
     try:
         yield Store(engine)
     finally:
         engine.close()
 
 
-def _refuse_emptiness(url: str, make: bool) -> None:
+def refuse_emptiness(url: str, *, make: bool) -> None:
+    """Refuse a store that cannot hold anything yet, or not for other processes.
+
+    Raises:
+        NoStore: it is in memory, or a file that does not exist unless `make`.
+    """
     parts = urlsplit(url)
     if parts.scheme == "memory":
         raise NoStore(f"{url} lives inside one process, so there is nothing to look at from here")

@@ -31,7 +31,11 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(self, value: object, *_: object) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            # A variable that is empty by mistake must not come to mean every queue.
+            self.fail(f"{value!r} has an empty name; use names as in mail,video")
+        return names
 
 
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):

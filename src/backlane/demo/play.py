@@ -80,6 +80,8 @@ class Play:
             self._enqueue()
             self._work()
         finally:
+            for worker in self._workers:  # all at once, then each in turn
+                worker.ask_to_stop()
             for worker in self._workers:
                 worker.stop()
         return self._settle_account(began)

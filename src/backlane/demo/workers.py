@@ -53,9 +53,13 @@ class WorkerProcess:
         lines = self._log.read_text(errors="replace").splitlines()
         return f"{self.name} ended by itself, status {code}: {lines[-1] if lines else 'no word'}"
 
+    def ask_to_stop(self) -> None:
+        """Ask it to end once what it runs is done."""
+        self._process.terminate()
+
     def stop(self) -> None:
         """Ask it to end, and see to it that it does."""
-        self._process.terminate()
+        self.ask_to_stop()
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
