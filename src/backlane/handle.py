@@ -31,7 +31,7 @@ from backlane.model.retry import Duration
 from backlane.place import Place
 from backlane.wait import Wait, in_a_loop
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Reader(msgspec.Struct, frozen=True):
@@ -67,8 +67,8 @@ class JobChange(msgspec.Struct, frozen=True):
     record: JobRecord
 
 
-class JobHandle(Generic[R]):
-    """A job that was enqueued, whose function returns `R`.
+class JobHandle(Generic[R_co]):
+    """A job that was enqueued, whose function returns `R_co`.
 
     .. versionadded:: 0.1
     """
@@ -147,7 +147,7 @@ class JobHandle(Generic[R]):
 
     # -- the result --
 
-    def result(self, timeout: Duration | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the job to end and return what its function returned.
 
         Without a timeout it waits as long as it takes. A timeout of 0 reads once.
@@ -174,7 +174,7 @@ class JobHandle(Generic[R]):
             bell.close()
         return self._value(record, wait)
 
-    async def aresult(self, timeout: Duration | None = None) -> R:  # noqa: ASYNC109 - as `result`
+    async def aresult(self, timeout: Duration | None = None) -> R_co:  # noqa: ASYNC109 - as `result`
         """Like `result`."""
         _refuse_inside_a_job()
         wait = Wait(self._reader.place.clock, timeout)
@@ -188,7 +188,7 @@ class JobHandle(Generic[R]):
             bell.close()
         return self._value(record, wait)
 
-    def _value_without_waiting(self, wait: Wait) -> R:
+    def _value_without_waiting(self, wait: Wait) -> R_co:
         record = self.record()
         if record.state.is_final:
             return self._value(record, wait)
@@ -197,7 +197,7 @@ class JobHandle(Generic[R]):
             "use `await job.aresult()`"
         )
 
-    def _value(self, record: JobRecord, wait: Wait) -> R:
+    def _value(self, record: JobRecord, wait: Wait) -> R_co:
         if record.state is not State.SUCCEEDED:
             _refuse_result(record, wait)
         if record.result is None:
@@ -205,7 +205,7 @@ class JobHandle(Generic[R]):
                 f"job {self.id} ({record.task}) succeeded and its result was not kept; "
                 "declare the task without keep_result=False to keep results"
             )
-        return cast("R", self._reader.decode_result(record.result))
+        return cast("R_co", self._reader.decode_result(record.result))
 
     # -- following --
 
