@@ -23,6 +23,7 @@ from backlane import (
 )
 from backlane.engine.memory import MemoryEngine
 from backlane.model.clock import FakeClock
+from backlane.worker import Worker
 
 
 @pytest.fixture
@@ -332,3 +333,21 @@ def test_a_message_says_what_it_is(orders):
     sent = orders.send(b"a")
 
     assert repr(orders.receive()[0]) == f"<Message {sent} of orders>"
+
+
+# -- beside a worker --
+
+
+def test_a_declared_queue_is_free_for_messages_while_a_worker_runs():
+    """The worker declared every queue as one of tasks, so that a first send was refused."""
+    app = Backlane("memory://", queues=[Queue("orders")])
+    app.task(name="nothing")(nothing)
+
+    with Worker(app):
+        app.tasks["nothing"].enqueue().result(timeout=30)
+        app.messages("orders").send(b"a")
+
+        assert [message.body for message in app.messages("orders").receive()] == [b"a"]
+
+
+def nothing() -> None: ...

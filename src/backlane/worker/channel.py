@@ -80,6 +80,7 @@ class QueueReport(msgspec.Struct, frozen=True, array_like=True):
     max_jobs: int
     max_bytes: int
     concurrency: int | None = None
+    has_tasks: bool = True  # a task names it, so that it surely is none of messages
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):

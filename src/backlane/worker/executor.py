@@ -53,10 +53,11 @@ RELEASED = Released()
 
 def hello(app: Backlane) -> Hello:
     """Return what a dispatcher has to know of an application."""
-    names = dict.fromkeys([*app.queues, *(task.queue for task in app.tasks.values())])
+    named = {task.queue for task in app.tasks.values()}
+    names = dict.fromkeys([*app.queues, *sorted(named)])
     return Hello(
         url=app.url,
-        queues=[_report(app, name) for name in names],
+        queues=[_report(app, name, has_tasks=name in named) for name in names],
         deaf=frozenset(
             task.name for task in app.tasks.values() if not task.is_async and not task.takes_context
         ),
@@ -65,10 +66,10 @@ def hello(app: Backlane) -> Hello:
     )
 
 
-def _report(app: Backlane, name: str) -> QueueReport:
+def _report(app: Backlane, name: str, *, has_tasks: bool) -> QueueReport:
     queue = app.queues.get(name) or Queue(name)
     bounds = queue.bounds
-    return QueueReport(name, bounds.max_jobs, bounds.max_bytes, queue.concurrency)
+    return QueueReport(name, bounds.max_jobs, bounds.max_bytes, queue.concurrency, has_tasks)
 
 
 class SharedExecutor:

@@ -114,6 +114,8 @@ class Session:
 
     async def _declare(self) -> None:
         for report in self._hello.queues:
+            if not report.has_tasks:
+                continue  # it may be one of messages, and to declare it would fix its kind
             bounds = Bounds(report.max_jobs, report.max_bytes)
             declare = Declare(Kind.TASKS, bounds)
             before = await self._engine.arun(self._engine.tune(report.name, declare))
