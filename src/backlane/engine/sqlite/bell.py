@@ -55,15 +55,21 @@ class Belfry:
 
     def ring(self, rings: Rings) -> None:
         """Ring for a committed transaction, if anybody listens."""
-        if not rings.queues and not rings.jobs:
+        if not self.is_listened(rings):
             return
-        self._look()
         if rings.queues and self._queue_bells:
             message = b"\0".join(queue.encode() for queue in rings.queues)
             for name in self._queue_bells:
                 self._send(name, message)
         if rings.jobs and self._job_bells:
             self._ring_jobs(rings.jobs)
+
+    def is_listened(self, rings: Rings) -> bool:
+        """Say whether there is a bell for any of this."""
+        if not rings.queues and not rings.jobs:
+            return False
+        self._look()
+        return bool(rings.queues and self._queue_bells) or bool(rings.jobs and self._job_bells)
 
     def close(self) -> None:
         """Let go of what was opened for ringing."""

@@ -57,7 +57,7 @@ class Checkpointer:
         try:
             if self._lock.try_acquire():
                 try:
-                    self._copy()
+                    self.copy()
                 finally:
                     self._lock.release()
         except (apsw.Error, BacklaneError, OSError) as error:
@@ -66,7 +66,8 @@ class Checkpointer:
         finally:
             self._busy.release()
 
-    def _copy(self) -> None:
+    def copy(self) -> None:
+        """Move the whole log into the database."""
         connection = self._database.connect()
         try:
             connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,7 @@ from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.plans import AppendPlan, SettlePlan
 from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.engine.sqlite.writer import Retired
 from backlane.errors import BadOption
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal
@@ -85,6 +87,7 @@ class SqliteEngine:
         self._boot_id = boot_id
         self._handles: Handles | None = None
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     # -- verbs --
 
@@ -173,13 +176,23 @@ class SqliteEngine:
 
     def run(self, plan: Plan[T]) -> T:
         """Carry a plan out and return its value, durable once this returns."""
-        handles = self._own()
-        return handles.reader.run(plan) if plan.reads else handles.writer.run(plan)
+        while True:
+            handles = self._own()
+            try:
+                return handles.reader.run(plan) if plan.reads else handles.writer.run(plan)
+            except Retired:
+                continue  # closed by another thread meanwhile: the next use opens anew
 
     async def arun(self, plan: Plan[T]) -> T:
         """Like `run`. Cancelling the caller does not cancel what has begun."""
-        handles = self._own()
-        return await (handles.reader.arun(plan) if plan.reads else handles.writer.arun(plan))
+        while True:
+            handles = self._own()
+            try:
+                return await (
+                    handles.reader.arun(plan) if plan.reads else handles.writer.arun(plan)
+                )
+            except Retired:
+                continue
 
     def joined(self, connection: object) -> joining.JoinedTransaction:
         """Join the caller's open transaction.
@@ -189,8 +202,7 @@ class SqliteEngine:
         """
         path = self._database.path
         own = joining.checked(connection, path)
-        handles = self._own()
-        return joining.JoinedTransaction(own, str(path), handles.version, handles.belfry.ring)
+        return self._own().joins.join(own)
 
     # -- wake-ups and owners --
 
@@ -239,6 +251,9 @@ class SqliteEngine:
         handles = self._handles
         if handles is not None and handles.is_own:
             return handles
+        if self._pid != os.getpid():
+            # Another thread of the parent may have held the lock when it forked.
+            self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             if self._handles is not None and not self._handles.is_own:
                 self._handles.abandon()

@@ -5,6 +5,8 @@ Foreign errors are translated here and nowhere else.
 
 from __future__ import annotations
 
+import errno
+
 import apsw
 
 from backlane.errors import (
@@ -36,10 +38,7 @@ def translated(error: BaseException, path: str) -> BaseException:
         case BacklaneError():
             return error
         case apsw.FullError():
-            return StoreFull(
-                f"the disk of {path} is full, so nothing was stored; what was acknowledged "
-                "before is safe. Free some space: work resumes by itself"
-            )
+            return _full(path)
         case apsw.BusyError() | apsw.LockedError():
             return EngineBusy(f"{path} is locked by another transaction; try again")
         case apsw.NotADBError():
@@ -76,7 +75,22 @@ def translated(error: BaseException, path: str) -> BaseException:
             return TooLarge(f"a value is larger than {path} can keep: {error}")
         case apsw.Error():
             return EngineUnavailable(f"{path}: SQLite refused the work: {error}")
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            return _full(path)
         case OSError():
             return EngineUnavailable(f"{path}: {error}; check the path and its permissions")
+        case TypeError() | ValueError() | LookupError() | ArithmeticError():
+            return StoreCorrupt(
+                f"{path}: a value in it, or on its way into it, is not one that backlane writes "
+                f"({type(error).__name__}: {error}); check the file with 'backlane doctor', and "
+                "mend the row or restore the file from a backup"
+            )
         case _:
             return error
+
+
+def _full(path: str) -> StoreFull:
+    return StoreFull(
+        f"the disk of {path} is full, so nothing was stored; what was acknowledged before is "
+        "safe. Free some space: work resumes by itself"
+    )

@@ -69,13 +69,16 @@ class Gate:
     def close(self) -> None:
         """Let go of the file."""
         self._calls.put("end")
+        with self._change:
+            if self._is_blocked:
+                return  # the keeper still waits on it, and ends the process's wait with it
         self.abandon()
 
     def abandon(self) -> None:
-        """Close a descriptor, also one inherited by a fork, where closing unlocks nothing."""
-        if self._descriptor is not None and not self._is_blocked:
-            os.close(self._descriptor)
-        self._descriptor = None
+        """Close the descriptor; one inherited by a fork leaves the lock with the parent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _open(self) -> int:
         if self._descriptor is None:

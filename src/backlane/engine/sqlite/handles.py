@@ -19,6 +19,7 @@ from backlane.engine.plan import Plan, Sql
 from backlane.engine.sqlite.bell import Belfry
 from backlane.engine.sqlite.checkpoint import Checkpointer
 from backlane.engine.sqlite.connection import Database
+from backlane.engine.sqlite.joining import Joins
 from backlane.engine.sqlite.presence import Roll
 from backlane.engine.sqlite.reader import Reader
 from backlane.engine.sqlite.store import Store
@@ -50,6 +51,7 @@ class Handles:
         self.roll = Roll(database.side / "owners")
         self.writer = Writer(self.store, clock, self.belfry.ring)
         self.reader = Reader(database, self.open)
+        self.joins = Joins(database.name, self.version, self.belfry)
         self.checkpointer = Checkpointer(database, self.writer.exclusively)
         _living.add(self)
 

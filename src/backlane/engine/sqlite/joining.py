@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ from typing import TypeVar
 import apsw
 
 from backlane.engine.plan import Plan, finish
+from backlane.engine.sqlite.bell import Belfry
 from backlane.engine.sqlite.faults import translated
 from backlane.engine.sqlite.transaction import Rings, SqliteTx
 from backlane.errors import WrongUse
@@ -58,21 +60,55 @@ def checked(connection: object, path: Path) -> apsw.Connection:
     return connection
 
 
+class Joins:
+    """The callers' connections that one process has joined, and whom to ring for them."""
+
+    def __init__(self, path: str, version: Callable[[], int], belfry: Belfry) -> None:
+        self._path = path
+        self._version = version
+        self._belfry = belfry
+        # By connection, so that joining one transaction twice rings for both.
+        self._pending: weakref.WeakKeyDictionary[apsw.Connection, Rings]
+        self._pending = weakref.WeakKeyDictionary()
+
+    def join(self, connection: apsw.Connection) -> JoinedTransaction:
+        """Join the transaction that is open on a connection."""
+        if connection not in self._pending:
+            here = weakref.ref(connection)
+            connection.set_commit_hook(lambda: self._commits(here()), id=id(self))
+            connection.set_rollback_hook(lambda: self._rolls_back(here()), id=id(self))
+            self._pending[connection] = Rings()
+        return JoinedTransaction(connection, self._path, self._pending[connection])
+
+    def _commits(self, connection: apsw.Connection | None) -> bool:
+        rings = self._forget(connection)
+        if rings is not None and self._belfry.is_listened(rings):
+            threading.Thread(
+                target=self._ring_once_seen, args=(self._version(), rings), daemon=True
+            ).start()
+        return False  # go ahead
+
+    def _rolls_back(self, connection: apsw.Connection | None) -> None:
+        self._forget(connection)
+
+    def _forget(self, connection: apsw.Connection | None) -> Rings | None:
+        rings = self._pending.get(connection) if connection is not None else None
+        return rings.empty() if rings is not None else None
+
+    def _ring_once_seen(self, before: int, rings: Rings) -> None:
+        until = time.monotonic() + SEEN_WITHIN_SECONDS
+        while self._version() == before and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
+        self._belfry.ring(rings)
+
+
 class JoinedTransaction:
     """The caller's open transaction."""
 
-    def __init__(
-        self,
-        connection: apsw.Connection,
-        path: str,
-        version: Callable[[], int],
-        ring: Callable[[Rings], None],
-    ) -> None:
+    def __init__(self, connection: apsw.Connection, path: str, rings: Rings) -> None:
         self._connection = connection
         self._path = path
-        self._version = version
-        self._ring = ring
-        self._rings: Rings | None = None
+        self._rings = rings
 
     def run(self, plan: Plan[T]) -> T:
         """Run a plan; what it did is durable once the caller commits."""
@@ -82,46 +118,13 @@ class JoinedTransaction:
         try:
             value = finish(plan.within(tx))
         except Exception as error:
-            if isinstance(error, apsw.SQLError) and not self._has_tables():
-                # They are not made here: DDL would be the caller's to commit or roll back.
-                raise WrongUse(
-                    f"{self._path} has no tables of backlane yet; make them before the "
-                    f"transaction begins, once: backlane migrate --url sqlite:///{self._path}"
-                ) from error
             told = translated(error, self._path)
             if told is error:
                 raise
             raise told from error
-        self._remember(tx.rings)
+        self._rings.add(tx.rings)
         return value
 
     async def arun(self, plan: Plan[T]) -> T:
         """Like `run`: a statement on the caller's connection never waits."""
         return self.run(plan)
-
-    def _has_tables(self) -> bool:
-        found = "select 1 from sqlite_master where name = 'backlane_job'"
-        return self._connection.execute(found).fetchone() is not None
-
-    def _remember(self, rings: Rings) -> None:
-        if self._rings is None:
-            self._rings = Rings()
-            before = self._version()
-            self._connection.set_commit_hook(lambda: self._commits(before), id=id(self))
-            self._connection.set_rollback_hook(self._leave, id=id(self))
-        self._rings.add(rings)
-
-    def _commits(self, before: int) -> bool:
-        rings, self._rings = self._rings, None
-        if rings is not None:
-            threading.Thread(target=self._ring_once_seen, args=(before, rings), daemon=True).start()
-        return False  # go ahead
-
-    def _leave(self) -> None:
-        self._rings = None
-
-    def _ring_once_seen(self, before: int, rings: Rings) -> None:
-        until = time.monotonic() + SEEN_WITHIN_SECONDS
-        while self._version() == before and time.monotonic() < until:
-            time.sleep(LOOK_SECONDS)
-        self._ring(rings)

@@ -59,8 +59,8 @@ class Reader:
         with self._lock:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(2, "backlane-reader")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self.run, plan)
+            reading = self._threads.submit(self.run, plan)
+        return await asyncio.wrap_future(reading)
 
     def close(self) -> None:
         """Wait for what is read, then close all connections."""

@@ -163,8 +163,23 @@ async def standings(tx: SqliteTx, seqs: Sequence[int]) -> list[Standing]:
     """Return where these jobs stand, newest first; damaged ones are left out."""
     if not seqs:
         return []
-    found = [Standing._make(row) for row in await tx.rows(STANDING, integers(seqs))]
+    try:
+        rows = await tx.rows(STANDING, integers(seqs))
+    except UnicodeDecodeError:
+        rows = await _readable(tx, seqs)
+    found = [Standing._make(row) for row in rows]
     return sorted((one for one in found if one.code), key=lambda one: one.seq, reverse=True)
+
+
+async def _readable(tx: SqliteTx, seqs: Sequence[int]) -> list[tuple[Any, ...]]:
+    """Read jobs one by one, without those whose text is damaged."""
+    rows = []
+    for seq in seqs:
+        try:
+            rows += await tx.rows(STANDING, integers([seq]))
+        except UnicodeDecodeError:
+            continue  # its claim buries it, as undecodable
+    return rows
 
 
 async def records_of(tx: SqliteTx, ids: Sequence[bytes]) -> list[JobRecord]:

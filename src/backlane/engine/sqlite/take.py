@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -271,7 +272,7 @@ class Taking:
             )
         except (msgspec.MsgspecError, IndexError, TypeError):
             lease = None
-        if lease is None or type(body) is not bytes or isinstance(headers, str | int | float):
+        if lease is None or type(body) is not bytes or type(headers) not in (bytes, NoneType):
             # One damaged row must not stop the rows behind it.
             self._end(row, queue, State.FAILED, Reason.UNDECODABLE)
             return

@@ -29,6 +29,13 @@ class Rings:
         self.queues |= other.queues
         self.jobs += other.jobs
 
+    def empty(self) -> Rings:
+        """Take everything out and return it."""
+        taken = Rings()
+        taken.add(self)
+        self.queues, self.jobs = set(), []
+        return taken
+
 
 class SqliteTx:
     """An open transaction on one connection."""

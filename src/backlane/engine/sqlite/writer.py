@@ -77,6 +77,10 @@ class NotBegun(Exception):
         self.cause = cause
 
 
+class Retired(Exception):
+    """The engine was closed meanwhile: the plan belongs to the handles opened next."""
+
+
 class InDoubt(Exception):
     """The commit failed in a way that leaves open whether it will be found after a crash."""
 
@@ -99,10 +103,16 @@ class Writer:
         self._is_closing = False
 
     def run(self, plan: Plan[T]) -> T:
-        """Carry a plan out, on this thread if nobody waits."""
+        """Carry a plan out, on this thread if nobody waits.
+
+        Raises:
+            Retired: the writer was closed; nothing has begun.
+        """
         request = Request(plan)
         if not self._waiting and self._turn.acquire(blocking=False):
             try:
+                if self._is_closing:
+                    raise Retired
                 self._carry_out([request])
             finally:
                 self._turn.release()
@@ -157,14 +167,15 @@ class Writer:
     # -- the thread --
 
     def _submit(self, request: Request) -> None:
-        self._waiting.append(request)
-        if self._thread is None:
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name="backlane-writer", daemon=True
-                    )
-                    self._thread.start()
+        with self._starting:
+            if self._is_closing:
+                raise Retired
+            self._waiting.append(request)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._serve, name="backlane-writer", daemon=True
+                )
+                self._thread.start()
         self._work.release()
 
     def _serve(self) -> None:

@@ -1,11 +1,12 @@
 -- One narrow table per state: what a claim scans stays tiny, whatever the history.
 -- Names carry a prefix because the file may be the application's own: only then can
--- a job be enqueued in the application's transaction.
+-- a job be enqueued in the application's transaction. For the same reason all are strict:
+-- what another program writes into a column is at least of the type that we read.
 
 create table backlane_meta (
     name text primary key,
-    value
-) without rowid;
+    value any
+) strict, without rowid;
 
 insert into backlane_meta (name, value)
 values ('forgotten_ms', -1), ('pruned_seq', 0), ('lapse_ms', null), ('boot', null);
@@ -19,7 +20,7 @@ create table backlane_queue (
     tuned_jobs integer,
     tuned_bytes integer,
     paused integer not null default 0
-);
+) strict;
 
 -- Depth and lifetime counts, changed in the transaction that changes the rows.
 create table backlane_counter (
@@ -38,7 +39,7 @@ create table backlane_counter (
     kept_done integer not null default 0,   -- rows of finished: all but failed
     kept_failed integer not null default 0,
     primary key (queue, priority)
-) without rowid;
+) strict, without rowid;
 
 -- What a job is. Only where it waits (queue to owner) ever changes. The body comes
 -- last, so that reading the rest of a large one touches no overflow page.
@@ -62,7 +63,7 @@ create table backlane_job (
     policy blob,                            -- null: the default
     headers blob,
     body blob not null
-);
+) strict;
 create unique index backlane_job_id on backlane_job (id);
 create index backlane_job_key on backlane_job (key_name, seq) where key_name is not null;
 create index backlane_job_group on backlane_job (group_name, seq) where group_name is not null;
@@ -83,7 +84,7 @@ create table backlane_ready (
     parked_ms integer,                      -- wall clock: since when no worker knows its task
     size integer not null,
     primary key (queue, lane, rank, place, seq)
-) without rowid;
+) strict, without rowid;
 
 create table backlane_scheduled (
     due_ms integer not null,
@@ -98,7 +99,7 @@ create table backlane_scheduled (
     parked_ms integer,
     size integer not null,
     primary key (due_ms, seq)
-) without rowid;
+) strict, without rowid;
 
 create table backlane_lease (
     id blob primary key,
@@ -118,7 +119,7 @@ create table backlane_lease (
     crashes integer not null,
     parked_ms integer,
     until_ms integer not null               -- boot clock
-) without rowid;
+) strict, without rowid;
 create index backlane_lease_cancelling on backlane_lease (owner) where cancelling = 1;
 
 create table backlane_finished (
@@ -134,7 +135,7 @@ create table backlane_finished (
     ran_ms integer not null,
     owner text,
     result blob
-);
+) strict;
 create index backlane_finished_failed on backlane_finished (seq) where state = 2;
 
 create table backlane_attempt_error (
@@ -146,7 +147,7 @@ create table backlane_attempt_error (
     message text not null,
     traceback text not null,
     fingerprint text not null
-);
+) strict;
 create unique index backlane_attempt_error_of on backlane_attempt_error (seq, token);
 
 create table backlane_progress (
@@ -154,7 +155,7 @@ create table backlane_progress (
     token integer not null,
     fraction real,
     message text
-);
+) strict;
 
 -- Jobs not finished that have a key, or a deadline.
 create table backlane_unique_key (
@@ -163,13 +164,13 @@ create table backlane_unique_key (
     seq integer not null,
     id blob not null,
     primary key (scope, name)
-) without rowid;
+) strict, without rowid;
 
 create table backlane_deadline (
     deadline_ms integer not null,
     seq integer not null,
     primary key (deadline_ms, seq)
-) without rowid;
+) strict, without rowid;
 
 create table backlane_worker (
     owner text not null unique,
@@ -180,4 +181,4 @@ create table backlane_worker (
     running integer not null,
     started_ms integer not null,
     beat_ms integer not null                -- boot clock
-);
+) strict;
