@@ -57,9 +57,12 @@ def test_a_file_that_is_no_store_is_told_in_one_line(backlane, here):
         ("import backlane\n\nappp = undefined", "NameError: name 'undefined' is not defined ("),
         ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found' ("),
         ("from backlane import Backlane\nQueue", "NameError"),
-        ("raise SystemExit(3)", "it exits when imported"),
-        ("app = 7", "'broken:app' is a int, not a Backlane application"),
-        ("from backlane import Backlane\nmain = Backlane('memory://')", "its applications: main"),
+        ("raise SystemExit(3)", "SystemExit: 3 ("),
+        ("app = 7", "'broken:app' is a int, not a Backlane"),
+        (
+            "from backlane import Backlane\nmain = Backlane('memory://')",
+            "did you mean broken:main?",
+        ),
         ("from backlane import Backlane\napp = Backlane('memory://', ques=1)", "no option 'ques'"),
     ],
 )
@@ -83,11 +86,11 @@ def test_an_import_error_names_the_file_and_the_line(backlane, here):
     assert f"({here / 'broken.py'}, line 3)" in result.stderr
 
 
-def test_a_module_that_is_not_there_is_told_with_where_it_was_looked_for(backlane, here):
+def test_a_module_that_is_not_there_is_told_with_what_to_do(backlane):
     result = backlane("queues", "list", "--app", "shoop:app")
 
     assert result.exit_code == 2
-    assert result.stderr == f"backlane: no module 'shoop' in {here} or on Python's path\n"
+    assert result.stderr.startswith("backlane: no module 'shoop' for 'shoop:app'; run from")
 
 
 def test_the_environment_names_the_store_where_no_option_does(backlane, stage, url):

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from backlane.cli.application import split
+from backlane.cli.application import check
 from backlane.cli.reload import hang_up_on_change
 from backlane.worker.recycling import Recycling
 from backlane.worker.supervisor import Supervisor
@@ -88,7 +88,7 @@ def worker_options(*, grace: float) -> Callable[[Command], Command]:
         def with_options(**given: object) -> None:
             fields = {name: given.pop(name) for name in WorkerOptions.__struct_fields__}
             options = msgspec.convert(fields, WorkerOptions)
-            split(options.target)  # a misspelt target is told here, before processes start
+            check(options.target)  # a misspelt target is told here, before processes start
             command(options=options, **given)
 
         decorated: Command = with_options

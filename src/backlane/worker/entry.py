@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import importlib
 import logging
 import mmap
 import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 
 from backlane.app import Backlane
 from backlane.errors import BacklaneError
-from backlane.worker.birth import Birth, CannotLoad
+from backlane.worker.application import load
+from backlane.worker.birth import Birth
 from backlane.worker.channel import SocketChannel, Unfit, Unpacker, receive
 from backlane.worker.exclusive import ExclusiveExecutor
 from backlane.worker.executor import SharedExecutor, hello, new_loop
@@ -37,43 +36,6 @@ MOST_DESCRIPTORS = 16
 SWITCH_SECONDS = 0.001
 
 _PR_SET_PDEATHSIG = 1
-
-
-def load(target: str) -> Backlane:
-    """Import `module:attribute` and return the application there.
-
-    Raises:
-        CannotLoad: there is none, or importing it failed.
-    """
-    module_name, _, attribute = target.partition(":")
-    attribute = attribute or "app"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name + ".").startswith(error.name + "."):
-            raise CannotLoad(_failed_import(target, error)) from error
-        raise CannotLoad(
-            f"no module {error.name!r} for {target!r}; run from the directory that holds it, "
-            "or set PYTHONPATH"
-        ) from error
-    except BaseException as error:
-        raise CannotLoad(_failed_import(target, error)) from error
-    found: object = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, Backlane):
-        what = "is missing" if found is None else f"is a {type(found).__name__}"
-        names = [name for name, value in vars(module).items() if isinstance(value, Backlane)]
-        hint = f"; did you mean {module_name}:{names[0]}?" if names else ""
-        raise CannotLoad(f"{target!r}: {attribute!r} {what}, not a Backlane{hint}")
-    return found
-
-
-def _failed_import(target: str, error: BaseException) -> str:
-    text = "".join(traceback.format_exception(error))
-    where = text.rfind("<frozen importlib._bootstrap>")  # the importer's own frames say nothing
-    start = text.find("\n  File", where) + 1 if where >= 0 else 0
-    return f"importing {target!r} failed with {type(error).__name__}: {error}\n{text[start:]}"
 
 
 def main(arguments: list[str]) -> int:
