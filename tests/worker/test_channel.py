@@ -32,6 +32,7 @@ from backlane.worker.channel import (
     Hello,
     Lost,
     Noted,
+    Overdue,
     Ping,
     Pong,
     QueueReport,
@@ -70,6 +71,7 @@ FRAMES: list[Frame] = [
     Ended(SETTLEMENTS),
     Noted([Note(bytes(16), 1, Progress(0.5, "half"))]),
     Pong(12),
+    Overdue(7),
     Failing("stuck"),
     Will(SETTLEMENTS),
 ]

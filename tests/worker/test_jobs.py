@@ -73,7 +73,7 @@ def test_an_error_that_cannot_be_shown_is_recorded_all_the_same(yard: Yard):
 
     job = yard.enqueue("unsayable")
 
-    assert yard.reason(job) == "error"
+    assert yard.reason(job) == "attempts"
     assert job.errors[0].error.kind == "tests.worker.yard.Unsayable"
     assert "__str__ raised RuntimeError" in job.errors[0].error.message
 

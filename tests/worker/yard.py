@@ -26,11 +26,11 @@ class Unsayable(Exception):
         raise RuntimeError("no words")
 
 
-def make(
-    directory: Path, *, queues: tuple[Queue, ...] = (Queue("narrow", concurrency=1),)
-) -> Backlane:
+def make(directory: Path) -> Backlane:
+    """Return the application whose store lies in `directory`."""
     # long: one short function a task, all of one application
     runs = directory / "runs"
+    queues = [Queue("narrow", concurrency=1)]
     app = Backlane(f"sqlite:///{directory}/jobs.db", queues=queues)
 
     def ran(what: str) -> None:

@@ -117,6 +117,12 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
     rss_kib: int = 0
 
 
+class Overdue(msgspec.Struct, frozen=True, array_like=True, tag="overdue"):
+    """The attempt at this place cannot be ended; it holds no slot any more."""
+
+    place: int
+
+
 class Failing(msgspec.Struct, frozen=True, array_like=True, tag="failing"):
     """The executor is short of threads or stuck: replace it, then drain it."""
 
@@ -142,6 +148,7 @@ Frame = (
     | Ended
     | Noted
     | Pong
+    | Overdue
     | Failing
     | Will
 )

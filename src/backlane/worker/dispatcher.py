@@ -20,6 +20,7 @@ from backlane.engine.protocol import Bell, Claimed, Engine, Settled, Wanted
 from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.job import Lease, Note
 from backlane.model.outcome import Crashed, Failed, Outcome, Reason, Released, Settlement
+from backlane.worker.channel import Ended, Frame, Noted, Overdue, Pong, Will
 from backlane.worker.pacing import SETTLE_MOST, Pacing
 from backlane.worker.post import Post
 from backlane.worker.posts import Posts
@@ -85,8 +86,25 @@ class Dispatcher:
         self.stop()
         return left
 
-    def take_ended(self, post: Post, settlements: Sequence[Settlement]) -> None:
-        """Attempts have ended in an executor."""
+    def hear(self, post: Post, frame: Frame) -> None:
+        """An executor speaks."""
+        post.has_spoken()
+        match frame:
+            case Ended():
+                self._take_ended(post, frame.settlements)
+            case Noted():
+                self._notes += frame.notes
+            case Pong():
+                post.rss_kib = frame.rss_kib
+            case Overdue():
+                post.has_overdue(frame.place)
+            case Will():
+                post.bequeath(frame.settlements)
+            case _:
+                log.error("executor %s sent %s, which it never should", post.name, frame)
+        self.wake()
+
+    def _take_ended(self, post: Post, settlements: Sequence[Settlement]) -> None:
         now = time.monotonic()
         if not self._ended:
             self._first_ended = now
@@ -96,11 +114,6 @@ class Dispatcher:
             self._ended.append((settlement, held.lease))
             self.posts.count(held.lease, -1)
         self.pacing.ended(len(settlements), ran_ms, now)
-        self.wake()
-
-    def take_notes(self, notes: Sequence[Note]) -> None:
-        self._notes += notes
-        self.wake()
 
     def take_dead(self, last: Sequence[tuple[Lease, Outcome]]) -> None:
         """An executor is gone, with this to say for each of its jobs."""
@@ -190,13 +203,14 @@ class Dispatcher:
         is_full = any(
             0 < want.number <= len(each.leases) for each, want in zip(claimed, wanted, strict=True)
         )
-        if is_full or self._has_rung:
-            self._fruitless, self._claim_at = 0, now
+        self._fruitless = 0 if leases else self._fruitless + 1
+        is_asked = not self.wants.is_partial or self._fruitless >= self.wants.rounds
+        if is_full or self._has_rung or not is_asked:
+            self._claim_at = now
         else:
-            self._claim_at = now + self._seconds_to_due(claimed, found=bool(leases))
+            self._claim_at = now + self._seconds_to_due(claimed)
 
-    def _seconds_to_due(self, claimed: Sequence[Claimed], *, found: bool) -> float:
-        self._fruitless = 0 if found else self._fruitless + 1
+    def _seconds_to_due(self, claimed: Sequence[Claimed]) -> float:
         due = [each.next_due_ms / 1000 for each in claimed if each.next_due_ms is not None]
         least = FRUITLESS_SECONDS * (1 << min(self._fruitless, 8))
         return min(POLL_SECONDS, max(least, min(due, default=POLL_SECONDS)))

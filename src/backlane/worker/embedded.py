@@ -27,11 +27,9 @@ from backlane.app import Backlane
 from backlane.errors import BadOption, WrongUse
 from backlane.model.job import Lane
 from backlane.worker.channel import (
-    Ended,
     Frame,
     Hello,
     MemoryChannel,
-    Noted,
 )
 from backlane.worker.executor import SharedExecutor, hello, new_loop
 from backlane.worker.post import Post, places
@@ -225,16 +223,8 @@ class _Crew:
         post.open(MemoryChannel(loop, executor.hear))
 
     def _heard(self, frame: Frame) -> None:
-        if self.session is None or self._local is None:
-            return
-        dispatcher = self.session.dispatcher
-        match frame:
-            case Ended():
-                dispatcher.take_ended(self._local, frame.settlements)
-            case Noted():
-                dispatcher.take_notes(frame.notes)
-            case _:
-                self._local.has_spoken()
+        if self.session is not None and self._local is not None:
+            self.session.dispatcher.hear(self._local, frame)
 
     def _gone(self) -> None:
         """All that ran here has ended."""

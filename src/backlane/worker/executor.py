@@ -33,6 +33,7 @@ from backlane.worker.channel import (
     Hello,
     Lost,
     Noted,
+    Overdue,
     Ping,
     Pong,
     QueueReport,
@@ -141,7 +142,7 @@ class SharedExecutor:
                 self._app.observers.tell(
                     JobBuried(_uuid(frame.job), frame.task, frame.queue, frame.reason)
                 )
-            case Hello() | Unfit() | Ended() | Noted() | Pong() | Failing() | Will():
+            case Hello() | Unfit() | Ended() | Noted() | Pong() | Overdue() | Failing() | Will():
                 log.error("the dispatcher sent %s, which only an executor says", type(frame))
             case _:
                 assert_never(frame)
@@ -242,6 +243,7 @@ class SharedExecutor:
         if replaced < self._slots.total:
             attempt.is_replaced = True
             self._slots.give()
+            self._channel.send(Overdue(attempt.place))
             self._loop.call_soon_threadsafe(self._flush)
         elif self._end_process is not None:
             self._channel.send(Failing("every slot is held by an attempt that does not end"))

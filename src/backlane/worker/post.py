@@ -36,13 +36,23 @@ class Phase(Enum):
 class Held:
     """A lease that an executor holds."""
 
-    __slots__ = ("asked_at", "lease", "place", "since", "started_at", "stop", "verdict")
+    __slots__ = (
+        "asked_at",
+        "is_overdue",
+        "lease",
+        "place",
+        "since",
+        "started_at",
+        "stop",
+        "verdict",
+    )
 
     def __init__(self, lease: Lease, place: int, since: float) -> None:
         self.lease = lease
         self.place = place
         self.since = since
         self.started_at = 0.0  # when it was first seen to have started
+        self.is_overdue = False  # it cannot be ended, and holds no slot any more
         self.stop: Stop | None = None  # what its executor was told
         self.asked_at = 0.0
         self.verdict: Outcome | None = None  # what becomes of it once its executor is dead
@@ -69,6 +79,7 @@ class Post:
         self.is_being_replaced = False
         self.rss_kib = 0
         self._no_ahead_until = 0.0
+        self._overdue = 0
         self._channel: Channel | None = None
         self._unsent: list[Held] = []
         self._free = list(range(places(slots) - 1, -1, -1))
@@ -81,7 +92,8 @@ class Post:
             return 0
         if self.lane is Lane.EXCLUSIVE or now < self._no_ahead_until:
             ahead = 0
-        return max(0, self.slots + ahead - len(self.held) - len(self.ghosts))
+        busy = len(self.held) + len(self.ghosts) - self._overdue
+        return max(0, self.slots + ahead - busy)
 
     @property
     def is_idle(self) -> bool:
@@ -200,13 +212,21 @@ class Post:
             held = held_by_job.get(settlement.job)
             if held is not None and held.lease.token == settlement.token:
                 del held_by_job[settlement.job]
-                free.append(held.place)
                 ended.append((settlement, held))
             else:
-                ghost = self.ghosts.pop((settlement.job, settlement.token), None)
-                if ghost is not None:
-                    free.append(ghost.place)
+                held = self.ghosts.pop((settlement.job, settlement.token), None)
+                if held is None:
+                    continue
+            free.append(held.place)
+            self._overdue -= held.is_overdue
         return ended
+
+    def has_overdue(self, place: int) -> None:
+        """An attempt cannot be ended: its executor goes on with its slot, and so do we."""
+        for held in [*self.held.values(), *self.ghosts.values()]:
+            if held.place == place and not held.is_overdue:
+                held.is_overdue = True
+                self._overdue += 1
 
     def bequeath(self, will: Iterable[Settlement]) -> None:
         """Remember what becomes of attempts once this executor is gone."""

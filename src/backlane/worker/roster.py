@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from backlane.model.job import Lane
 from backlane.worker.birth import Birth, CannotLoad, Process
-from backlane.worker.channel import Ended, Failing, Frame, Hello, Noted, Pong, Unfit, Will
+from backlane.worker.channel import Failing, Frame, Hello, Unfit
 from backlane.worker.dispatcher import Dispatcher
 from backlane.worker.post import Phase, Post, places
 
@@ -147,29 +147,19 @@ class Roster:
     # -- what executors say --
 
     def heard(self, member: Member, frame: Frame) -> None:
-        post, dispatcher = member.post, self._dispatcher
         match frame:
             case Hello():
                 if not member.hello.done():
                     member.hello.set_result(frame)
-                if dispatcher is not None:
+                if self._dispatcher is not None:
                     self._welcome(member)
             case Unfit():
                 if not member.hello.done():
                     member.hello.set_exception(CannotLoad(frame.text))
-            case Ended() if dispatcher is not None:
-                dispatcher.take_ended(post, frame.settlements)
-            case Noted() if dispatcher is not None:
-                dispatcher.take_notes(frame.notes)
-            case Pong():
-                post.rss_kib = frame.rss_kib
             case Failing():
-                self.replace(post, frame.why)
-            case Will():
-                post.bequeath(frame.settlements)
-            case _:
-                log.error("executor %s sent %s, which only a dispatcher says", post.name, frame)
-        post.has_spoken()
+                self.replace(member.post, frame.why)
+            case _ if self._dispatcher is not None:
+                self._dispatcher.hear(member.post, frame)
 
     def gone(self, member: Member, how: str, *, regular: bool) -> None:
         """A process has ended: settle what it held, and replace it if it should be there."""

@@ -28,6 +28,12 @@ class Wants:
         self._groups += [(name,) for name in self.limits]
         self.names = tuple(queues)
         self._turn = 0
+        self.is_partial = False  # some queue was asked for less than it may give
+
+    @property
+    def rounds(self) -> int:
+        """How many turns it takes until a single slot was offered to every queue."""
+        return len(self._groups)
 
     def ask(
         self,
@@ -40,6 +46,8 @@ class Wants:
         `held` counts the jobs held of each queue that has a limit. With no free slot
         one `Wanted` of nothing is returned, which still hears of cancelled jobs.
         """
+        self._turn += 1
+        self.is_partial = False
         room = {name: most - held.get(name, 0) for name, most in self.limits.items()}
         wanted = []
         for lane, number in free.items():
@@ -50,15 +58,16 @@ class Wants:
     def _shares(self, number: int, room: dict[str, int]) -> list[tuple[tuple[str, ...], int]]:
         """Share `number` slots out, beginning with another group each time."""
         shares = []
-        self._turn += 1
         count = len(self._groups)
         for index in range(count):
             queues = self._groups[(self._turn + index) % count]
             share = -(-number // (count - index))  # what is left, evenly, rounded up
             name = queues[0]
+            most = max(0, room.get(name, number))
+            share = min(share, most)
             if name in room:
-                share = max(0, min(share, room[name]))
                 room[name] -= share
+            self.is_partial |= share < min(number, most)
             number -= share
             if share:
                 shares.append((queues, share))
