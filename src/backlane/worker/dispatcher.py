@@ -197,7 +197,9 @@ class Dispatcher:
             for record in each.buried:
                 self.posts.tell_buried(record.id, record.task, record.queue, str(record.reason))
         leases = [lease for each in claimed for lease in each.leases]
-        if leases:
+        if leases and not self._is_claiming:
+            self._give_back(leases)
+        elif leases:
             left = self.posts.give(leases, now)
             self.take_dead([(lease, Released()) for lease in left])
         is_full = any(
@@ -209,6 +211,14 @@ class Dispatcher:
             self._claim_at = now
         else:
             self._claim_at = now + self._seconds_to_due(claimed)
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        """Release what a turn claimed that was under way when the worker was told to stop.
+
+        Executors are leaving. One hired for it now would be killed at its work a moment
+        later, and the attempt counted as a crash.
+        """
+        self._ended.extend((Settlement(it.job, it.token, Released()), it) for it in leases)
 
     def _seconds_to_due(self, claimed: Sequence[Claimed]) -> float:
         due = [each.next_due_ms / 1000 for each in claimed if each.next_due_ms is not None]
