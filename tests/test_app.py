@@ -6,7 +6,7 @@ import asyncio
 import uuid
 
 import pytest
-from tests.hand import succeed
+from tests.hand import succeed, take
 
 from backlane import (
     Backlane,
@@ -196,6 +196,72 @@ def test_what_another_process_fixed_is_told_when_the_store_refuses(app):
 
 def test_messages_of_one_name_are_one_object(app):
     assert app.messages("orders") is app.messages("orders")
+
+
+# -- a queue at run time --
+
+
+def test_a_queue_tells_its_depth(app):
+    app.task(queue="mail")(double).enqueue_many([((1,), {}), ((2,), {})])
+
+    record = app.queue("mail").record()
+
+    assert (record.name, record.depth.ready, record.appended) == ("mail", 2, 2)
+    assert asyncio.run(app.queue("mail").arecord()) == record
+
+
+def test_a_paused_queue_stores_jobs_and_gives_none_until_it_is_resumed(app):
+    task, mail = app.task(queue="mail")(double), app.queue("mail")
+    task.enqueue(1)
+
+    paused = mail.pause()
+    task.enqueue(2)
+    during = take(app, "mail")
+    resumed = asyncio.run(mail.aresume())
+
+    assert (paused.paused, resumed.paused) == (True, False)
+    assert (len(during), len(take(app, "mail", number=9))) == (0, 2)
+
+
+def test_a_tuned_bound_goes_before_the_declared_one_until_it_is_reset():
+    app = Backlane("memory://", queues=[Queue("mail", max_jobs=1)])
+    task, mail = app.task(queue="mail")(double), app.queue("mail")
+    task.enqueue(1)
+
+    tuned = mail.tune(max_jobs=2)
+    task.enqueue(2)
+    reset = asyncio.run(mail.atune(reset=True))
+
+    assert (tuned.bounds.max_jobs, reset.bounds.max_jobs) == (2, 1)
+    with pytest.raises(QueueFull):
+        task.enqueue(3)
+
+
+def test_observers_hear_of_what_is_changed_at_a_queue(app):
+    heard = []
+    app.task(queue="mail")(double).enqueue(1)
+    app.observe(heard.append)
+    mail = app.queue("mail")
+
+    asyncio.run(mail.apause())
+    mail.resume()
+    mail.tune(max_jobs=5)
+
+    assert heard == [events.QueueChanged("mail", it) for it in ("paused", "resumed", "tuned")]
+
+
+@pytest.mark.parametrize("verb", ["record", "pause", "resume", "tune"])
+def test_a_queue_that_was_never_used_is_unknown_to_the_store(app, verb):
+    with pytest.raises(UnknownQueue, match="made by the first job"):
+        getattr(app.queue("mail"), verb)()
+
+
+@pytest.mark.parametrize("bound", [0, -1, True, "9", 1.5])
+def test_a_bound_that_cannot_work_is_refused(app, bound):
+    app.task(queue="mail")(double).enqueue(1)
+
+    with pytest.raises(BadOption, match="max_jobs is"):
+        app.queue("mail").tune(max_jobs=bound)
 
 
 # -- jobs by id --

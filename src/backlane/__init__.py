@@ -37,14 +37,17 @@ from backlane.middleware import Call, Middleware, Next
 from backlane.model import event as events
 from backlane.model.job import AttemptError, JobRecord, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
-from backlane.model.queue import Queue
+from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
+from backlane.queue_handle import QueueHandle
 from backlane.task import Enqueuer, Task
 
 __all__ = [
     # an application and its parts
     "Backlane",
     "Queue",
+    "QueueHandle",
+    "QueueRecord",
     "Retry",
     "Task",
     "Enqueuer",

@@ -43,6 +43,7 @@ from backlane.model.queue import Bounds, Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Retry
 from backlane.options import TaskOptions, checked_items
 from backlane.place import Place
+from backlane.queue_handle import QueueHandle
 from backlane.task import Task
 
 P = ParamSpec("P")
@@ -229,6 +230,11 @@ class Backlane:
         self._declared(name)
         made = MessageQueue(name, self._intakes[Kind.MESSAGES], self._max_bytes)
         return self._message_queues.setdefault(name, made)
+
+    def queue(self, name: str) -> QueueHandle:
+        """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
+        self._declared(name)
+        return QueueHandle(name, self._place, self.observers)
 
     def _queue(self, name: str) -> Queue:
         """Return a queue for tasks by its name."""
