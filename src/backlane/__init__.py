@@ -2,6 +2,7 @@
 
 from backlane.app import Backlane
 from backlane.context import Context, Snooze, current
+from backlane.control import QueueHandle
 from backlane.errors import (
     BacklaneError,
     BadOption,
@@ -39,7 +40,6 @@ from backlane.model.job import AttemptError, JobRecord, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
-from backlane.queue_handle import QueueHandle
 from backlane.task import Enqueuer, Task
 
 __all__ = [

@@ -21,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Concatenate, Never, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from backlane.context import Context
+from backlane.control import QueueHandle
 from backlane.declaration import declare
 from backlane.engine.protocol import Admission, Engine
 from backlane.errors import (
@@ -43,7 +44,6 @@ from backlane.model.queue import Bounds, Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Retry
 from backlane.options import TaskOptions, checked_items
 from backlane.place import Place
-from backlane.queue_handle import QueueHandle
 from backlane.task import Task
 
 P = ParamSpec("P")

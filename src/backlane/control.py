@@ -1,4 +1,4 @@
-"""Queue handles: the caller's grip on a queue, to look at it, pause it and tune it."""
+"""Control of a queue at run time: look at it, pause it, tune it."""
 
 from __future__ import annotations
 
