@@ -28,7 +28,7 @@ def test_jobs_that_no_worker_serves_are_told_with_the_command_that_helps(backlan
 
     result = backlane("doctor", "--url", url)
 
-    assert "3 jobs are ready and no worker serves it" in result.stdout
+    assert "3 jobs ready, and no worker serves it" in result.stdout
     assert "backlane worker module:app --queues mail" in result.stdout
 
 

@@ -73,7 +73,7 @@ def test_a_worker_runs_jobs_until_it_is_told_to_stop(start, here, number):
 
     done = enqueued(here, "shop.ship", "order=7", "day=2030-01-01")
 
-    assert done.stdout.splitlines()[1:] == ['"7 on Tuesday"'], done.stderr
+    assert done.stdout.splitlines()[1:] == ['"7 on Tuesday"'], worker.said()
     assert worker.end(number) == 0, worker.said()
     assert "Traceback" not in worker.said()
 

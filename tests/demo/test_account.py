@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from backlane.demo.account import Account, Starts, faults, records, succeeded
+from backlane.demo.account import Account, Starts, faults, succeeded
 from backlane.demo.application import note_start
 from backlane.engine.memory import MemoryEngine
 from backlane.engine.protocol import Admission, Wanted
@@ -70,7 +70,7 @@ def test_jobs_all_done_leave_no_fault(engine, tmp_path):
     starts = started(tmp_path / "log", *((job, OTHER) for job in ids))
 
     assert faults(engine, ids, starts, [KILLED]) == []
-    assert len(succeeded(records(engine, ids))) == 3
+    assert len(list(succeeded(engine, ids))) == 3
 
 
 def test_a_job_that_is_not_done_is_a_fault(engine, tmp_path):
@@ -81,7 +81,7 @@ def test_a_job_that_is_not_done_is_a_fault(engine, tmp_path):
     found = faults(engine, ids, starts, [KILLED])
 
     assert found == ["3 jobs were acknowledged; the store counts 3 appended and 2 succeeded"]
-    assert len(succeeded(records(engine, ids))) == 2
+    assert len(list(succeeded(engine, ids))) == 2
 
 
 def test_a_job_that_the_store_calls_done_and_nobody_started_is_a_fault(engine, tmp_path):

@@ -19,7 +19,7 @@ from backlane.cli.output import Output, count
 from backlane.demo.account import Account
 from backlane.demo.application import TARGET
 from backlane.demo.files import Found, find, standard_library
-from backlane.demo.index import Index, gather
+from backlane.demo.index import Index
 from backlane.demo.play import Moment, Play
 
 LINE_SECONDS = 2.0  # between lines where no terminal can rewrite one
@@ -56,13 +56,13 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
     click.echo(f"Indexing {count(len(found.paths), 'Python file')} of {found.root}", err=as_json)
     with _stage() as stage, sigterm_interrupts():
         line = LiveLine()
-        ending = Play(found.paths, stage, _worker(), line.show).run()
+        ending = Play(found.paths, stage, _worker(), line.show).run(top)
         line.end()
-    index = gather(ending.facts, top)
     if as_json:
-        Output(as_json=True).document(DemoView(ending.account, index, found.skipped))
+        view = DemoView(ending.account, ending.index, found.skipped)
+        Output(as_json=True).document(view)
     else:
-        _report(Output(as_json=False), index, found)
+        _report(Output(as_json=False), ending.index, found)
     for fault in ending.account.faults:
         click.echo(f"backlane: {fault}", err=True)
     click.echo(ending.account.line(), err=as_json)

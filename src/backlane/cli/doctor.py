@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from backlane.cli.output import Output
+from backlane.cli.output import Output, count
 from backlane.cli.store import Store, store_options
 from backlane.engine.protocol import Finding, Selection, WorkerRecord
 from backlane.model.job import State
@@ -77,7 +77,7 @@ def _queue(store: Store, queue: QueueRecord, workers: list[WorkerRecord]) -> Ite
         yield Finding(
             subject=subject,
             state="warning",
-            text=f"paused, with {held:,} jobs waiting",
+            text=f"paused, with {count(held, 'job')} waiting",
             remedy=f"`backlane queues resume {queue.name} {at}`",
         )
     served = any(queue.name in worker.queues for worker in workers)
@@ -85,7 +85,7 @@ def _queue(store: Store, queue: QueueRecord, workers: list[WorkerRecord]) -> Ite
         yield Finding(
             subject=subject,
             state="warning",
-            text=f"{queue.depth.ready:,} jobs are ready and no worker serves it",
+            text=f"{count(queue.depth.ready, 'job')} ready, and no worker serves it",
             remedy=f"`backlane worker module:app --queues {queue.name}`",
         )
     dead = f"`backlane dead list --queue {queue.name} {at}`"

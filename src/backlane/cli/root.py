@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -116,7 +116,7 @@ def _told(message: str, code: int) -> int:
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
-@click.version_option(metadata.version("backlane"), prog_name="backlane")
+@click.version_option(package_name="backlane", prog_name="backlane")
 def main() -> None:
     """Asynchronous work that can be trusted.
 

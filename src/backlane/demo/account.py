@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -67,13 +67,13 @@ class Starts:
         ]
 
 
-def records(engine: Engine, ids: Sequence[bytes]) -> list[JobRecord]:
-    """Return what the store knows of these jobs, results included."""
-    found: list[JobRecord] = []
+def succeeded(engine: Engine, ids: Sequence[bytes]) -> Iterator[JobRecord]:
+    """Yield the jobs that the store shows as done, with their results."""
     for start in range(0, len(ids), IDS_A_CALL):
         part = tuple(ids[start : start + IDS_A_CALL])
-        found += engine.run(engine.find(Selection(ids=part), len(part))).records
-    return found
+        for record in engine.run(engine.find(Selection(ids=part), len(part))).records:
+            if record.state is State.SUCCEEDED and record.result is not None:
+                yield record
 
 
 def faults(
@@ -92,10 +92,3 @@ def faults(
     if strange := starts.unexplained(killed):
         found.append(f"{len(strange)} jobs ran again though their worker was not killed")
     return found
-
-
-def succeeded(found: Sequence[JobRecord]) -> list[JobRecord]:
-    """Return those that are done, with their result in the store."""
-    return [
-        record for record in found if record.state is State.SUCCEEDED and record.result is not None
-    ]

@@ -13,6 +13,7 @@ from backlane.app import Backlane
 from backlane.context import Context
 from backlane.demo.facts import Facts, read
 from backlane.model.queue import Queue
+from backlane.model.retry import Retry
 
 QUEUE = "files"
 MODULE = "demo_app"
@@ -28,7 +29,8 @@ def build(url: str, *, starts: str) -> Backlane:
     """Return the application; each start of its function is noted in the file `starts`."""
     app = Backlane(url, queues=[Queue(QUEUE, runs_in="process")])
 
-    @app.task(queue=QUEUE, name="index_file")
+    # A file that no parser gets through ends as failed in three minutes, not never.
+    @app.task(queue=QUEUE, name="index_file", timeout=60, retry=Retry(attempts=3))
     def index_file(context: Context, path: str) -> Facts:
         """Learn the facts of one file."""
         note_start(starts, context.id)

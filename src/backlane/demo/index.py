@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -46,20 +46,32 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[Problem]
 
 
-def gather(facts: Sequence[Facts], top: int) -> Index:
-    """Return the index of all files, `top` entries in each of its lists."""
+def gather(facts: Iterable[Facts], top: int) -> Index:
+    """Return the index of all files, `top` entries in each of its lists.
+
+    Reads `facts` once and keeps none of them, for there may be very many.
+    """
     names: Counter[str] = Counter()
-    functions = []
+    functions: list[Place] = []
+    complex_files: list[Complexity] = []
+    problems: list[Problem] = []
+    files = lines = 0
     for file in facts:
+        files += 1
+        lines += file.lines
         names.update(file.names)
         functions += [Place(each.name, file.path, each.line, each.lines) for each in file.functions]
-    parsed = [file for file in facts if file.problem is None]
-    complexity = [Complexity(file.path, file.complexity, file.lines) for file in parsed]
+        functions = heapq.nlargest(top, functions, key=lambda each: each.lines)
+        if file.problem is not None:
+            problems.append(Problem(file.path, file.problem))
+            continue
+        complex_files.append(Complexity(file.path, file.complexity, file.lines))
+        complex_files = heapq.nlargest(top, complex_files, key=lambda each: each.complexity)
     return Index(
-        files=len(facts),
-        lines=sum(file.lines for file in facts),
+        files=files,
+        lines=lines,
         names=names.most_common(top),
-        functions=heapq.nlargest(top, functions, key=lambda each: each.lines),
-        complex_files=heapq.nlargest(top, complexity, key=lambda each: each.complexity),
-        problems=[Problem(each.path, each.problem) for each in facts if each.problem is not None],
+        functions=functions,
+        complex_files=complex_files,
+        problems=problems,
     )

@@ -13,14 +13,14 @@ import msgspec
 from backlane.demo import account
 from backlane.demo.account import Account, Starts
 from backlane.demo.application import MODULE, QUEUE, SOURCE, build
-from backlane.demo.facts import Facts
+from backlane.demo.index import Index, gather
 from backlane.demo.workers import WorkerProcess
 from backlane.errors import QueueFull
 from backlane.model.queue import QueueRecord
 
 LOOK_SECONDS = 0.1  # between looks at the queue: often enough to be live, and cheap
 RATE_SECONDS = 2.0  # over which jobs per second are counted
-STALL_SECONDS = 30.0  # nothing finished for so long: something is wrong, say so and end
+STALL_SECONDS = 30.0  # nothing runs and nothing ends for so long: say so and end
 BATCH = 1_000
 
 
@@ -36,10 +36,10 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """What the play leaves: the account, and the facts of every file that was read."""
+    """What the play leaves."""
 
     account: Account
-    facts: list[Facts]
+    index: Index
 
 
 class Play:
@@ -71,8 +71,8 @@ class Play:
         self._faults: list[str] = []
         self._finishes: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
-    def run(self) -> Ending:
-        """Play it to its end, whatever happens, and settle the account."""
+    def run(self, top: int) -> Ending:
+        """Play it to its end and settle the account; `top` entries a list of the index."""
         began = time.monotonic()
         try:
             for name in ("worker-1", "worker-2"):
@@ -84,7 +84,7 @@ class Play:
                 worker.ask_to_stop()
             for worker in self._workers:
                 worker.stop()
-        return self._settle_account(began)
+        return self._settle_account(began, top)
 
     # -- the acts --
 
@@ -124,8 +124,8 @@ class Play:
         moment = self._moment()
         self._show(moment)
         self._faults += [end for worker in self._workers if (end := worker.ended()) is not None]
-        if self._has_stalled():
-            self._faults.append(f"no job finished for {STALL_SECONDS:.0f} s")
+        if not moment.running and self._has_stalled():
+            self._faults.append(f"no job ran for {STALL_SECONDS:.0f} s")
         time.sleep(LOOK_SECONDS)
         return moment.done
 
@@ -157,25 +157,24 @@ class Play:
 
     # -- the account --
 
-    def _settle_account(self, began: float) -> Ending:
-        engine = self._app.engine
-        done = account.succeeded(account.records(engine, self._ids))
-        starts = Starts(self._starts)
+    def _settle_account(self, began: float, top: int) -> Ending:
+        engine, starts = self._app.engine, Starts(self._starts)
         decode = self._app.tasks["index_file"].codec.decode_result
-        facts: list[Facts] = [decode(record.result) for record in done if record.result]
+        done = account.succeeded(engine, self._ids)
+        index = gather((decode(record.result) for record in done if record.result), top)
         self._faults += account.faults(engine, self._ids, starts, self._killed)
         figures = Account(
             files=len(self._paths),
             jobs=len(self._ids),
-            done=len(done),
-            lost=len(self._ids) - len(done),
+            done=index.files,
+            lost=len(self._ids) - index.files,
             repeated=len(starts.repeated()),
             workers_killed=len(self._killed),
             seconds=time.monotonic() - began,
             faults=self._faults,
         )
         self._app.close()
-        return Ending(figures, facts)
+        return Ending(figures, index)
 
 
 def _finished(queue: QueueRecord) -> int:
