@@ -25,7 +25,7 @@ class Fleet:
 
     directory: Path
     processes: int = 2
-    concurrency: int = 8
+    concurrency: int = 4
     grace: float = 25.0
     lease: float | None = None  # seconds, where a test waits for one to lapse
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)

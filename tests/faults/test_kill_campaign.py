@@ -16,7 +16,7 @@ from tests.faults.producer import Producer
 pytestmark = pytest.mark.faults
 
 WORKERS = 3
-RATE = 90.0  # jobs/s of 110 ms on average: ten run at a time, so that most kills hit some
+RATE = 140.0  # jobs/s of 110 ms on average: fifteen run at a time, so that most kills hit some
 
 
 def test_no_kill_loses_a_job_or_runs_it_twice_at_once(

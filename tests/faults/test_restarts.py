@@ -40,7 +40,7 @@ def test_restarts_let_running_jobs_finish_and_lose_nothing(
     record_property("figure", f"restarts={len(statuses)} jobs={len(records)} lost=0 counted=0")
     assert statuses == [0] * restarts
     assert {record.state for record in records} == {State.SUCCEEDED}
-    assert {record.attempt for record in records} == {1}, "a restart counted an attempt"
+    assert not _counted(records), "a restart counted an attempt"
     assert {len(attempts) for attempts in diary.values()} == {1}, "a job ran more than once"
 
 
@@ -61,7 +61,7 @@ def test_a_restart_without_grace_gives_jobs_back_and_counts_nothing(
     assert statuses == [0] * restarts
     assert given_back > 0, "no restart met a running job"
     assert {record.state for record in records} == {State.SUCCEEDED}
-    assert {record.attempt for record in records} == {1}, "a job given back was counted"
+    assert not _counted(records), "a job given back was counted"
     assert not _overlaps(diary), "a job given back was still running"
 
 
@@ -92,6 +92,15 @@ def _restart(workers: Fleet, worker: subprocess.Popen[bytes]) -> int:
     workers.workers.remove(worker)
     worker.send_signal(signal.SIGTERM)
     return worker.wait(40)
+
+
+def _counted(records: list[JobRecord]) -> list[str]:
+    """Return the jobs of which more than the one attempt that succeeded was counted."""
+    return [
+        f"{it.task} {it.id.hex()}: {it.attempt} attempts, token {it.token}, errors {it.errors}"
+        for it in records
+        if it.attempt != 1
+    ]
 
 
 def _overlaps(diary: dict[str, list[Attempt]]) -> list[str]:
