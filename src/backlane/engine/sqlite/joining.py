@@ -118,6 +118,12 @@ class JoinedTransaction:
         try:
             value = finish(plan.within(tx))
         except Exception as error:
+            if isinstance(error, apsw.SQLError) and not self._has_tables():
+                # They are not made here: DDL would be the caller's to commit or roll back.
+                raise WrongUse(
+                    f"{self._path} has no tables of backlane yet; make them before the "
+                    f"transaction begins, once: backlane migrate --url sqlite:///{self._path}"
+                ) from error
             told = translated(error, self._path)
             if told is error:
                 raise
@@ -128,3 +134,6 @@ class JoinedTransaction:
     async def arun(self, plan: Plan[T]) -> T:
         """Like `run`: a statement on the caller's connection never waits."""
         return self.run(plan)
+
+    def _has_tables(self) -> bool:
+        return self._connection.table_exists("main", "backlane_job")
