@@ -108,11 +108,10 @@ class Dispatcher:
         now = time.monotonic()
         if not self._ended:
             self._first_ended = now
-        ran_ms = 0
-        for settlement, held in post.settled(settlements, now):
-            ran_ms += settlement.ran_ms
-            self._ended.append((settlement, held.lease))
-            self.posts.count(held.lease, -1)
+        ended = post.settled(settlements, now)
+        self._ended += ended
+        self.posts.count_down([lease for _, lease in ended])
+        ran_ms = sum([settlement.ran_ms for settlement in settlements])
         self.pacing.ended(len(settlements), ran_ms, now)
 
     def take_dead(self, last: Sequence[tuple[Lease, Outcome]]) -> None:
@@ -121,7 +120,7 @@ class Dispatcher:
             self._first_ended = time.monotonic()
         for lease, outcome in last:
             self._ended.append((Settlement(lease.job, lease.token, outcome), lease))
-            self.posts.count(lease, -1)
+        self.posts.count_down([lease for lease, _ in last])
         self.look_now()
 
     # -- turns --

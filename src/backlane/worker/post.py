@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
 
+import msgspec
+
 from backlane.model.job import Lane, Lease
 from backlane.model.outcome import Outcome, Released, Settlement
 from backlane.worker.channel import Channel, Drain, Frame, Halt, Ping, Run, TakeBack
@@ -33,29 +35,17 @@ class Phase(Enum):
     GONE = auto()
 
 
-class Held:
+class Held(msgspec.Struct):
     """A lease that an executor holds."""
 
-    __slots__ = (
-        "asked_at",
-        "is_overdue",
-        "lease",
-        "place",
-        "since",
-        "started_at",
-        "stop",
-        "verdict",
-    )
-
-    def __init__(self, lease: Lease, place: int, since: float) -> None:
-        self.lease = lease
-        self.place = place
-        self.since = since
-        self.started_at = 0.0  # when it was first seen to have started
-        self.is_overdue = False  # it cannot be ended, and holds no slot any more
-        self.stop: Stop | None = None  # what its executor was told
-        self.asked_at = 0.0
-        self.verdict: Outcome | None = None  # what becomes of it once its executor is dead
+    lease: Lease
+    place: int
+    since: float
+    started_at: float = 0.0  # when it was first seen to have started
+    is_overdue: bool = False  # it cannot be ended, and holds no slot any more
+    stop: Stop | None = None  # what its executor was told
+    asked_at: float = 0.0
+    verdict: Outcome | None = None  # what becomes of it once its executor is dead
 
 
 class Post:
@@ -115,11 +105,9 @@ class Post:
 
     def give(self, leases: Iterable[Lease], now: float) -> None:
         """Hand jobs over; kept here until the executor is ready."""
-        given = []
-        for lease in leases:
-            held = Held(lease, self._free.pop(), now)
-            self.held[lease.job] = held
-            given.append(held)
+        free = self._free
+        given = [Held(lease, free.pop(), now) for lease in leases]
+        self.held.update({held.lease.job: held for held in given})
         if self._channel is None:
             self._unsent += given
         else:
@@ -202,7 +190,7 @@ class Post:
 
     def settled(
         self, settlements: Sequence[Settlement], now: float
-    ) -> list[tuple[Settlement, Held]]:
+    ) -> list[tuple[Settlement, Lease]]:
         """Take outcomes in; return those whose leases are still ours, as far as we know."""
         self.heard_at = self.ended_at = now
         self.ran += len(settlements)
@@ -212,7 +200,7 @@ class Post:
             held = held_by_job.get(settlement.job)
             if held is not None and held.lease.token == settlement.token:
                 del held_by_job[settlement.job]
-                ended.append((settlement, held))
+                ended.append((settlement, held.lease))
             else:
                 held = self.ghosts.pop((settlement.job, settlement.token), None)
                 if held is None:

@@ -13,6 +13,8 @@ from backlane.worker.pacing import Pacing
 from backlane.worker.post import Phase, Post
 from backlane.worker.verdict import Stop
 
+SHARED = int(Lane.SHARED)  # comparing with a member of an enum costs ten times as much
+
 log = logging.getLogger("backlane.worker")
 
 
@@ -63,20 +65,27 @@ class Posts:
     def _ahead(self, shared: Sequence[Post], now: float) -> int:
         return self._pacing.ahead(now) // max(1, len(shared))
 
-    def count(self, lease: Lease, change: int) -> None:
-        if lease.queue in self.held_of:
-            self.held_of[lease.queue] += change
+    def count_down(self, leases: Sequence[Lease]) -> None:
+        """These are no longer held."""
+        if self.held_of:
+            for lease in leases:
+                if lease.queue in self.held_of:
+                    self.held_of[lease.queue] -= 1
 
     # -- who gets what --
 
     def give(self, leases: Sequence[Lease], now: float) -> list[Lease]:
         """Hand leases to executors; return those that nobody is there for."""
-        shared = [lease for lease in leases if lease.lane != Lane.EXCLUSIVE]
+        if self.held_of:
+            for lease in leases:
+                if lease.queue in self.held_of:
+                    self.held_of[lease.queue] += 1
+        shared = [lease for lease in leases if lease.lane == SHARED]
         left = self._share_out(shared, now) if shared else []
-        for lease in leases:
-            self.count(lease, +1)
-            if lease.lane == Lane.EXCLUSIVE:
-                self._free_exclusive().give([lease], now)
+        if len(shared) < len(leases):
+            for lease in leases:
+                if lease.lane != SHARED:
+                    self._free_exclusive().give([lease], now)
         self.halt([lease.job for lease in leases if lease.cancelled])
         return left
 

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import mmap
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -304,8 +303,9 @@ def _memory(size: int) -> int:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("backlane-marks", os.MFD_CLOEXEC)
     else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
+        name = f"/backlane-{os.urandom(12).hex()}"
+        descriptor = os.open("/tmp" + name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)  # noqa: S108
+        os.unlink("/tmp" + name)  # noqa: S108, PTH108 - it needs no name, only memory
     os.ftruncate(descriptor, size)
     return descriptor
 

@@ -28,6 +28,10 @@ from backlane.worker.session import Session
 
 log = logging.getLogger("backlane.worker")
 
+# The default of 5 ms is how long the dispatcher may wait for the interpreter behind the
+# engine's writer thread, at every frame it sends.
+SWITCH_SECONDS = 0.001
+
 NOT_SETTLED = 1
 CANNOT_START = 2
 
@@ -81,6 +85,7 @@ class Supervisor:
         0: all is settled. 1: the engine did not take the last outcomes, or cannot be
         used. 2: the application or an option is wrong.
         """
+        sys.setswitchinterval(SWITCH_SECONDS)
         return asyncio.run(self._run())
 
     async def _run(self) -> int:

@@ -29,6 +29,7 @@ log = logging.getLogger("backlane.worker")
 BEAT_SECONDS = 5.0
 DEPARTED_SECONDS = 0.25  # a killed worker's jobs are to run again within a second
 LOOK_SECONDS = 0.1  # how exact limits of exclusive jobs are
+IDLE_LOOK_SECONDS = 0.5
 COOPERATE_SECONDS = 5.0  # for a cancelled job that can hear it; then its process is killed
 RECYCLE_SECONDS = 2.0
 
@@ -64,7 +65,7 @@ class Upkeep:
             group.create_task(_each(renewal, self.renew))
             group.create_task(_each(BEAT_SECONDS, self.announce))
             group.create_task(_each(DEPARTED_SECONDS, self.seek_departed))
-            group.create_task(_each(LOOK_SECONDS, self.look))
+            group.create_task(_each(LOOK_SECONDS, self.look, idle=IDLE_LOOK_SECONDS))
             group.create_task(self._janitor.serve())
 
     async def renew(self) -> None:
@@ -104,8 +105,8 @@ class Upkeep:
             self._dispatcher.departed = departed
             self._dispatcher.look_now()
 
-    async def look(self) -> None:
-        """Look at all executors once."""
+    async def look(self) -> bool:
+        """Look at all executors once; True when none holds a job."""
         now = time.monotonic()
         self._posts.take_back_stalled()
         for post in self._posts.all:
@@ -113,6 +114,7 @@ class Upkeep:
             if post.lane is Lane.EXCLUSIVE and post.phase is not Phase.GONE:
                 for held in list(post.held.values()):
                     self._limit(post, held, now)
+        return not self._posts.number_held
 
     def _limit(self, post: Post, held: Held, now: float) -> None:
         """Ask a job alone in its process to stop, and end it when asking did not help."""
@@ -132,16 +134,21 @@ class Upkeep:
             self._kill(post)
 
 
-async def _each(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
-    """Take a step now and then about every `seconds`; an engine that is away is waited for."""
+async def _each(
+    seconds: float, step: Callable[[], Awaitable[bool | None]], *, idle: float | None = None
+) -> None:
+    """Take a step about every `seconds`, or every `idle` when it says that all is quiet.
+
+    An engine that is away is waited for: the dispatcher reports it.
+    """
     while True:
         pause = seconds
         try:
-            await step()
+            if await step() and idle is not None:
+                pause = idle
         except BacklaneError as error:
-            # The dispatcher reports that the engine is away; here it only means 'again soon'.
-            log.debug("%s: %s", step.__name__, error)
+            log.debug("not this time: %s", error)
             pause = min(seconds, 1.0)
         except Exception:
-            log.exception("%s failed; the worker goes on", getattr(step, "__name__", step))
+            log.exception("a part of the upkeep failed; it is tried again")
         await asyncio.sleep(pause * random.uniform(0.9, 1.0))  # noqa: S311 - spread
