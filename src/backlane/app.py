@@ -33,7 +33,7 @@ from backlane.errors import (
 from backlane.handle import JobHandle, Reader
 from backlane.intake import Intake
 from backlane.messages import MessageQueue
-from backlane.middleware import Middleware, Wrap
+from backlane.middleware import Middleware
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.codec import DEFAULT_MAX_BYTES, plain
 from backlane.model.event import Observer, Observers
@@ -116,11 +116,12 @@ class Backlane:
         self.attempt_middleware = tuple(it.attempt for it in wraps if it.attempt is not None)
         self._retry = retry
         self._max_bytes = max_bytes
-        self._admissions: dict[Kind, Admission] = {}
-        self._intakes = {
-            Kind.TASKS: self._intake(Kind.TASKS, self._queue, self.enqueue_middleware),
-            Kind.MESSAGES: self._intake(Kind.MESSAGES, self._declared, ()),
-        }
+        bounds = _bounds(self._queues)  # complete: a queue named later has the engine's default
+        of_tasks, of_messages = Admission(bounds, Kind.TASKS), Admission(bounds, Kind.MESSAGES)
+        self._task_intake = Intake(
+            self._place, of_tasks, self._queue, self.observers, self.enqueue_middleware
+        )
+        self._message_intake = Intake(self._place, of_messages, self._declared, self.observers, ())
 
     def __repr__(self) -> str:
         return f"<Backlane {self.url}>"
@@ -136,7 +137,7 @@ class Backlane:
     def queues(self) -> Mapping[str, Queue]:
         """The queues for tasks, declared or named by a task, by name."""
         messages = self._message_queues
-        return {name: queue for name, queue in self._queues.items() if name not in messages}
+        return {name: queue for name, queue in list(self._queues.items()) if name not in messages}
 
     @property
     def url(self) -> str:
@@ -206,7 +207,7 @@ class Backlane:
                 f"there is a task {declared.name!r} already, {_where(other.function)}; give this "
                 f"one, {_where(declared.function)}, another name: @app.task(name=…)"
             )
-        task: Task[..., Any, Any] = Task(declared, self._intakes[Kind.TASKS], self._max_bytes)
+        task: Task[..., Any, Any] = Task(declared, self._task_intake, self._max_bytes)
         self._tasks[task.name] = task
         return task
 
@@ -228,12 +229,13 @@ class Backlane:
                 "tasks or messages; name another one"
             )
         self._declared(name)
-        made = MessageQueue(name, self._intakes[Kind.MESSAGES], self._max_bytes)
+        made = MessageQueue(name, self._message_intake, self._max_bytes)
         return self._message_queues.setdefault(name, made)
 
     def queue(self, name: str) -> QueueHandle:
         """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
-        self._declared(name)
+        if self._is_closed_list:
+            self._declared(name)
         return QueueHandle(name, self._place, self.observers)
 
     def _queue(self, name: str) -> Queue:
@@ -255,9 +257,7 @@ class Backlane:
                 f"no queue {name!r} is declared{nearest(str(name), self._queues)}; declared are "
                 f"{', '.join(self._queues)}: add Queue({name!r}) to `queues`"
             )
-        queue = self._queues.setdefault(name, Queue(name))
-        self._admissions.clear()
-        return queue
+        return self._queues.setdefault(name, Queue(name))
 
     # -- jobs by id --
 
@@ -317,12 +317,6 @@ class Backlane:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-    def _intake(self, kind: Kind, queue: Callable[[str], Queue], wraps: tuple[Wrap, ...]) -> Intake:
-        return Intake(self._place, lambda: self._admission(kind), queue, self.observers, wraps)
-
-    def _admission(self, kind: Kind) -> Admission:
-        return self._admissions.setdefault(kind, Admission(_bounds(self._queues), kind))
 
 
 def _by_name(queues: Iterable[Queue]) -> dict[str, Queue]:

@@ -27,7 +27,7 @@ Answer = list[Receipt] | Refusal
 class Intake:
     """The way into the store, for what holds tasks or for what holds messages.
 
-    `admission` gives what each append is judged by, `queue` finds a declared queue by its name,
+    `admission` is what each append is judged by, `queue` finds a declared queue by its name,
     `wraps` is the middleware around each enqueue.
     """
 
@@ -36,7 +36,7 @@ class Intake:
     def __init__(
         self,
         place: Place,
-        admission: Callable[[], Admission],
+        admission: Admission,
         queue: Callable[[str], Queue],
         observers: Observers,
         wraps: tuple[Wrap, ...],
@@ -87,7 +87,7 @@ class Intake:
             )
 
     def _plan(self, jobs: Sequence[Job]) -> Plan[Answer]:
-        return self.place.engine.append(jobs, self._admission())
+        return self.place.engine.append(jobs, self._admission)
 
     def _run(self, plan: Plan[Answer], connection: object | None) -> Answer:
         engine = self.place.engine
