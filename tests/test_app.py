@@ -207,7 +207,7 @@ def test_a_queue_tells_its_depth(app):
     record = app.queue("mail").record()
 
     assert (record.name, record.depth.ready, record.appended) == ("mail", 2, 2)
-    assert asyncio.run(app.queue("mail").arecord()) == record
+    assert asyncio.run(app.queue("mail").arecord()).depth == record.depth
 
 
 def test_a_paused_queue_stores_jobs_and_gives_none_until_it_is_resumed(app):
