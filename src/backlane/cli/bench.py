@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import apsw
 import click
 import msgspec
 
@@ -59,6 +61,8 @@ def bench(seconds: float, directory: Path | None, durability: str, as_json: bool
     if as_json:
         output.document(BenchView(str(directory or tempfile.gettempdir()), durability, figures))
         return
+    where = f"SQLite {apsw.sqlite_lib_version()} in {directory or tempfile.gettempdir()}"
+    output.line(f"{where}, durability {durability}, {os.cpu_count()} cores")
     rows = [(figure.name, _spelt(figure), figure.unit, figure.note) for figure in figures]
     output.table(("measured", ">value", "unit", "of"), rows)
 

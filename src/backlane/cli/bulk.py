@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import click
 import msgspec
 
-from backlane.cli.output import Output, count
+from backlane.cli.output import Output, count, is_terminal
 from backlane.cli.progress import progress
 from backlane.cli.store import Store, not_found
 from backlane.engine.protocol import Amended, Change, Selection
@@ -155,7 +155,7 @@ def confirmed(question: str, *, yes: bool) -> None:
     try:
         agreed = click.confirm(question, err=True)
     except click.Abort as error:
-        if sys.stdin.isatty():
+        if is_terminal(sys.stdin):
             raise
         click.echo(err=True)
         raise click.UsageError("nobody is there to agree; add --yes") from error

@@ -15,7 +15,7 @@ import msgspec
 
 from backlane.cli.child import command_line
 from backlane.cli.interrupt import sigterm_interrupts
-from backlane.cli.output import Output, count
+from backlane.cli.output import Output, count, is_terminal
 from backlane.demo.account import Account
 from backlane.demo.application import TARGET
 from backlane.demo.files import Found, find, standard_library
@@ -86,7 +86,7 @@ class LiveLine:
     """One line that says how far it is: rewritten on a terminal, else repeated."""
 
     def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
+        self._is_terminal = is_terminal(sys.stderr)
         self._shown_at = 0.0
         self._killed = 0
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TextIO
 
 import click
 import msgspec
@@ -37,11 +38,16 @@ class Output:
         """Print rows under their columns; a column named `>name` is aligned to the right."""
         if not rows:
             return
-        if sys.stdout.isatty() and find_spec("rich"):
+        if is_terminal(sys.stdout) and find_spec("rich"):
             _rich_table(columns, rows)
         else:
             for line in plain_table(columns, rows):
                 click.echo(line)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Say whether somebody looks; a stream that was closed (`>&-`) is None."""
+    return stream is not None and stream.isatty()
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -14,6 +14,8 @@ from typing import Protocol
 
 import click
 
+from backlane.cli.output import is_terminal
+
 REDRAW_SECONDS = 0.1  # a bar that moves more often is not read better
 
 
@@ -50,7 +52,7 @@ class _Line:
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Bar]:
     """Show a bar on stderr while the block runs, if somebody can see it."""
-    if not sys.stderr.isatty():
+    if not is_terminal(sys.stderr):
         yield _Silent()
     elif find_spec("rich"):
         with _rich_progress(label, total) as bar:

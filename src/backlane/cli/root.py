@@ -76,7 +76,8 @@ class Root(click.Group):
         extra.pop("standalone_mode", None)
         try:
             code = super().main(args, prog_name or "backlane", standalone_mode=False, **extra)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # closed by `>&-`
+                sys.stdout.flush()
         except EXPECTED as error:
             code = _explained(error)
         sys.exit(code if isinstance(code, int) else 0)
