@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.engine.contract.desk import (
+    CRASHED,
     CRASHED_ALONE,
     FAILED,
     REACHABLE,
@@ -134,6 +135,16 @@ def test_a_redriven_job_has_no_crashes(desk: Desk) -> None:
     desk.amend(Redrive(), job)
 
     assert desk.lease(lane=None).crashes == 0
+
+
+def test_a_job_buried_by_a_crash_is_redriven_to_run_alone(desk: Desk) -> None:
+    job = desk.add_one(policy=Policy(attempts=1))
+    desk.settle(desk.lease(), CRASHED)
+
+    desk.amend(Redrive(), job)
+
+    assert desk.claimed_ids(lane=Lane.SHARED) == []
+    assert desk.claimed_ids(lane=Lane.EXCLUSIVE) == [job]
 
 
 def test_a_redriven_expired_job_can_run(desk: Desk) -> None:

@@ -205,10 +205,14 @@ class Moves:
             found = self.counts[queue, priority] = Counts()
         return found
 
+    def place(self, held: Held) -> None:
+        """Say where the job waits, or would wait again."""
+        self.placed.append((held.lane, held.place, held.started_ms, held.owner, held.seq))
+
     def put_back(self, held: Held) -> None:
         """Ready, at the place it had; what ageing gave is lost."""
         self.at(held.queue, held.priority).ready += 1
-        self.placed.append((held.lane, held.place, held.started_ms, held.owner, held.seq))
+        self.place(held)
         self.ready.append(_ready(held))
 
     def put_off(self, held: Held, due_ms: int, *, is_due: bool) -> None:
@@ -218,7 +222,7 @@ class Moves:
             self.put_back(held)
             return
         self.at(held.queue, held.priority).scheduled += 1
-        self.placed.append((held.lane, due_ms, held.started_ms, held.owner, held.seq))
+        self.place(held)
         self.scheduled.append(
             (
                 due_ms,

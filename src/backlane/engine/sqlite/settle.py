@@ -232,6 +232,7 @@ class Ending:
             case Crashed(alone=alone, error=error):
                 self._moves.keep_error(held, error, self._now)
                 held = held._replace(crashes=held.crashes + alone, lane=int(Lane.EXCLUSIVE))
+                self._moves.place(held)  # also if it ends here: redriven, it runs alone
                 return self._go_on(_counted(held))
             case Snoozed():
                 return self._snooze(held, outcome)
