@@ -116,6 +116,13 @@ def test_by_owner_what_it_believes_it_holds_is_checked(desk: Desk) -> None:
     assert extend(desk, again, owner="bob") == Extended()
 
 
+def test_by_owner_what_another_holds_is_lost(desk: Desk) -> None:
+    desk.add()
+    lease = desk.lease(owner="bob")
+
+    assert extend(desk, lease, owner="ann").lost == [lease.job]
+
+
 def test_by_owner_those_asked_to_stop_are_told(desk: Desk) -> None:
     mine, theirs = desk.add(2)
     desk.claim(1, owner="ann")

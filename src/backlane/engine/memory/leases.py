@@ -47,16 +47,17 @@ def claim(store: Store, wanted: Wanted) -> Claimed:
 def extend(
     store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None
 ) -> Extended:
-    believed = [(job, store.held(job, token)) for job, token in leases]
-    lost = [job for job, row in believed if row is None or store.has_lapsed(row)]
     if owner is None:
-        held = [row for _, row in believed if row is not None]
+        held = [row for row in (store.held(job, token) for job, token in leases) if row]
     else:
         held = [row for row in store.in_state(State.RUNNING) if row.owner == owner]
-    living = [row for row in held if not store.has_lapsed(row)]
-    for row in living:
+    living = {(row.job.id, row.token): row for row in held if not store.has_lapsed(row)}
+    for row in living.values():
         row.lease_end_ms = store.clock.boot_ms() + by_ms
-    return Extended(lost=lost, cancelled=[row.job.id for row in living if row.cancelling])
+    return Extended(
+        lost=[job for job, token in leases if (job, token) not in living],
+        cancelled=[row.job.id for row in living.values() if row.cancelling],
+    )
 
 
 def note(store: Store, notes: Sequence[Note]) -> list[bytes]:
