@@ -143,15 +143,17 @@ class Dispatcher:
     def _next_turn(self, now: float) -> float:
         """Return when the next turn is due, if nothing happens before."""
         at = now + POLL_SECONDS
+        if self._is_claiming:
+            at = self._looked_at + POLL_SECONDS  # a full worker looks too: a job may be cancelled
+            if self._has_rung:
+                at = min(at, self._looked_at + ASK_AGAIN_SECONDS)
+            if self._claim_at < at and self.posts.has_room(now):
+                at = self._claim_at
         if self._ended:
-            at = self.pacing.due(len(self._ended), self.posts.number_held, self._first_ended)
+            due = self.pacing.due(len(self._ended), self.posts.number_held, self._first_ended)
+            at = min(at, due)
         if self._notes:
             at = now
-        if self._is_claiming and self._claim_at < at:
-            if self.posts.has_room(now):
-                at = self._claim_at
-            elif self._has_rung:  # nothing fits, but a job that runs may be cancelled
-                at = min(at, self._looked_at + ASK_AGAIN_SECONDS)
         return max(at, self._retry_at)
 
     async def _take_turn(self) -> None:
