@@ -32,7 +32,7 @@ OF_THE_VALUES = (
 BREAKING = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
 
 
-def translated(error: BaseException, path: str) -> BaseException:
+def translated(error: BaseException, path: str) -> BaseException:  # long: a table, read down
     """Return the error of ours that tells of a foreign one; others as they are."""
     match error:
         case BacklaneError():
