@@ -9,6 +9,7 @@ import time
 from backlane.engine.protocol import Wanted
 from backlane.model.job import Lease
 from backlane.model.outcome import Settlement, Succeeded
+from bench.bare import PAYLOAD
 from bench.figure import Figure, Nothing, at_most, percentile
 from bench.process import environment
 from bench.setting import Setting
@@ -26,9 +27,9 @@ def contention(setting: Setting) -> list[Figure]:
     beside: list[float] = []
     produced = 0
     for _ in range(setting.size(5, 1)):
-        alone += _turns(store, 1.0)
+        alone += _turns(store, 1.0, feeds=True)
         producer = _producer(store)
-        beside += _turns(store, setting.size(4, 2))
+        beside += _turns(store, setting.size(4, 2), feeds=False)
         output, _ = producer.communicate("")
         produced += int(output.split()[-1])
     store.close()
@@ -61,14 +62,20 @@ def _producer(store: Store) -> subprocess.Popen[str]:
     return process
 
 
-def _turns(store: Store, seconds: float) -> list[float]:
-    """Return the milliseconds of each turn."""
+def _turns(store: Store, seconds: float, *, feeds: bool) -> list[float]:
+    """Return the milliseconds of each turn.
+
+    With `feeds` each finds a job that we enqueued before it: a turn that finds none
+    commits nothing, and would be no measure of one that does.
+    """
     engine = store.work.app.engine
     wanted = Wanted(owner="bench", number=100, lease_ms=30_000, queues=(QUEUE,))
     held: list[Lease] = []
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
+        if feeds:
+            store.work.noop.enqueue(0, PAYLOAD)
         done = [Settlement(lease.job, lease.token, Succeeded()) for lease in held]
         began = time.perf_counter()
         turn = engine.run(engine.turn(done, [wanted]))

@@ -44,8 +44,9 @@ def history(setting: Setting) -> list[Figure]:
 def _compared(
     setting: Setting, plain: Store, loaded: Store, standing: int, name: str, beside: str
 ) -> list[Figure]:
-    plain.fill(1)
-    loaded.fill(1)
+    for store in (plain, loaded):
+        store.fill(1)
+        store.pause(paused=False)
     repeats = setting.size(4, 1)
     with WorkerProcess(plain), WorkerProcess(loaded):
         for store in (plain, loaded):
@@ -58,9 +59,8 @@ def _compared(
                 "loaded": lambda: _drained(loaded, standing, repeats),
             },
         )
-        for store in (plain, loaded):
-            _emptied(store)
-            store.pause(paused=False)
+    if loaded.path.parent == setting.kept:
+        _emptied(loaded)
     plain.close()
     loaded.close()
     return [at_least(name, taken["loaded"], beside=beside, reference=taken["plain"], times=0.8)]
