@@ -12,12 +12,12 @@ import msgspec
 
 from backlane.cli.output import Output, count, is_terminal
 from backlane.cli.progress import progress
+from backlane.cli.root import FAILED
 from backlane.cli.store import Store, not_found
 from backlane.engine.protocol import Amended, Change, Selection
 
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
-FAILED = 1
 SHOWN = 10  # jobs named one by one as left alone; the rest are counted
 IDS_A_CALL = 1_000  # what one amend changes at most
 

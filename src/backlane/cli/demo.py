@@ -16,6 +16,7 @@ import msgspec
 from backlane.cli.child import command_line
 from backlane.cli.interrupt import sigterm_interrupts
 from backlane.cli.output import Output, count, is_terminal
+from backlane.cli.root import FAILED
 from backlane.demo.account import Account
 from backlane.demo.application import TARGET
 from backlane.demo.files import Found, find, standard_library
@@ -67,7 +68,7 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
         click.echo(f"backlane: {fault}", err=True)
     click.echo(ending.account.line(), err=as_json)
     if not ending.account.holds:
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(FAILED)
 
 
 def _worker() -> list[str]:

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from backlane.cli.output import Output, count
+from backlane.cli.root import FAILED
 from backlane.cli.store import Store, store_options
 from backlane.engine.protocol import Finding, Selection, WorkerRecord
 from backlane.model.job import State
@@ -41,7 +42,7 @@ def doctor(store: Store, output: Output) -> None:
             if finding.remedy:
                 output.line(f"         mend it: {finding.remedy}")
     if not is_healthy:
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(FAILED)
 
 
 def _line(finding: Finding) -> str:

@@ -1,0 +1,85 @@
+"""The play when something goes wrong: it ends, says what, and its account does not hold."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+from backlane.demo import play
+from backlane.demo.application import TARGET
+from backlane.demo.play import Moment, Play
+from backlane.engine.connect import connect
+from backlane.engine.protocol import Declare, Tune
+from backlane.model.clock import SystemClock
+from backlane.model.queue import Bounds, Kind
+
+WORKER = [sys.executable, "-m", "backlane", "worker", TARGET]
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[str]:
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for number in range(4):
+        (sources / f"module_{number}.py").write_text("x = 1\n")
+    return [str(path) for path in sorted(sources.iterdir())]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Path:
+    made = tmp_path / "a directory with 100% odd signs?"
+    made.mkdir()
+    return made
+
+
+def ignored(moment: Moment) -> None:
+    """Show nothing."""
+
+
+def test_workers_that_end_by_themselves_are_told_with_their_last_words(paths, stage):
+    broken = [sys.executable, "-c", "raise SystemExit('no such thing')"]
+
+    ending = Play(paths, stage, broken, ignored).run(top=3)
+
+    assert not ending.account.holds
+    assert ending.account.lost == 4
+    assert "worker-1 ended by itself, status 1: no such thing" in ending.account.faults
+
+
+def test_workers_that_do_nothing_do_not_hold_it_up_for_ever(paths, stage, monkeypatch):
+    monkeypatch.setattr(play, "STALL_SECONDS", 1.0)
+    idle = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    ending = Play(paths, stage, idle, ignored).run(top=3)
+
+    assert not ending.account.holds
+    assert ending.account.faults[0] == "no job ran for 1 s"
+    assert (ending.account.jobs, ending.account.done) == (4, 0)
+
+
+def test_a_queue_smaller_than_the_work_makes_the_play_wait_and_not_fail(paths, stage, monkeypatch):
+    monkeypatch.setattr(play, "BATCH", 1)
+    playing = Play(paths, stage, WORKER, ignored)
+    with closing(connect(f"sqlite:///{quote(str(stage / 'demo.db'))}", SystemClock())) as engine:
+        engine.run(engine.tune("files", Declare(Kind.TASKS, Bounds())))
+        engine.run(engine.tune("files", Tune(max_jobs=1)))
+
+    ending = playing.run(top=3)
+
+    assert ending.account.holds, ending.account.faults
+
+
+def test_each_moment_is_shown_and_the_worker_is_killed_once(paths, stage):
+    moments: list[Moment] = []
+
+    ending = Play(paths, stage, WORKER, moments.append).run(top=3)
+
+    assert ending.account.holds, ending.account.faults
+    assert ending.account.workers_killed == 1
+    assert moments[0].done == 0
+    assert moments[-1].done == 4
+    assert ending.index.names == [("x", 4)]
