@@ -20,7 +20,7 @@ from bench.machine import machine
 from bench.table import table
 
 ROOT = Path(__file__).parent.parent
-PROOFS = ("tests/faults", "tests/engine/sqlite")
+PROOFS = ("tests/faults", "tests/engine/sqlite", "tests/engine/test_state_machine.py")
 LIMIT = 25 * 60.0  # seconds for the proofs that are tests
 
 

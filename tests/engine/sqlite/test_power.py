@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,13 +108,17 @@ def missing(run: Run, path: Path, number: int) -> int:
 
 
 @pytest.mark.parametrize("unsynced", ["none", "some"])
-def test_nothing_acknowledged_is_lost_wherever_the_power_fails(quick_folder: Path, unsynced: str):
+def test_nothing_acknowledged_is_lost_wherever_the_power_fails(
+    quick_folder: Path, unsynced: str, record_property: Callable[[str, object], None]
+):
     (quick_folder / "live").mkdir()
     made = run(quick_folder / "live", "full", turns=60 if CUTS < 1_000 else 300)
     points = cuts(len(made.disk.events), CUTS)
 
     chance = random.Random(7) if unsynced == "some" else None
     lost = losses(made, quick_folder / "image", points, chance)
+    told = f"power cuts={len(points)} acknowledged={len(made.appended)} lost={lost}"
+    record_property("figure", told)
 
     assert len(points) >= min(CUTS, 150)
     assert lost == 0
