@@ -26,7 +26,9 @@ class BenchView(msgspec.Struct, frozen=True):
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(1, 600), default=15.0, help="In all, about.")
+@click.option(
+    "--seconds", type=click.FloatRange(1, 600), metavar="S", default=15.0, help="In all, about."
+)
 @click.option(
     "--directory",
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),

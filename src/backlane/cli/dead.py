@@ -34,7 +34,9 @@ def dead() -> None:
 
 @dead.command("list")
 @selecting(*FILTERS)
-@click.option("--limit", type=click.IntRange(1, 1_000), default=20, help="Jobs at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1_000), metavar="N", default=20, help="Jobs at most."
+)
 @store_options
 def list_(store: Store, output: Output, selection: Selection, limit: int) -> None:
     """List jobs that failed for good, the newest first, with their last error."""

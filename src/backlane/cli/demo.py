@@ -41,7 +41,7 @@ class DemoView(msgspec.Struct, frozen=True):
     required=False,
     type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path),
 )
-@click.option("--top", type=click.IntRange(1, 100), default=8, help="Rows a table.")
+@click.option("--top", type=click.IntRange(1, 100), metavar="N", default=8, help="Rows a table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def demo(directory: Path | None, top: int, as_json: bool) -> None:
     """Index Python files while a worker is killed.

@@ -34,7 +34,9 @@ class EnqueueView(msgspec.Struct, frozen=True, omit_defaults=True):
 @click.argument("arguments", metavar="[ARGUMENT]...", nargs=-1)
 @click.option("--delay", type=click.FloatRange(0), metavar="SECONDS", help="Due this much later.")
 @click.option("--expires", type=click.FloatRange(0), metavar="SECONDS", help="Then it ends unrun.")
-@click.option("--priority", type=click.IntRange(0, 9), help="0 to 9, higher goes first.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), metavar="N", help="0 to 9, higher goes first."
+)
 @click.option("--queue", metavar="NAME", help="Another queue than the task's own.")
 @click.option("--key", metavar="KEY", help="While a job of this key is unfinished, it is taken.")
 @click.option("--group", metavar="NAME", help="What jobs share, as a tenant.")

@@ -37,7 +37,9 @@ def jobs() -> None:
 
 @jobs.command("list")
 @selecting(*FILTERS)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, help="Jobs at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 10_000), metavar="N", default=20, help="Jobs at most."
+)
 @click.option("--after", metavar="CURSOR", help="Go on where a list ended.")
 @store_options
 def list_(

@@ -64,14 +64,29 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
 _WORKER_OPTIONS = (
     click.argument("target", metavar="MODULE:ATTR", envvar="BACKLANE_APP"),
     click.option("--queues", type=Names(), default=(), metavar="A,B", help="Serve only these."),
-    click.option("--processes", type=click.IntRange(1), default=1, help="Shared executors."),
     click.option(
-        "--exclusive", type=click.IntRange(1), help="Jobs in processes of their own.  [a core]"
+        "--processes", type=click.IntRange(1), metavar="N", default=1, help="Shared executors."
     ),
     click.option(
-        "--concurrency", type=click.IntRange(1), default=50, help="Jobs of a shared executor."
+        "--exclusive",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Jobs in own processes.  [one a core]",
     ),
-    click.option("--lease", type=click.FloatRange(1), default=30.0, help="Seconds of a lease."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1),
+        metavar="N",
+        default=50,
+        help="Jobs of one executor.",
+    ),
+    click.option(
+        "--lease",
+        type=click.FloatRange(1),
+        metavar="SECONDS",
+        default=30.0,
+        help="After which jobs of a lost machine run again.",
+    ),
     click.option(
         "--log-level", type=click.Choice(LEVELS), default="info", help="What is logged on stderr."
     ),
@@ -80,10 +95,12 @@ _WORKER_OPTIONS = (
 
 def worker_options(*, grace: float) -> Callable[[Command], Command]:
     """Give a command the application and the options of a worker, as `WorkerOptions`."""
-    text = "Seconds for running jobs once it is told to stop."
+    text = "For running jobs once it is told to stop."
 
     def decorate(command: Command) -> Command:
-        @click.option("--grace", type=click.FloatRange(0), default=grace, help=text)
+        @click.option(
+            "--grace", type=click.FloatRange(0), metavar="SECONDS", default=grace, help=text
+        )
         @functools.wraps(command)
         def with_options(**given: object) -> None:
             fields = {name: given.pop(name) for name in WorkerOptions.__struct_fields__}
