@@ -13,7 +13,7 @@ from typing import Any
 from tests.bad_input.book import Bad, World
 from tests.bad_input.calls import Hostile
 
-from backlane import JobFailed, JobHandle, Reason, Retry
+from backlane import Backlane, JobFailed, JobHandle, Reason, Retry
 from backlane.engine.protocol import Admission, Wanted
 from backlane.model.ids import new_id
 from backlane.model.job import Job, Lease, Policy, Receipt
@@ -72,7 +72,7 @@ def undecodable() -> Iterator[Bad]:
 def _stored(body: bytes) -> Call:
     def call(world: World) -> object:
         job = put(world, body)
-        work(world)
+        work(world.app)
         record = job.record()
         assert (record.reason, record.body) == (Reason.UNDECODABLE, body)
         return job.result(timeout=0)
@@ -92,9 +92,9 @@ def put(world: World, body: bytes, task: str = "good", **parts: Any) -> JobHandl
     return world.app.job(uuid.UUID(bytes=job.id))
 
 
-def work(world: World) -> list[Lease]:
+def work(app: Backlane) -> list[Lease]:
     """Run what is due with the worker's own code, and return what was run."""
-    engine, attempts, ran = world.app.engine, Attempts(world.app), list[Lease]()
+    engine, attempts, ran = app.engine, Attempts(app), list[Lease]()
     wanted = Wanted(owner="worker", number=100, lease_ms=30_000, queues=("default",), lane=None)
     while leases := engine.run(engine.claim(wanted)).leases:
         engine.run(engine.settle([attempts.run_inline(lease) for lease in leases]))
@@ -217,7 +217,7 @@ def _annotated(function: Callable[[], object], hint: Any) -> Callable[[], object
 def _running(function: Callable[[], object], reason: Reason | None = None) -> Call:
     def call(world: World) -> object:
         job = _declared(world, function).enqueue()
-        work(world)
+        work(world.app)
         record = job.record()
         assert reason is None or record.reason is reason
         assert len(record.errors[-1].error.message) < 3_000

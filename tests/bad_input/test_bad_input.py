@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.bad_input import calls, options, stored
+from tests.bad_input import calls, files, options, stored
 from tests.bad_input.book import Bad, World, refusal
 
 from backlane import Backlane, State
 
 AT_LEAST = 300
 
-AT_THE_DOOR = [*options.cases(), *calls.cases()]
+AT_THE_DOOR = [*options.cases(), *calls.cases(), *files.cases()]
 IN_THE_STORE = [*stored.cases()]
 CASES = [*AT_THE_DOOR, *IN_THE_STORE]
 
@@ -45,7 +45,7 @@ def test_what_a_worker_cannot_run_becomes_a_dead_letter_and_the_worker_lives_on(
     refusal(bad, world)
 
     job = world.good.enqueue(1)
-    stored.work(world)
+    stored.work(world.app)
     assert job.result(timeout=0) == 1
 
 

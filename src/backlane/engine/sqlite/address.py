@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from backlane.errors import BadOption, EngineUnavailable, UnknownOption, nearest
+from backlane.errors import BadOption, EngineUnavailable, StoreCorrupt, UnknownOption, nearest
 
 DURABILITIES = ("full", "normal")
+SMALLEST_DATABASE = 512  # bytes: one page of the least size
 # Their locks do not hold between machines, or at all: SQLite would be damaged there.
 NETWORK_FILE_SYSTEMS = frozenset(
     name
@@ -46,14 +47,14 @@ def parse(url: str) -> Address:
         )
     path = unquote(parts.path[1:])
     if "\0" in path or path.startswith(":memory:"):
-        raise BadOption(f"{url!r}: this engine keeps jobs in a file; for tests use memory://")
+        raise BadOption(f"{url!r}: this engine keeps jobs in a file; use memory:// for tests")
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
     known = ("durability", "filesystem")
     for name in options:
         if name not in known:
             raise UnknownOption(
                 f"{url!r}: there is no option {name!r}{nearest(name, known)}; "
-                f"known: {', '.join(known)}"
+                f"use one of {', '.join(known)}"
             )
     durability = options.get("durability", "full")
     if durability not in DURABILITIES:
@@ -75,9 +76,15 @@ def check_place(path: Path, *, may_be_remote: bool) -> None:
 
     Raises:
         EngineUnavailable: it is a directory, has no directory, or is on a network.
+        StoreCorrupt: it is a file too small to be a database.
     """
     if path.is_dir():
         raise EngineUnavailable(f"{path} is a directory; name a file in it, such as jobs.db")
+    if path.exists() and not path.is_file():
+        raise EngineUnavailable(f"{path} is a device, pipe or socket; name a plain file")
+    if path.is_file() and 0 < path.stat().st_size < SMALLEST_DATABASE:
+        # SQLite takes such a file for an empty one, and would write over it.
+        raise StoreCorrupt(f"{path} is no SQLite database; use another path, or delete the file")
     if not path.parent.is_dir():
         raise EngineUnavailable(
             f"{path} cannot be made, for there is no directory {path.parent}; make it first"
