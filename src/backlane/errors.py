@@ -11,6 +11,7 @@ import difflib
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Protocol
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -21,6 +22,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 class BacklaneError(Exception):
     """The root of all errors of backlane."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions are unpickled by calling their class with the message alone, which
+        # fails where it takes more, and so would break a user's process pool.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[BacklaneError], args: tuple[object, ...], parts: dict[str, object]) -> object:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(parts)
+    return error
 
 
 # -- refusals: nothing was stored --
@@ -126,10 +138,24 @@ class JobNotFound(BacklaneError, LookupError):
     """No job of that id is stored: it never was, or its history has been pruned."""
 
 
+class KeptError(Protocol):
+    """What is kept of an error, as text; an `ErrorRecord` is one."""
+
+    @property
+    def kind(self) -> str:
+        """The dotted name of its class."""
+
+    @property
+    def message(self) -> str: ...
+
+    @property
+    def traceback(self) -> str: ...
+
+
 class JobFailed(BacklaneError):
     """The job ended as failed. `error` is the record of its last attempt, if it left one."""
 
-    def __init__(self, message: str, reason: str, error: object = None) -> None:
+    def __init__(self, message: str, reason: str, error: KeptError | None = None) -> None:
         self.reason, self.error = reason, error
         super().__init__(message)
 

@@ -1,0 +1,54 @@
+"""Errors: they keep their parts wherever they travel."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from backlane import BacklaneError, Duplicate, JobFailed, JobNotFound, OutcomeUnknown, QueueFull
+from backlane.errors import nearest
+
+ID = uuid.UUID(int=7)
+RAISED = [
+    QueueFull("mail", limit="jobs", depth=2, bound=2, retry_after=timedelta(seconds=3)),
+    Duplicate("taken", ID),
+    JobFailed("it failed", "error", None),
+    OutcomeUnknown("in doubt", (ID,)),
+    JobNotFound("no such job"),
+]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "sent", [lambda error: pickle.loads(pickle.dumps(error)), copy.copy], ids=["pickled", "copied"]
+)
+def test_an_error_survives_being_sent(
+    error: BacklaneError, sent: Callable[[BacklaneError], BacklaneError]
+):
+    """A process pool whose job met a full queue was broken by an error it could not read."""
+    again = sent(error)
+
+    assert type(again) is type(error)
+    assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+def test_a_full_queue_says_when_to_come_back():
+    full = QueueFull("mail", limit="jobs", depth=2, bound=2, retry_after=timedelta(seconds=3))
+
+    assert str(full) == "queue 'mail' holds 2 jobs, its bound is 2; retry in 3.0 s"
+
+
+def test_a_full_queue_that_can_never_take_so_much_says_what_to_change():
+    full = QueueFull("mail", limit="bytes", depth=0, bound=9, can_fit=False)
+
+    assert "raise max_bytes" in str(full)
+
+
+def test_the_nearest_name_is_offered_and_none_where_none_is_near():
+    assert nearest("dealy", ["delay", "at"]) == " (did you mean 'delay'?)"
+    assert nearest("zzz", ["delay", "at"]) == ""
