@@ -28,9 +28,11 @@ def test_async_thread_and_process_jobs_run_side_by_side(yard: Yard):
 def test_two_executors_share_the_jobs(yard: Yard):
     yard.worker("processes=2, concurrency=2")
 
-    jobs = [yard.enqueue("nap", 0.1) for _ in range(8)]
+    def who_runs() -> set[object]:
+        jobs = [yard.enqueue("nap", 0.1) for _ in range(8)]
+        return {job.result(timeout=10) for job in jobs}
 
-    assert len({job.result(timeout=10) for job in jobs}) == 2
+    wait_until(lambda: len(who_runs()) == 2, 10)  # once both have started
 
 
 def test_two_workers_share_the_jobs(yard: Yard):

@@ -57,16 +57,15 @@ def _failure(target: str, error: BaseException) -> str:
     """Say an error of the application's own code, with the place where it was raised."""
     kind = "" if isinstance(error, BacklaneError) else f"{type(error).__name__}: "
     if isinstance(error, SyntaxError):
-        return (
-            f"importing {target!r} failed with {kind}{error.msg}{_at(error.filename, error.lineno)}"
-        )
+        place = _at(error.filename, error.lineno)
+        return f"importing {target!r} failed with {kind}{error.msg}{place}; correct it there"
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen") and not _is_ours(frame.filename)
     ]
     place = _at(frames[-1].filename, frames[-1].lineno) if frames else ""
-    return f"importing {target!r} failed with {kind}{error}{place}"
+    return f"importing {target!r} failed with {kind}{error}{place}; correct it there"
 
 
 def _at(filename: str | None, line: int | None) -> str:

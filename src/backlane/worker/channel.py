@@ -168,7 +168,7 @@ class Channel(Protocol):
 
 
 _LENGTH = struct.Struct("<I")
-_READ_BYTES = 1 << 18  # about 1,000 frames of no-op jobs; grows no queue of its own
+READ_BYTES = 1 << 18  # about 1,000 frames of no-op jobs; grows no queue of its own
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Frame).decode
@@ -206,7 +206,7 @@ class Unpacker:
 def receive(sock: socket.socket, unpacker: Unpacker, *, wait: bool) -> list[Frame] | None:
     """Return the frames that have arrived, or None when the other side is gone."""
     try:
-        data = sock.recv(_READ_BYTES, 0 if wait else socket.MSG_DONTWAIT)
+        data = sock.recv(READ_BYTES, 0 if wait else socket.MSG_DONTWAIT)
     except (BlockingIOError, InterruptedError):
         return []
     except OSError:  # reset: the other side died with frames of ours unread
@@ -244,13 +244,15 @@ class LoopChannel:
             self._sock.close()
 
     def read_rest(self) -> None:
-        """Hear what a dead executor still sent, then end."""
+        """Hear all that a dead executor still sent, then end."""
         while self._is_open:
-            before = self._unpacker
-            frames = receive(self._sock, before, wait=False)
-            if not frames:
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except OSError:  # nothing more is to come
                 break
-            self._hear(frames)
+            if not data:
+                break
+            self._hear(self._unpacker.feed(data))
         self.close()
 
     def _read(self) -> None:

@@ -98,6 +98,8 @@ class Post:
             self.phase = Phase.READY
         waiting, self._unsent = self._unsent, []
         self._run(waiting)
+        if self.phase is Phase.LEAVING:  # told to before it could hear
+            self.send(Drain())
 
     def send(self, frame: Frame) -> None:
         if self._channel is not None:

@@ -37,6 +37,7 @@ class Posts:
     ) -> None:
         self.all: list[Post] = []
         self.held_of = dict.fromkeys(limits, 0)  # jobs held, of each queue that has a limit
+        self.no_exclusive_until = 0.0  # exclusive executors die at their start: wait
         self.is_observed = False  # somebody in the application listens to events
         self._pacing, self._exclusive_slots, self._hire = pacing, exclusive_slots, hire
 
@@ -53,10 +54,11 @@ class Posts:
         """Return how many jobs of each lane there is room for."""
         shared = self.of(Lane.SHARED)
         ahead = self._ahead(shared, now)
+        alone = self._exclusive_slots if now >= self.no_exclusive_until else 0
         busy = sum(len(post.held) + len(post.ghosts) for post in self.of(Lane.EXCLUSIVE))
         return {
             Lane.SHARED: sum(post.room(ahead, now) for post in shared),
-            Lane.EXCLUSIVE: max(0, self._exclusive_slots - busy),
+            Lane.EXCLUSIVE: max(0, alone - busy),
         }
 
     def has_room(self, now: float) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backlane.model.job import Lane
+from backlane.model.outcome import Crashed
 from backlane.worker.birth import Birth, CannotLoad, Process
 from backlane.worker.channel import Failing, Frame, Hello, Unfit
 from backlane.worker.dispatcher import Dispatcher
@@ -86,7 +87,7 @@ class Roster:
         self._number = 0
         self._early_deaths = 0
         self._is_ending = False
-        self._is_reloading = False
+        self._is_reloading = self._is_stale = False
         self._changes: set[asyncio.Future[None]] = set()
 
     @property
@@ -177,30 +178,34 @@ class Roster:
             return
         if member.is_on_trial:
             if self._dispatcher is not None:
-                self._hire_later()  # does so only if the one it was to replace is gone too
+                self._hire_later(post.lane)  # does so only if the one it was to replace is gone too
             return
         log.warning("executor %s is gone: %s; it held %d jobs", post.name, how, len(last))
-        if not regular and not post.ran and time.monotonic() - post.born_at < USEFUL_SECONDS:
+        blames_a_job = any(isinstance(outcome, Crashed) for _, outcome in last)
+        is_young = time.monotonic() - post.born_at < USEFUL_SECONDS
+        if not regular and is_young and not post.ran and not blames_a_job:
             self._early_deaths += 1
             self._say_unfit(member)
         else:
             self._early_deaths = 0
-        if post.lane is Lane.SHARED:
-            self._hire_later()
+        self._hire_later(post.lane)
 
     def _say_unfit(self, member: Member) -> None:
         error = member.hello.exception()
         if error is not None:
             log.error("%s", error)
 
-    def _hire_later(self) -> None:
+    def _hire_later(self, lane: Lane) -> None:
         """Replace a dead executor: at once the first time, then with growing delays."""
         seconds = 0.0
         if self._early_deaths > 1:
             longer = AGAIN_FIRST_SECONDS * 2 ** min(self._early_deaths - 2, 10)
             seconds = min(AGAIN_LONGEST_SECONDS, longer)
             log.warning("executors die at their start; the next one starts in %.1f s", seconds)
-        asyncio.get_running_loop().call_later(seconds, self._hire_if_short)
+        if lane is Lane.SHARED:
+            asyncio.get_running_loop().call_later(seconds, self._hire_if_short)
+        elif self._dispatcher is not None:
+            self._dispatcher.posts.no_exclusive_until = time.monotonic() + seconds
 
     def _hire_if_short(self) -> None:
         staying = sum(
@@ -214,10 +219,12 @@ class Roster:
 
     def reload(self) -> None:
         """Replace all executors, one by one, by ones that import the application anew."""
-        if self._is_reloading or self._is_ending:
+        if self._is_ending or self._dispatcher is None:
             return
-        self._is_reloading = True
-        self._keep(asyncio.ensure_future(self._reload()))
+        self._is_stale = True  # also when it changed once more during a reload
+        if not self._is_reloading:
+            self._is_reloading = True
+            self._keep(asyncio.ensure_future(self._reload()))
 
     def replace(self, post: Post, why: str) -> None:
         """Start a fresh executor, then let this one leave."""
@@ -236,25 +243,29 @@ class Roster:
             if member.post is post:
                 if post.phase is not Phase.LEAVING:
                     post.phase = Phase.LEAVING
-                    if post.lane is Lane.SHARED:
-                        self._hire_later()
+                    self._hire_later(post.lane)
                 member.process.kill()
 
     async def _reload(self) -> None:
-        started = time.monotonic()
-        old = [each for each in self.members if each.post.phase is not Phase.LEAVING]
         try:
-            for member in old:
-                if member.post.lane is Lane.SHARED:
-                    await self._replace(member)
-            for member in old:
-                if member.post.lane is Lane.EXCLUSIVE:
-                    member.post.leave()
-            log.info("reloaded in %.1f s", time.monotonic() - started)
+            while self._is_stale:
+                self._is_stale = False
+                await self._replace_all()
         except CannotLoad as error:
             log.error("reload failed, the executors of before go on: %s", error)
         finally:
             self._is_reloading = False
+
+    async def _replace_all(self) -> None:
+        started = time.monotonic()
+        old = [each for each in self.members if each.post.phase is not Phase.LEAVING]
+        for member in old:
+            if member.post.lane is Lane.SHARED:
+                await self._replace(member)
+        for member in old:
+            if member.post.lane is Lane.EXCLUSIVE:
+                member.post.leave()
+        log.info("reloaded in %.1f s", time.monotonic() - started)
 
     async def _replace(self, member: Member) -> None:
         fresh = self._hire(member.post.lane)

@@ -214,6 +214,6 @@ def _chosen(hello: Hello, queues: Sequence[str]) -> list[QueueReport]:
         if name not in known:
             raise UnknownQueue(
                 f"the application declares no queue {name!r}{nearest(name, known)}; "
-                f"it has {', '.join(sorted(known)) or 'none'}"
+                f"name one that it has: {', '.join(sorted(known)) or 'none'}"
             )
     return [known[name] for name in dict.fromkeys(queues)]

@@ -18,7 +18,7 @@ from typing import Any
 
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Capability
-from backlane.errors import BacklaneError, BadOption, NotSupported
+from backlane.errors import BacklaneError, BadOption, NotSupported, UnknownQueue
 from backlane.model.clock import SystemClock
 from backlane.worker.birth import CannotLoad
 from backlane.worker.channel import Hello
@@ -98,7 +98,7 @@ class Supervisor:
         try:
             hello = await self._first_hello(roster)
             return 0 if hello is None else await self._serve(roster, hello)
-        except (CannotLoad, BadOption, NotSupported, LookupError) as error:
+        except (CannotLoad, BadOption, NotSupported, UnknownQueue) as error:
             log.error("%s", error)
             return CANNOT_START
         except BacklaneError as error:
