@@ -15,6 +15,7 @@ from backlane.cli.progress import progress
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, not_found
 from backlane.engine.protocol import Amended, Change, Selection
+from backlane.errors import BacklaneError
 
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
@@ -91,13 +92,17 @@ def change(store: Store, selection: Selection, wish: Wish, *, total: int | None 
     What was done when it is interrupted stays done: the same command again goes on.
     """
     tally = Tally()
-    with progress(wish.verb, total or len(selection.ids) or None) as bar:
-        for part in _parts(selection):
-            cursor, is_more = None, True
-            while is_more:
-                amended = store.run(store.engine.amend(part, wish.change, cursor))
-                bar.advance(tally.add(amended))
-                cursor, is_more = amended.cursor, amended.cursor is not None
+    try:
+        with progress(wish.verb, total or len(selection.ids) or None) as bar:
+            for part in _parts(selection):
+                cursor, is_more = None, True
+                while is_more:
+                    amended = store.run(store.engine.amend(part, wish.change, cursor))
+                    bar.advance(tally.add(amended))
+                    cursor, is_more = amended.cursor, amended.cursor is not None
+    except (KeyboardInterrupt, BacklaneError):
+        click.echo(f"{count(tally.changed, 'job')} {wish.done} before this:", err=True)
+        raise
     return tally
 
 
