@@ -373,7 +373,8 @@ def _given_back(delay: Duration) -> Outcome:
 def _lease_lost(receipt: str) -> LeaseLost:
     return LeaseLost(
         f"the lease of message {uuid.UUID(bytes=_read_receipt(receipt)[0])} has ended or went to "
-        "another receiver; the message is, or was, delivered again"
+        "another receiver, and the message is, or was, delivered again; give it a longer lease, "
+        "or extend it in time"
     )
 
 

@@ -38,7 +38,8 @@ REMEDY = re.compile(
     r"(use|pass|give|add|annotate|define|move|raise|retry|wait|enqueue|send|delete|declare|"
     r"leave|make|start|run|name|did you mean|cancel|redrive|read|upgrade|restore|check|choose|"
     r"ask|open|close|copy|free|encode|correct|wrap|say|point|install|set|store|stop|recover|write|"
-    r"its parameters are|expected a UUID)\b"
+    r"see|call|its parameters are|expected a UUID)\b"
+    r"|Try '"
 )
 
 

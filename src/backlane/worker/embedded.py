@@ -26,6 +26,8 @@ from typing import Any, Self
 from backlane.app import Backlane
 from backlane.errors import BadOption, WrongUse
 from backlane.model.job import Lane
+from backlane.model.queue import checked_name
+from backlane.options import checked_items
 from backlane.worker.channel import (
     Frame,
     Hello,
@@ -35,7 +37,7 @@ from backlane.worker.executor import SharedExecutor, hello, new_loop
 from backlane.worker.post import Post, places
 from backlane.worker.roster import Roster, Staffing
 from backlane.worker.session import Session
-from backlane.worker.supervisor import check_numbers
+from backlane.worker.supervisor import check_grace, check_numbers
 from backlane.worker.verdict import Stop
 
 log = logging.getLogger("backlane.worker")
@@ -74,9 +76,12 @@ class Worker:
     ) -> None:
         self._exclusive = os.cpu_count() or 1 if exclusive is None else exclusive
         check_numbers(concurrency=concurrency, exclusive=self._exclusive, lease=lease)
-        if isinstance(queues, str):
-            raise BadOption(f"queues is {queues!r}; use a list of names")
-        self._app, self._queues, self._target = app, tuple(queues or ()), target
+        check_grace(grace)
+        if not isinstance(app, Backlane):
+            raise BadOption(f"{app!r} is not an application; pass a Backlane")
+        named = () if queues is None else tuple(checked_items(queues, "queues", "names"))
+        self._app, self._target = app, target
+        self._queues = tuple(checked_name(name, "queue") for name in named)
         self._concurrency, self._grace, self._lease_ms = concurrency, grace, round(lease * 1000)
         self._thread: _LoopThread | None = None  # of the dispatcher
         self._own: _LoopThread | None = None  # of the jobs, in a plain `with`

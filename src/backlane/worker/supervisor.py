@@ -71,8 +71,7 @@ class Supervisor:
         check_numbers(
             processes=processes, concurrency=concurrency, exclusive=self._exclusive, lease=lease
         )
-        if not grace >= 0:
-            raise BadOption(f"grace is {grace!r}; use 0 or more seconds")
+        check_grace(grace)
         level = logging.getLevelName(log.getEffectiveLevel())
         self._staffing = Staffing(target, processes, concurrency, log_level=level)
         self._queues, self._grace, self._recycling = tuple(queues), grace, recycling
@@ -174,6 +173,16 @@ class Supervisor:
         else:
             log.info("stopping: running jobs have %.0f s", self._grace)
             self._stop.set()
+
+
+def check_grace(grace: float) -> None:
+    """Refuse what is no number of seconds.
+
+    Raises:
+        BadOption: it is negative, or no number.
+    """
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not grace >= 0:
+        raise BadOption(f"grace is {grace!r}; use 0 or more seconds")
 
 
 def check_numbers(**numbers: float) -> None:

@@ -49,8 +49,8 @@ def checked(connection: object, path: Path) -> apsw.Connection:
     theirs = connection.db_filename("main") or "(memory)"
     if not Path(theirs).exists() or not Path(theirs).samefile(path):
         raise WrongUse(
-            f"the connection is open on {theirs}, and the jobs are in {path}: only a "
-            "transaction on that file can hold both"
+            f"the connection is open on {theirs}, and the jobs are in {path}; use one on that "
+            "file, for only its transaction can hold both"
         )
     if not connection.in_transaction:
         raise WrongUse(
