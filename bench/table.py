@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from bench.figure import Figure
 
-HEAD = ("figure", "measured", "beside", "ratio", "bar", "")
+HEAD = ("", "figure", "measured", "beside", "ratio", "bar")
 
 
 def table(figures: Sequence[Figure]) -> str:
     """Return one line a figure, then the notes."""
     rows = [
-        (f.name, f.measured, f.beside, f.ratio, f.bar, "pass" if f.holds else "FAIL")
+        ("pass" if f.holds else "FAIL", f.name, f.measured, f.beside, f.ratio, f.bar)
         for f in figures
     ]
-    widths = [max(map(len, column)) for column in zip(HEAD, *rows, strict=True)]
+    # What is told in words, without a bar, stands last in its line and may be long.
+    measured = [row for row in rows if row[-1]]
+    widths = [max(map(len, column)) for column in zip(HEAD, *measured, strict=True)]
+    widths[1] = max(len(row[1]) for row in (HEAD, *rows))
     lines = [_line(HEAD, widths), _line(tuple("-" * width for width in widths), widths)]
     lines += [_line(row, widths) for row in rows]
     notes = [f"  {f.name}: {f.note}" for f in figures if f.note]

@@ -69,5 +69,5 @@ def test_the_table_lines_figures_up_and_tells_notes_below() -> None:
 
     lines = table([figure]).splitlines()
 
-    assert lines[2].split() == ["f", "1/s", "r", "2/s", "0.50x", "at", "least", "1x", "FAIL"]
+    assert lines[2].split() == ["FAIL", "f", "1/s", "r", "2/s", "0.50x", "at", "least", "1x"]
     assert lines[-1] == "  f: why"
