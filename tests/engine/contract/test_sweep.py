@@ -93,6 +93,18 @@ def test_a_running_job_does_not_expire(desk: Desk) -> None:
     assert desk.sweep() == Swept()
 
 
+def test_a_job_that_came_back_after_its_deadline_expires(desk: Desk) -> None:
+    """A sweep that met the job while it ran must not have forgotten the deadline."""
+    job = desk.add_one(expires_ms=1_000)
+    desk.lease(seconds=30)
+    desk.clock.advance(seconds=5)
+    desk.sweep()
+    desk.clock.advance(seconds=30)
+
+    assert desk.sweep() == Swept(lapsed=1, expired=1)
+    assert desk.state(job) is State.EXPIRED
+
+
 def test_a_retry_past_its_deadline_expires(desk: Desk) -> None:
     job = desk.add_one(expires_ms=10_000)
     desk.settle(desk.lease(), retry(60))

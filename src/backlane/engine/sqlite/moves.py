@@ -58,6 +58,16 @@ DEADLINE_FORGOTTEN: Sql[tuple[()]] = Sql(
     where (deadline_ms, seq) = (select deadline_ms, seq from backlane_job where seq = ?)
     """
 )
+# A sweep forgets the deadlines it finds behind it, also those of running jobs.
+DEADLINE_AGAIN: Sql[tuple[()]] = Sql(
+    """
+    insert or ignore into backlane_deadline (deadline_ms, seq)
+    select deadline_ms, seq
+    from backlane_job
+    where seq = ?
+    and deadline_ms is not null
+    """
+)
 ERROR: Sql[tuple[()]] = Sql(
     """
     insert into backlane_attempt_error (seq, token, attempt, at_ms, kind, message, traceback,
@@ -187,7 +197,16 @@ class Counts:
 class Moves:
     """Where the rows of one verb go."""
 
-    __slots__ = ("counts", "errors", "finished", "freed", "placed", "ready", "scheduled")
+    __slots__ = (
+        "counts",
+        "errors",
+        "finished",
+        "freed",
+        "placed",
+        "ready",
+        "scheduled",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self.ready: list[tuple[Any, ...]] = []
@@ -195,6 +214,7 @@ class Moves:
         self.placed: list[tuple[Any, ...]] = []
         self.finished: list[tuple[Any, ...]] = []
         self.freed: list[tuple[int]] = []
+        self.waiting: list[tuple[int]] = []  # again, with a deadline perhaps
         self.errors: list[tuple[Any, ...]] = []
         self.counts: dict[tuple[int, int], Counts] = {}
 
@@ -209,10 +229,15 @@ class Moves:
         """Say where the job waits, or would wait again."""
         self.placed.append((held.lane, held.place, held.started_ms, held.owner, held.seq))
 
+    def _wait(self, held: Held) -> None:
+        self.place(held)
+        if not held.is_plain:
+            self.waiting.append((held.seq,))
+
     def put_back(self, held: Held) -> None:
         """Ready, at the place it had; what ageing gave is lost."""
         self.at(held.queue, held.priority).ready += 1
-        self.place(held)
+        self._wait(held)
         self.ready.append(_ready(held))
 
     def put_off(self, held: Held, due_ms: int, *, is_due: bool) -> None:
@@ -222,7 +247,7 @@ class Moves:
             self.put_back(held)
             return
         self.at(held.queue, held.priority).scheduled += 1
-        self.place(held)
+        self._wait(held)
         self.scheduled.append(
             (
                 due_ms,
@@ -298,11 +323,14 @@ class Moves:
             await tx.each(SCHEDULED, self.scheduled)
         if self.placed:
             await tx.each(PLACED, self.placed)
+        if self.waiting:
+            await tx.each(DEADLINE_AGAIN, self.waiting)
         if self.errors:
             await tx.each(ERROR, self.errors)
             await tx.each(ERRORS_DROPPED, [(row[0], ERRORS_KEPT) for row in self.errors])
         for rows in (self.finished, self.freed, self.ready, self.scheduled, self.placed):
             rows.clear()
+        self.waiting.clear()
         self.errors.clear()
 
     async def store_counts(self, tx: SqliteTx) -> None:
