@@ -223,6 +223,8 @@ class Store:
         self.put_off(row, 0)
 
     def move(self, row: Row, queue: str) -> None:
+        """To another queue; the priority that ageing gave stays behind."""
+        row.rank = row.priority
         self._count(row, -1)
         row.queue = queue
         self._count(row, +1)

@@ -1,0 +1,543 @@
+"""Random verbs, the same on every engine: the memory engine says what is right.
+
+Two owners and a few jobs on two small queues; the clock is advanced, and the wall
+clock set back and forth; owners die with their leases, and come back with old ones.
+After every step all engines must have answered alike and hold the same rows. At the end
+of each story everything must still be able to finish.
+
+`BACKLANE_PROVE=1` tells more and longer stories.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from tests.engine.contract import engines
+from tests.engine.contract.desk import (
+    CRASHED,
+    CRASHED_ALONE,
+    FAILED,
+    RELEASED,
+    STOPPED,
+    SUCCEEDED,
+    retry,
+    snooze,
+)
+
+from backlane.engine.plan import Plan
+from backlane.engine.protocol import (
+    Admission,
+    Cancel,
+    Claimed,
+    Declare,
+    Delete,
+    Engine,
+    Extended,
+    Move,
+    Presence,
+    Redrive,
+    Reprioritise,
+    Retention,
+    Selection,
+    Swept,
+    Tune,
+    Turn,
+    Wanted,
+)
+from backlane.model.clock import FakeClock
+from backlane.model.job import (
+    WAITING,
+    Job,
+    JobRecord,
+    Key,
+    Lane,
+    Lease,
+    Note,
+    Policy,
+    Progress,
+    Receipt,
+    Refusal,
+    State,
+)
+from backlane.model.outcome import Reason, Settlement, Succeeded
+from backlane.model.queue import Bounds, Depth, Kind, QueueRecord, headroom
+
+T = TypeVar("T")
+
+IS_PROOF = bool(os.environ.get("BACKLANE_PROVE"))
+STORIES, STEPS = (2_000, 60) if IS_PROOF else (120, 30)
+
+QUEUES = ("mail", "video")
+OWNERS = ("ann", "bob")
+BOUNDS = {"mail": Bounds(max_jobs=6, max_bytes=14), "video": Bounds(max_jobs=3)}
+ADMISSION = Admission(BOUNDS)
+HISTORY = Retention(done_ms=3_600_000, failed_ms=2 * 3_600_000)
+FOREVER_MS = 10**15
+WAITS = (31_000, 400_000, 4_000_000)  # a lease lapses, a job ages, history is old
+
+OUTCOMES = [
+    SUCCEEDED, Succeeded(b"42"), FAILED, STOPPED, RELEASED, CRASHED, CRASHED_ALONE, retry(0),
+    retry(5), snooze(0), snooze(40), snooze(5, parked=True),
+]  # fmt: skip
+CHANGES = [
+    Cancel(), Redrive(), Reprioritise(1), Reprioritise(9), Delete(), Move("mail"), Move("video"),
+]  # fmt: skip
+
+queues = st.sampled_from(QUEUES)
+owners = st.sampled_from(OWNERS)
+selections = st.one_of(
+    st.builds(lambda queue: Selection(queue=queue), queues),
+    st.builds(lambda state: Selection(states=(state,)), st.sampled_from(State)),
+    st.builds(lambda key: Selection(key=key), st.sampled_from(["a", "b"])),
+    st.builds(lambda text: Selection(text=text), st.sampled_from(["BOOM", "nothing"])),
+    st.builds(lambda group: Selection(group=group, task="send"), st.sampled_from(["x", "y"])),
+)
+drafts = st.fixed_dictionaries(
+    {
+        "queue": queues,
+        "task": st.sampled_from(["send", "resize"]),
+        "body": st.binary(max_size=6),
+        "headers": st.none() | st.just(b"h"),
+        "priority": st.sampled_from([0, 5, 5, 9]),
+        "lane": st.sampled_from(Lane),
+        "delay_ms": st.sampled_from([0, 0, 0, 5_000, 400_000]),
+        "expires_ms": st.sampled_from([None, None, 1, 20_000, 500_000]),
+        "policy": st.sampled_from([Policy(), Policy(attempts=1), Policy(attempts=2)]),
+        "key": st.sampled_from([None, None, None, Key("send", "a"), Key("send", "b")]),
+        "group": st.sampled_from([None, "x", "y"]),
+        "parent": st.sampled_from([None, None, b"p" * 16]),
+    }
+)
+
+
+MUST_HAPPEN = {
+    *("append", "claim", "settle", "turn", "extend", "note", "amend", "sweep", "tune", "announce"),
+    *("new", "duplicate", "refused for jobs", "refused for bytes"),
+    *("claimed leases", "claimed buried", "claimed cancelled"),
+    *("settled lost", "settled buried", "extended lost"),
+    *("amended changed", "amended flagged", "amended skipped"),
+    *("swept lapsed", "swept expired", "swept aged", "swept pruned"),
+}
+happened: Counter[str] = Counter()  # in all stories: what never happened proves nothing
+
+
+class EnginesAgree(RuleBasedStateMachine):
+    """All engines beside each other, and what the test itself knows of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.folder = Path(tempfile.mkdtemp(prefix="backlane-agree-"))
+        self.engines: dict[str, Engine] = {}
+        self.numbers = itertools.count(1)
+        self.jobs: list[Job] = []  # all that was ever sent
+        self.leases: list[Lease] = []  # all that were ever given
+        self.tokens: Counter[bytes] = Counter()  # the newest of each job
+
+    @initialize(drafts=st.lists(drafts, min_size=3, max_size=6))
+    def open(self, drafts: list[dict[str, Any]]) -> None:
+        for maker in engines.MAKERS:
+            self.engines[maker.name] = maker.make(self.folder, self.clock)
+        for draft in drafts:
+            self.append([draft])
+
+    def teardown(self) -> None:
+        try:
+            if self.engines:
+                self.everything_can_finish()
+        finally:
+            for engine in self.engines.values():
+                engine.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, verb: str, *args: Any) -> Any:
+        """Run a verb everywhere, compare the answers, and return the one that is right."""
+        answers = {}
+        for name, engine in self.engines.items():
+            plan: Plan[Any] = getattr(engine, verb)(*args)
+            answers[name] = engine.run(plan)
+        right = answers["memory"]
+        happened.update([verb, *kinds(right)])
+        for name, answer in answers.items():
+            assert is_like(right, answer), (
+                f"{name} answers {answer}\nto {verb} {args},\nnot {right}"
+            )
+        return right
+
+    # -- verbs --
+
+    @rule(drafts=st.lists(drafts, min_size=1, max_size=3))
+    def append_some(self, drafts: list[dict[str, Any]]) -> None:
+        self.append(drafts)
+
+    def append(self, drafts: list[dict[str, Any]]) -> None:
+        jobs = [Job(id=self.new_id(), **draft) for draft in drafts]
+        self.jobs += jobs
+        self.send(jobs)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def append_again(self, data: st.DataObject) -> None:
+        self.send(data.draw(st.lists(st.sampled_from(self.jobs), min_size=1, max_size=3)))
+
+    def send(self, jobs: list[Job]) -> None:
+        before = {queue: self.depth(queue) for queue in QUEUES}
+        known = {record.id for record in self.dump()}
+        answer = self.run("append", jobs, ADMISSION)
+        if isinstance(answer, Refusal):
+            assert {queue: self.depth(queue) for queue in QUEUES} == before
+            return
+        new = {receipt.job for receipt in answer if receipt.is_new}
+        for job in new - known:
+            self.tokens[job] = 0  # forgotten and sent again: another life
+        for queue in QUEUES:
+            mine = [job for job in jobs if job.id in new and job.queue == queue]
+            if mine:
+                self.check_bound(queue, all(job.parent for job in mine))
+
+    @rule(
+        owner=owners,
+        number=st.integers(0, 4),
+        names=st.sampled_from([("mail",), ("video",), QUEUES]),
+        lane=st.sampled_from([None, 0, 1]),
+        seconds=st.sampled_from([1, 30, 3_600]),
+        departed=st.sampled_from([(), (), (), ("ann",), ("bob",), OWNERS]),
+    )
+    def claim(self, owner, number, names, lane, seconds, departed) -> None:
+        self.take(
+            self.run(
+                "claim",
+                Wanted(
+                    owner=owner,
+                    number=number,
+                    lease_ms=seconds * 1000,
+                    queues=names,
+                    lane=lane,
+                    departed=departed,
+                ),
+            )
+        )
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), owner=owners)
+    def claim_by_id(self, data: st.DataObject, owner: str) -> None:
+        jobs = data.draw(st.lists(st.sampled_from(self.jobs), min_size=1, max_size=3))
+        ids = tuple(dict.fromkeys(job.id for job in jobs))
+        wanted = Wanted(owner=owner, number=2, lease_ms=30_000, lane=None, ids=ids)
+        self.take(self.run("claim", wanted))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcomes=st.lists(st.sampled_from(OUTCOMES), min_size=1, max_size=3))
+    def settle(self, data: st.DataObject, outcomes: list[Any]) -> None:
+        self.run("settle", self.settlements(data, outcomes))
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        data=st.data(),
+        outcomes=st.lists(st.sampled_from(OUTCOMES), max_size=3),
+        owner=owners,
+    )
+    def turn(self, data: st.DataObject, outcomes: list[Any], owner: str) -> None:
+        wanted = [
+            Wanted(owner=owner, number=2, lease_ms=30_000, queues=QUEUES, lane=lane)
+            for lane in Lane
+        ]
+        turn: Turn = self.run("turn", self.settlements(data, outcomes), wanted)
+        for claimed in turn.claimed:
+            self.take(claimed)
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        data=st.data(),
+        owner=st.sampled_from([None, *OWNERS]),
+        seconds=st.sampled_from([0, 30, 3_600]),
+    )
+    def extend(self, data: st.DataObject, owner: str | None, seconds: int) -> None:
+        leases = self.recent(data)
+        self.run("extend", [(one.job, one.token) for one in leases], seconds * 1000, owner)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), progress=st.sampled_from([Progress(0.5), Progress(None, "half")]))
+    def note(self, data: st.DataObject, progress: Progress) -> None:
+        self.run("note", [Note(one.job, one.token, progress) for one in self.recent(data)])
+
+    @rule(selection=selections, change=st.sampled_from(CHANGES))
+    def amend_some(self, selection: Selection, change: Any) -> None:
+        self.amend(selection, change)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), change=st.sampled_from(CHANGES))
+    def amend_one(self, data: st.DataObject, change: Any) -> None:
+        job = data.draw(st.sampled_from(self.jobs))
+        self.amend(Selection(ids=(job.id,)), change)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def stop_some(self, data: st.DataObject) -> None:
+        """Cancel what runs, and let its owner hear of it."""
+        ids = tuple(lease.job for lease in self.recent(data))
+        self.amend(Selection(ids=ids), Cancel())
+        for owner in OWNERS:
+            self.run("claim", Wanted(owner=owner, number=0, lease_ms=30_000, queues=QUEUES))
+
+    def amend(self, selection: Selection, change: Any) -> None:
+        before = {queue: self.depth(queue).jobs for queue in QUEUES}
+        self.run("amend", selection, change)
+        for queue in QUEUES:
+            if isinstance(change, Redrive) and self.depth(queue).jobs > before[queue]:
+                self.check_bound(queue, has_headroom=False)
+
+    @rule(limit=st.sampled_from([2, 1_000, 1_000]), after_ms=st.sampled_from([0, *WAITS]))
+    def sweep(self, limit: int, after_ms: int) -> None:
+        """With a small limit engines may begin with different rows; they end with the same."""
+        self.clock.advance(milliseconds=after_ms)
+        if limit == 1_000:
+            self.run("sweep", limit, HISTORY)
+            return
+        for engine in self.engines.values():
+            rounds = 0
+            while engine.run(engine.sweep(limit, HISTORY)).more:
+                rounds += 1
+                assert rounds < 1_000
+
+    @rule(
+        queue=queues,
+        change=st.sampled_from(
+            [
+                Tune(paused=True),
+                Tune(paused=False),
+                Tune(paused=False),
+                Tune(max_jobs=2),
+                Tune(max_bytes=9),
+                Tune(reset=True),
+                Declare(Kind.TASKS, Bounds(max_jobs=5)),
+                Declare(Kind.MESSAGES, Bounds(max_jobs=5)),
+            ]
+        ),
+    )
+    def tune(self, queue: str, change: Any) -> None:
+        if isinstance(change, Declare) and not self.line(queue):
+            return  # the first append is to fix the kind
+        self.run("tune", queue, change)
+
+    @rule(owner=owners, leaving=st.booleans(), running=st.integers(0, 3))
+    def announce(self, owner: str, leaving: bool, running: int) -> None:
+        presence = Presence(
+            owner=owner, host="h", pid=1, queues=QUEUES, slots=4, running=running, leaving=leaving
+        )
+        self.run("announce", presence)
+
+    # -- time --
+
+    @rule(ms=st.sampled_from([1, 999, 5_000, *WAITS]))
+    def advance(self, ms: int) -> None:
+        self.clock.advance(milliseconds=ms)
+
+    @rule(ms=st.sampled_from([-7_200_000, -61_000, -1, 61_000, 7_200_000]))
+    def jump(self, ms: int) -> None:
+        self.clock.jump(milliseconds=ms)
+
+    # -- what must hold after each step --
+
+    @invariant()
+    def all_hold_the_same(self) -> None:
+        if not self.engines:
+            return
+        self.run("list_queues")
+        self.run("list_workers")
+        right = self.dump()
+        for name, engine in self.engines.items():
+            for ours, theirs in zip(right, dump(engine), strict=True):
+                assert theirs == ours, f"{name} has {theirs}\nnot {ours}"
+
+    @invariant()
+    def counters_equal_rows(self) -> None:
+        rows = self.dump() if self.engines else []
+        for queue in QUEUES:
+            line = self.line(queue)
+            if line:
+                assert line.depth == recount(rows, queue)
+
+    # -- what the rules share --
+
+    def new_id(self) -> bytes:
+        number = 0x7 << 76 | 0b10 << 62 | next(self.numbers)
+        return (self.clock.wall_ms() << 80 | number).to_bytes(16)
+
+    def take(self, claimed: Claimed) -> None:
+        for lease in claimed.leases:
+            assert lease.token > self.tokens[lease.job], "a token was given twice"
+            self.tokens[lease.job] = lease.token
+        self.leases += claimed.leases
+
+    def recent(self, data: st.DataObject) -> list[Lease]:
+        """Some leases, rather of the newest: current ones, lapsed ones, settled ones."""
+        return data.draw(st.lists(st.sampled_from(self.leases[-8:]), min_size=1, max_size=3))
+
+    def settlements(self, data: st.DataObject, outcomes: list[Any]) -> list[Settlement]:
+        leases = st.sampled_from(self.leases[-8:])
+        drawn = [(data.draw(leases), outcome) for outcome in outcomes]
+        return [Settlement(lease.job, lease.token, outcome, 5) for lease, outcome in drawn]
+
+    def dump(self) -> list[JobRecord]:
+        return dump(self.engines["memory"])
+
+    def line(self, queue: str) -> QueueRecord | None:
+        engine = self.engines["memory"]
+        return next((q for q in engine.run(engine.list_queues()) if q.name == queue), None)
+
+    def depth(self, queue: str) -> Depth:
+        line = self.line(queue)
+        return line.depth if line else Depth()
+
+    def check_bound(self, queue: str, has_headroom: bool) -> None:
+        line = self.line(queue)
+        assert line is not None
+        most = line.tuned_max_jobs or BOUNDS[queue].max_jobs
+        if not has_headroom:
+            assert line.depth.jobs <= max(most, line.bounds.max_jobs)
+        else:
+            assert line.depth.jobs <= most + headroom(most)
+
+    def everything_can_finish(self) -> None:
+        """Whatever happened: jobs that are not finished come to an end."""
+        for queue in QUEUES:
+            self.run("tune", queue, Tune(paused=False))
+        wanted = Wanted(owner="cid", number=1_000, lease_ms=FOREVER_MS, queues=QUEUES, lane=None)
+        self.clock.advance(days=2)
+        claimed = self.run("claim", msgspec.structs.replace(wanted, departed=OWNERS))
+        self.take(claimed)
+        self.run("settle", [Settlement(one.job, one.token, SUCCEEDED) for one in claimed.leases])
+        rows = self.dump()
+        assert all(row.state.is_final for row in rows)
+        assert all(row.reason is not None for row in rows if row.state is State.FAILED)
+        for queue in QUEUES:
+            assert self.depth(queue) == Depth()
+        self.all_hold_the_same()
+
+
+def dump(engine: Engine) -> list[JobRecord]:
+    """All records with all they carry, in order of their ids."""
+    ids: list[bytes] = []
+    cursor = None
+    while True:
+        page = engine.run(engine.find(Selection(), 50, cursor))
+        ids += [record.id for record in page.records]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    if not ids:
+        return []
+    whole = engine.run(engine.find(Selection(ids=tuple(ids)), len(ids))).records
+    assert [record.id for record in whole] == ids, "a list and its records go by another order"
+    return sorted(whole, key=lambda record: record.id)
+
+
+def recount(rows: list[JobRecord], queue: str) -> Depth:
+    held = [row for row in rows if row.queue == queue and row.state in WAITING]
+    counts = Counter(row.state for row in held)
+    return Depth(
+        counts[State.SCHEDULED],
+        counts[State.READY],
+        counts[State.RUNNING],
+        counts[State.BLOCKED],
+        sum(row.size for row in held),
+    )
+
+
+def is_like(right: Any, answer: Any) -> bool:
+    """Whether an answer says the same, where order or precision are not promised."""
+    match right:
+        case Turn():
+            return right.settled == answer.settled and all(
+                map(is_like, right.claimed, answer.claimed)
+            )
+        case Claimed():
+            return (
+                right.leases == answer.leases
+                and sorted(right.cancelled) == sorted(answer.cancelled)
+                and by_id(right.buried) == by_id(answer.buried)
+                and is_soon_enough(right.next_due_ms, answer.next_due_ms)
+            )
+        case Extended():
+            return right.lost == answer.lost and sorted(right.cancelled) == sorted(answer.cancelled)
+        case Swept():
+            return unordered(right) == unordered(answer)
+        case _:
+            return bool(right == answer)
+
+
+def kinds(answer: Any) -> list[str]:
+    """What an answer tells of."""
+    match answer:
+        case Refusal():
+            return [f"refused for {answer.limit}"]
+        case Turn():
+            return [kind for one in (answer.settled, *answer.claimed) for kind in kinds(one)]
+        case list():
+            return [kind for one in answer for kind in kinds(one)]
+        case Receipt():
+            return ["new" if answer.is_new else "duplicate"]
+        case msgspec.Struct() if not isinstance(answer, JobRecord | QueueRecord):
+            name = type(answer).__name__.lower()
+            return [
+                f"{name} {field}" for field in answer.__struct_fields__ if getattr(answer, field)
+            ]
+        case _:
+            return []
+
+
+def by_id(records: list[JobRecord]) -> list[tuple[bytes, Reason | None]]:
+    return sorted((record.id, record.reason) for record in records)
+
+
+def is_soon_enough(right: int | None, answer: int | None) -> bool:
+    """An engine may say that it looks again earlier than it must, never later."""
+    return right is None or (answer is not None and answer <= right)
+
+
+def unordered(swept: Swept) -> Swept:
+    return msgspec.structs.replace(swept, buried=sorted(swept.buried))
+
+
+@pytest.mark.timeout(3_600 if IS_PROOF else 120)
+def test_engines_agree_whatever_is_asked_of_them() -> None:
+    run_state_machine_as_test(
+        EnginesAgree,
+        settings=settings(
+            max_examples=STORIES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=not IS_PROOF,
+            # Shrinking takes minutes: told in full, a story that fails is short enough.
+            phases=list(Phase) if IS_PROOF else [Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+    assert set(happened) >= MUST_HAPPEN, f"no story told of {MUST_HAPPEN - set(happened)}"
+
+
+def test_a_receipt_is_compared_by_what_it_says() -> None:
+    """The comparison itself must see a difference, or the stories prove nothing."""
+    assert not is_like([Receipt(b"1")], [Receipt(b"1", b"2")])
+    assert not is_like(Claimed(next_due_ms=5), Claimed(next_due_ms=6))
+    assert is_like(Claimed(next_due_ms=5), Claimed(next_due_ms=4))
