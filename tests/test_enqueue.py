@@ -172,6 +172,13 @@ def test_a_moment_is_turned_into_a_delay_at_each_enqueue(app):
     assert late.state == "ready"
 
 
+def test_a_moment_behind_the_expiry_is_refused_at_the_enqueue(app):
+    view = app.task(expires=60)(greet).using(at=datetime(2100, 1, 1, tzinfo=UTC))
+
+    with pytest.raises(BadOption, match="it would never run"):
+        view.enqueue("x")
+
+
 def test_a_later_delay_goes_before_an_earlier_moment(app):
     view = app.task(greet).using(at=datetime(2100, 1, 1, tzinfo=UTC)).using(delay=0)
 
@@ -186,6 +193,8 @@ def test_a_later_delay_goes_before_an_earlier_moment(app):
         ({"delay": 1, "at": datetime(2030, 1, 1, tzinfo=UTC)}, "one of them"),
         ({"at": datetime(2030, 1, 1)}, "without a time zone"),  # noqa: DTZ001
         ({"at": "12:00"}, "use a datetime"),
+        ({"delay": 60, "expires": 60}, "it would never run"),
+        ({"expires": 0}, "it would never run"),
         ({"priority": -1}, "priority is -1"),
         ({"key": ""}, "1 to 256 characters"),
         ({"key": 7}, "key is 7"),

@@ -208,6 +208,7 @@ def test_a_task_says_where_it_runs_before_its_queue_does():
         ({"timeout": "5"}, "timeout is '5'"),
         ({"retry": 3}, r"use Retry\(attempts"),
         ({"expires": -1}, "expires is -1"),
+        ({"expires": 0}, "would never run"),
         ({"runs_in": "thread"}, "is async"),
         ({"runs_in": "fiber"}, "'loop', 'thread' or 'process'"),
         ({"keep_result": 1}, "True or False"),

@@ -68,7 +68,7 @@ def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) 
         priority=checked_priority(options.get("priority", 5)),
         retry=retry,
         policy=_policy(name, retry, options.get("timeout")),
-        expires_ms=None if expires is None else milliseconds(expires, "expires"),
+        expires_ms=None if expires is None else _expires_ms(name, expires),
         keeps_result=keeps_result,
     )
 
@@ -157,6 +157,13 @@ def _is_context(annotation: object, names: Mapping[str, object]) -> bool:
 
 
 # -- the options --
+
+
+def _expires_ms(name: str, expires: Duration) -> int:
+    expires_ms = milliseconds(expires, "expires")
+    if expires_ms == 0:
+        raise BadOption(f"task {name!r}: expires is {expires!r}, so its jobs would never run")
+    return expires_ms
 
 
 def _place(name: str, asked: str | None, queue: Queue, *, is_async: bool) -> RunsIn:

@@ -44,10 +44,11 @@ class Draft(msgspec.Struct, frozen=True):
         if "at" in options:
             at_ms = _moment_ms(options["at"])
         headers = {**self.headers, **_checked_headers(options.get("headers", {}))}
+        template = _template(self.template, options, queue)
+        if at_ms is None:
+            _check_in_time(template)
         return Draft(
-            replace(
-                _template(self.template, options, queue), headers=encode_headers(headers) or None
-            ),
+            replace(template, headers=encode_headers(headers) or None),
             at_ms,
             parse_id(options["id"]) if "id" in options else self.id,
             headers,
@@ -73,11 +74,13 @@ class Draft(msgspec.Struct, frozen=True):
         running = current.get()
         if running is None and self.at_ms is None:
             return self.template
-        return replace(
-            self.template,
-            delay_ms=self.template.delay_ms if self.at_ms is None else max(0, self.at_ms - now_ms),
-            parent=None if running is None else running.lease.job,
-        )
+        template = self.template
+        if self.at_ms is not None:
+            template = replace(template, delay_ms=max(0, self.at_ms - now_ms))
+            _check_in_time(template)
+        if running is not None:
+            template = replace(template, parent=running.lease.job)
+        return template
 
 
 def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Job:
@@ -95,6 +98,15 @@ def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Que
     if "group" in options:
         template = replace(template, group=_text(options["group"], "group"))
     return template
+
+
+def _check_in_time(template: Job) -> None:
+    if template.expires_ms is not None and template.delay_ms >= template.expires_ms:
+        raise BadOption(
+            f"due in {template.delay_ms / 1000:g} s, and expires {template.expires_ms / 1000:g} s "
+            "after the enqueue: it would never run; expires is counted from the enqueue, so make "
+            "it longer than the delay"
+        )
 
 
 TEXT_LIMIT = 256  # of a key or group: it is part of an index
