@@ -11,7 +11,7 @@ import sys
 from bench.catalogue import CATALOGUE, measured
 from bench.machine import machine
 from bench.prove import prove
-from bench.table import table
+from bench.table import markdown, table
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--full", action="store_true", help="full sizes (about 15 minutes)")
     size.add_argument("--quick", action="store_true", help="small sizes (a minute); the default")
+    parser.add_argument("--markdown", action="store_true", help="print a table of Markdown")
     options = parser.parse_args()
     if options.names == ["prove"]:
         return prove(full=not options.quick)
@@ -37,7 +38,7 @@ def main() -> int:
     figures = measured(
         names, full=options.full, tell=lambda line: print(line, file=sys.stderr, flush=True)
     )
-    print(table(figures))
+    print(markdown(figures) if options.markdown else table(figures))
     return 0 if all(figure.holds for figure in figures) else 1
 
 

@@ -25,5 +25,15 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join([*lines, *(["", "notes", *notes] if notes else [])])
 
 
+def markdown(figures: Sequence[Figure]) -> str:
+    """Return the same as a table of Markdown, for `docs/performance.md`."""
+    head = ("figure", "measured", "beside", "ratio", "bar", "holds")
+    rows = [
+        (f.name, f.measured, f.beside, f.ratio, f.bar, "yes" if f.holds else "no") for f in figures
+    ]
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
