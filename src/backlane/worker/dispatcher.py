@@ -121,6 +121,7 @@ class Dispatcher:
         for lease, outcome in last:
             self._ended.append((Settlement(lease.job, lease.token, outcome), lease))
         self.posts.count_down([lease for lease, _ in last])
+        self.posts.look_exclusive_at = 0.0  # what crashed runs next alone
         self.look_now()
 
     # -- turns --

@@ -35,8 +35,8 @@ class Phase(Enum):
     GONE = auto()
 
 
-class Held(msgspec.Struct):
-    """A lease that an executor holds."""
+class Held(msgspec.Struct, gc=False):
+    """A lease that an executor holds. In no cycle, so the collector need not look at it."""
 
     lease: Lease
     place: int

@@ -13,6 +13,10 @@ from backlane.worker.pacing import Pacing
 from backlane.worker.post import Phase, Post
 from backlane.worker.verdict import Stop
 
+# Where no task runs in processes, only jobs that took one down do, and asking for them in
+# each turn would cost every job of the other lane.
+LOOK_EXCLUSIVE_SECONDS = 0.5
+
 SHARED = int(Lane.SHARED)  # comparing with a member of an enum costs ten times as much
 
 log = logging.getLogger("backlane.worker")
@@ -37,6 +41,8 @@ class Posts:
     ) -> None:
         self.all: list[Post] = []
         self.held_of = dict.fromkeys(limits, 0)  # jobs held, of each queue that has a limit
+        self.expects_exclusive = False  # some task asks for a process of its own
+        self.look_exclusive_at = 0.0  # else: when to ask for jobs that crashed elsewhere
         self.no_exclusive_until = 0.0  # exclusive executors die at their start: wait
         self.is_observed = False  # somebody in the application listens to events
         self._pacing, self._exclusive_slots, self._hire = pacing, exclusive_slots, hire
@@ -54,7 +60,9 @@ class Posts:
         """Return how many jobs of each lane there is room for."""
         shared = self.of(Lane.SHARED)
         ahead = self._ahead(shared, now)
-        alone = self._exclusive_slots if now >= self.no_exclusive_until else 0
+        is_asked = self.expects_exclusive or now >= self.look_exclusive_at
+        is_able = now >= self.no_exclusive_until
+        alone = self._exclusive_slots if is_asked and is_able else 0
         busy = sum(len(post.held) + len(post.ghosts) for post in self.of(Lane.EXCLUSIVE))
         return {
             Lane.SHARED: sum(post.room(ahead, now) for post in shared),
@@ -82,6 +90,8 @@ class Posts:
             for lease in leases:
                 if lease.queue in self.held_of:
                     self.held_of[lease.queue] += 1
+        if now >= self.look_exclusive_at:
+            self.look_exclusive_at = now + LOOK_EXCLUSIVE_SECONDS
         shared = [lease for lease in leases if lease.lane == SHARED]
         left = self._share_out(shared, now) if shared else []
         if len(shared) < len(leases):

@@ -143,6 +143,7 @@ class Roster:
         self.deaf = hello.deaf
         if self._dispatcher is not None:
             self._dispatcher.posts.is_observed = hello.observed
+            self._dispatcher.posts.expects_exclusive = hello.has_exclusive
 
     # -- what executors say --
 
