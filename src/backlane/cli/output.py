@@ -27,10 +27,6 @@ class Output:
         encoded = msgspec.json.format(msgspec.json.encode(answer), indent=2)
         click.echo(encoded.decode())
 
-    def record(self, answer: object) -> None:
-        """Print one line of a stream of JSON documents."""
-        click.echo(msgspec.json.encode(answer).decode())
-
     def line(self, text: str = "") -> None:
         click.echo(text)
 

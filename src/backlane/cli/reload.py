@@ -41,6 +41,8 @@ class Reloader:
         """Run until SIGINT or SIGTERM."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        watched = ", ".join(os.path.relpath(each) for each in self._directories)
+        click.echo(f"backlane: watching {watched} for changes; Ctrl-C stops", err=True)
         self._start()
         for changed in changes(self._directories):
             if self._is_stopping:
