@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import backlane
 from backlane import (
     Backlane,
     BadOption,
@@ -95,6 +96,10 @@ def wrapped_agreet(name: str) -> Any:
 def late(name: str, context: Context) -> None: ...
 
 
+def by_name_only(*, context: Context) -> None: ...
+def gathered(*contexts: Context) -> None: ...
+
+
 def nested_functions() -> Any:
     def inner() -> None: ...
 
@@ -116,6 +121,8 @@ def nested_functions() -> Any:
         pytest.param(nested_functions(), r"nested in another.*name='inner'", id="nested"),
         pytest.param(wrapped_agreet, "async inside a plain wrapper", id="hidden coroutine"),
         pytest.param(late, "parameter 'context'; it is the first", id="late context"),
+        pytest.param(by_name_only, "it is the first", id="context by name only"),
+        pytest.param(gathered, "it is the first", id="gathered contexts"),
     ],
 )
 def test_what_a_worker_could_not_run_is_refused_with_the_reason(app, function, reason):
@@ -137,13 +144,14 @@ def test_a_task_of_a_file_that_is_run_has_the_name_that_a_worker_finds_it_by(app
     assert app.task(greet).name == "shop.greet"
 
 
-def test_a_context_is_known_by_its_type_also_under_another_name(app):
-    task = app.task(aliased)
-
-    assert task.takes_context
-
-
 def aliased(job: Context, name: str) -> None: ...
+def dotted(context: backlane.Context, name: str) -> None: ...
+def twice_dotted(context: backlane.context.Context, name: str) -> None: ...
+
+
+@pytest.mark.parametrize("function", [aliased, dotted, twice_dotted])
+def test_a_context_is_known_by_its_type_however_it_is_written(app, function):
+    assert app.task(function).takes_context
 
 
 # -- options --

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from inspect import Parameter
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -21,6 +22,8 @@ from backlane.model.job import Policy
 from backlane.model.queue import Queue, RunsIn, checked_name
 from backlane.model.retry import Duration, Retry, milliseconds
 from backlane.options import TaskOptions, checked_priority
+
+_FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 KILL_AFTER_MS = 5_000  # from the soft end of a timeout to the hard one, unless both are given
 
@@ -139,7 +142,7 @@ def _takes_context(function: FunctionType, name: str) -> bool:
         for place, parameter in enumerate(parameters)
         if _is_context(parameter.annotation, function.__globals__)
     ]
-    if wanting and wanting != [0]:
+    if wanting and (wanting != [0] or parameters[0].kind not in _FIRST):
         raise BadOption(
             f"task {name!r} wants its Context as parameter "
             f"{parameters[wanting[-1]].name!r}; it is the first, and only there"
@@ -150,9 +153,10 @@ def _takes_context(function: FunctionType, name: str) -> bool:
 def _is_context(annotation: object, names: Mapping[str, object]) -> bool:
     """Say whether an annotation means our Context, also where it is still a string."""
     if isinstance(annotation, str):
-        head, _, last = annotation.strip("'\"").rpartition(".")
-        found = names.get(head or last)
-        annotation = getattr(found, last, None) if head else found
+        first, *others = annotation.strip("'\"").split(".")
+        annotation = names.get(first)
+        for name in others:
+            annotation = getattr(annotation, name, None)
     return annotation is Context
 
 
