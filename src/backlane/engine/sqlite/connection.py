@@ -89,13 +89,18 @@ class Database:
     def _settle_in(self, connection: apsw.Connection) -> None:
         connection.set_busy_timeout(0)
         connection.wal_autocheckpoint(0)  # `Checkpointer` does it, one at a time
+        # Patiently: who turns the log on, or closes the file as the last, has it alone for
+        # a moment, and then even a pragma that sets nothing in the file is refused.
+        self.patiently(lambda: self._set_pragmas(connection))
+
+    def _set_pragmas(self, connection: apsw.Connection) -> None:
         connection.pragma("synchronous", self.durability)
         connection.pragma("fullfsync", 1)  # macOS: past the disk's own cache
         connection.pragma("checkpoint_fullfsync", 1)
         connection.pragma("temp_store", "memory")
         connection.pragma("cache_size", -CACHE_KIB)
         if connection.pragma("journal_mode") != "wal":
-            self.patiently(lambda: self._use_wal(connection))
+            self._use_wal(connection)
 
     def _use_wal(self, connection: apsw.Connection) -> None:
         mode = connection.pragma("journal_mode", "wal")
