@@ -13,7 +13,7 @@ from tests.faults.fleet import Fleet, fleet, wait_until
 from tests.faults.history import Verdict, judge, percentile, read_diary
 from tests.faults.producer import Producer
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 WORKERS = 3
 RATE = 140.0  # jobs/s of 110 ms on average: fifteen run at a time, so that most kills hit some

@@ -15,7 +15,7 @@ from tests.faults.history import Attempt, read_diary
 
 from backlane import JobHandle, State
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 LEASE = 3.0  # seconds; 30 in earnest
 JOBS = 6

@@ -19,7 +19,7 @@ from tests.faults.producer import Producer
 from backlane import State
 from backlane.model.job import JobRecord
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
 WORKERS = 3
 RATE = 60.0
