@@ -124,13 +124,18 @@ def judge(
         acknowledged=len(calls.acknowledged),
         ran=len(diary),
         kills=len(kills),
-        hits=sum(_has_hit(kill, diary) for kill in kills),
+        hits=count_hits(diary, kills),
         repeated=sum(len(attempts) > 1 for attempts in diary.values()),
         lost=lost,
         overlaps=overlaps,
         unexplained=unexplained,
         recoveries=recoveries,
     )
+
+
+def count_hits(diary: Mapping[str, Sequence[Attempt]], kills: Sequence[Kill]) -> int:
+    """Return how many kills ended running jobs."""
+    return sum(_has_hit(kill, diary) for kill in kills)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.faults.diarist import diarist
 from tests.faults.fleet import Fleet, fleet, wait_until
-from tests.faults.history import Verdict, judge, percentile, read_diary
+from tests.faults.history import Verdict, count_hits, judge, percentile, read_diary
 from tests.faults.producer import Producer
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -53,14 +53,10 @@ def _campaign(workers: Fleet, chance: random.Random, seconds: float, hits: int) 
         time.sleep(1.0)
         workers.kill_one(chance)
         workers.mend()
-        if ran >= seconds and _hits(workers, producer) >= hits:
+        if ran >= seconds and count_hits(read_diary(workers.diary), workers.kills) >= hits:
             break
     producer.stop()
     wait_until(producer.is_drained, 60, "all jobs are done after the last kill")
     verdict = judge(producer.calls, producer.finished(), read_diary(workers.diary), workers.kills)
     work.app.close()
     return verdict
-
-
-def _hits(workers: Fleet, producer: Producer) -> int:
-    return judge(producer.calls, set(), read_diary(workers.diary), workers.kills).hits
