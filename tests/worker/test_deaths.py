@@ -9,8 +9,6 @@ import time
 import pytest
 from tests.worker.conftest import Yard, is_alive, wait_until
 
-from backlane.model.job import State
-
 
 def test_a_bad_job_that_crashes_a_shared_executor_is_buried_and_its_neighbours_succeed(
     yard: Yard,
@@ -45,7 +43,7 @@ def test_a_killed_executor_is_replaced_and_its_jobs_run_again_at_once(yard: Yard
     began = time.monotonic()
     yard.has_run("anap", 2)
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5  # far below a lease, also on a busy machine
     assert job.result(timeout=10) != killed
     assert is_alive(worker.pid)
 
@@ -129,9 +127,17 @@ def test_an_unknown_queue_is_refused_with_the_nearest_name(yard: Yard):
     assert "did you mean 'narrow'?" in worker.log
 
 
-def test_a_job_lost_with_its_process_stays_running_until_then(yard: Yard):
-    yard.worker()
-    job = yard.enqueue("nap", 0.5)
-    yard.has_run("nap")
+def test_a_worker_whose_application_breaks_goes_on_once_it_is_mended(yard: Yard):
+    worker = yard.worker()
+    executor = yard.enqueue("pid").result(timeout=10)
+    source = yard.directory / "application.py"
+    good = source.read_text()
 
-    assert job.state is State.RUNNING
+    source.write_text("import nowhere_to_be_found\n")
+    os.kill(int(str(executor)), signal.SIGKILL)
+    job = yard.enqueue("pid")
+    worker.saw("No module named 'nowhere_to_be_found'")
+    source.write_text(good)
+
+    assert job.result(timeout=20) != executor
+    assert job.attempts == 1

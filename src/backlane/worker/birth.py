@@ -56,8 +56,7 @@ class Process:
     when that thread ends.
 
     Args:
-        gone: called once, when the process has ended and all it sent was heard, with
-            how it ended and whether that was a regular end.
+        gone: called once with how the process ended, when all it sent was heard.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Process:
         arguments: Callable[[int], Birth],
         env: Mapping[str, str] | None,
         heard: Heard,
-        gone: Callable[[str, bool], None],
+        gone: Callable[[str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._told = gone
@@ -114,7 +113,7 @@ class Process:
             os.close(self._pidfd)
         status = self._popen.wait()
         self.channel.read_rest()
-        self._told(_how(status), status == 0)
+        self._told(_how(status))
 
 
 def _pidfd(pid: int) -> int | None:

@@ -1,7 +1,7 @@
 """The roster: the executor processes of one worker, from hiring to their end.
 
-Shared executors are kept at their number: one that dies is replaced, at once if it had
-done something, later and later if it dies at its start. Exclusive ones are started
+Shared executors are kept at their number: one that dies is replaced at once; when they
+die at their start, one after the other, later and later. Exclusive ones are started
 when they are needed. A replacement serves before the one it replaces leaves, so a
 reload or a recycling costs no slot.
 """
@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backlane.model.job import Lane
-from backlane.model.outcome import Crashed
 from backlane.worker.birth import Birth, CannotLoad, Process
 from backlane.worker.channel import Failing, Frame, Hello, Unfit
 from backlane.worker.dispatcher import Dispatcher
@@ -25,7 +24,7 @@ from backlane.worker.post import Phase, Post, places
 
 log = logging.getLogger("backlane.worker")
 
-USEFUL_SECONDS = 5.0  # an executor that lived so long, or ended a job, was not broken
+EARLY_DEATHS = 3  # in a row: one or two may have been killed by whoever kills
 AGAIN_FIRST_SECONDS = 0.5
 AGAIN_LONGEST_SECONDS = 30.0
 
@@ -65,7 +64,7 @@ class Member:
             ),
             staffing.env,
             lambda frame: roster.heard(self, frame),
-            lambda how, regular: roster.gone(self, how, regular=regular),
+            lambda how: roster.gone(self, how),
         )
 
     def welcome(self, descriptors: tuple[int, ...]) -> None:
@@ -135,6 +134,7 @@ class Roster:
         return member
 
     def _welcome(self, member: Member) -> None:
+        self._early_deaths = 0
         member.welcome(self._descriptors)
         if self._dispatcher is not None:
             self._dispatcher.look_now()
@@ -162,7 +162,7 @@ class Roster:
             case _ if self._dispatcher is not None:
                 self._dispatcher.hear(member.post, frame)
 
-    def gone(self, member: Member, how: str, *, regular: bool) -> None:
+    def gone(self, member: Member, how: str) -> None:
         """A process has ended: settle what it held, and replace it if it should be there."""
         post = member.post
         was_leaving = post.phase is Phase.LEAVING
@@ -171,7 +171,8 @@ class Roster:
         if not member.is_welcome:
             os.close(member.marks_fd)
         if not member.hello.done():
-            member.hello.set_exception(CannotLoad(f"the application could not be imported: {how}"))
+            text = f"an executor ended before it had imported the application: {how}"
+            member.hello.set_exception(CannotLoad(text))
         if self._dispatcher is not None:
             self._dispatcher.posts.all.remove(post)
             self._dispatcher.take_dead(last)
@@ -182,13 +183,9 @@ class Roster:
                 self._hire_later(post.lane)  # does so only if the one it was to replace is gone too
             return
         log.warning("executor %s is gone: %s; it held %d jobs", post.name, how, len(last))
-        blames_a_job = any(isinstance(outcome, Crashed) for _, outcome in last)
-        is_young = time.monotonic() - post.born_at < USEFUL_SECONDS
-        if not regular and is_young and not post.ran and not blames_a_job:
+        if not member.is_welcome:
             self._early_deaths += 1
             self._say_unfit(member)
-        else:
-            self._early_deaths = 0
         self._hire_later(post.lane)
 
     def _say_unfit(self, member: Member) -> None:
@@ -197,10 +194,10 @@ class Roster:
             log.error("%s", error)
 
     def _hire_later(self, lane: Lane) -> None:
-        """Replace a dead executor: at once the first time, then with growing delays."""
+        """Replace a dead executor: at once, unless they die one after the other at their start."""
         seconds = 0.0
-        if self._early_deaths > 1:
-            longer = AGAIN_FIRST_SECONDS * 2 ** min(self._early_deaths - 2, 10)
+        if self._early_deaths >= EARLY_DEATHS:
+            longer = AGAIN_FIRST_SECONDS * 2 ** min(self._early_deaths - EARLY_DEATHS, 10)
             seconds = min(AGAIN_LONGEST_SECONDS, longer)
             log.warning("executors die at their start; the next one starts in %.1f s", seconds)
         if lane is Lane.SHARED:
