@@ -1,7 +1,7 @@
 """The memory engine: the contract as plain Python, and the double that tests use.
 
-What an engine must do is what this one does. It is written to be read: rows in a
-dict, no indexes, a scan where a database has a query. Jobs live as long as the
+What an engine must do is what this one does. It is written to be read: rows in
+dicts, and mostly a scan where a database has a query. Jobs live as long as the
 engine does, in one process.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Iterable
 from typing import assert_never
 
 from backlane.engine.memory.store import Line, Row, Store, job_record
@@ -52,17 +52,21 @@ def _select(
 ) -> tuple[list[Row], bytes | None]:
     """Some matching rows, newest first, and where to go on."""
     before = int.from_bytes(cursor) if cursor else None
-    rest = (row for row in reversed(store.rows.values()) if before is None or row.seq < before)
+    rows = (row for row in _newest_first(store, selection) if before is None or row.seq < before)
     found: list[Row] = []
-    last = None
-    for row in islice(rest, READ):
-        if len(found) >= limit:
-            break
-        last = row
+    for read, row in enumerate(rows):
+        if len(found) >= limit or read >= READ:
+            return found, (row.seq + 1).to_bytes(8)
         if _matches(row, selection):
             found.append(row)
-    is_end = last is None or last is next(iter(store.rows.values()))
-    return found, None if is_end or last is None else last.seq.to_bytes(8)
+    return found, None
+
+
+def _newest_first(store: Store, selection: Selection) -> Iterable[Row]:
+    if not selection.ids:
+        return reversed(store.rows.values())
+    rows = [store.rows[job] for job in set(selection.ids) if job in store.rows]
+    return sorted(rows, key=lambda row: row.seq, reverse=True)
 
 
 def _matches(row: Row, selection: Selection) -> bool:

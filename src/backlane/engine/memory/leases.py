@@ -28,9 +28,7 @@ MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays s
 def claim(store: Store, wanted: Wanted) -> Claimed:
     buried = _bring_in(store, wanted.departed)
     leases: list[Lease] = []
-    for row in _in_line(store, wanted):
-        if len(leases) >= wanted.number:
-            break
+    while len(leases) < wanted.number and (row := _next_in_line(store, wanted)):
         if store.has_expired(row):
             store.finish(row, State.EXPIRED)
         else:
@@ -108,17 +106,20 @@ def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
     return [job_record(row) for row in lapsed if row.state is State.FAILED]
 
 
-def _in_line(store: Store, wanted: Wanted) -> list[Row]:
-    """What may be claimed, in the order in which it is."""
-    found = [
-        row
-        for row in store.in_state(State.READY)
-        if (row.job.id in wanted.ids if wanted.ids else row.queue in wanted.queues)
-        and (wanted.lane is None or row.lane == wanted.lane)
-        and store.lines[row.queue].kind is wanted.kind
-        and not store.lines[row.queue].paused
-    ]
-    return sorted(found, key=lambda row: row.order)
+def _next_in_line(store: Store, wanted: Wanted) -> Row | None:
+    """What is claimed next, if anything may be."""
+    if wanted.ids:
+        known = [store.rows[job] for job in wanted.ids if job in store.rows]
+        ready = [row for row in known if row.state is State.READY]
+    else:
+        ready = store.heads(wanted.queues, wanted.lane)
+    may = [row for row in ready if _may_be_claimed(store, row, wanted)]
+    return min(may, key=lambda row: row.order, default=None)
+
+
+def _may_be_claimed(store: Store, row: Row, wanted: Wanted) -> bool:
+    line = store.lines[row.queue]
+    return line.kind is wanted.kind and not line.paused and wanted.lane in (None, row.lane)
 
 
 def _next_due_ms(store: Store) -> int | None:

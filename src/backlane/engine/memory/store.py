@@ -6,6 +6,8 @@ rows and notes whose bells must ring once the verb is done.
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from backlane.engine.protocol import Presence, WorkerRecord
@@ -25,6 +27,8 @@ from backlane.model.job import (
 )
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Depth, Kind, QueueRecord
+
+Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ class Row:
     errors: tuple[AttemptError, ...] = ()
 
     @property
-    def order(self) -> tuple[int, int, int]:
+    def order(self) -> Order:
         return (-self.rank, self.place_ms, self.seq)
 
     def keep_error(self, error: ErrorRecord | None, now_ms: int) -> None:
@@ -107,6 +111,8 @@ class Store:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.rows: dict[bytes, Row] = {}  # in order of append
+        self._by_state: dict[State, dict[bytes, Row]] = {state: {} for state in State}
+        self._ready: dict[tuple[str, Lane], list[tuple[Order, bytes]]] = {}  # each in order
         self.lines: dict[str, Line] = {}
         self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
         self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)
@@ -118,7 +124,15 @@ class Store:
     # -- reading --
 
     def in_state(self, *states: State) -> list[Row]:
-        return [row for row in self.rows.values() if row.state in states]
+        return [row for state in states for row in self._by_state[state].values()]
+
+    def heads(self, queues: Collection[str], lane: int | None = None) -> list[Row]:
+        """The ready job next in line, of each lane of these queues."""
+        return [
+            self.rows[line[0][1]]
+            for (queue, its_lane), line in self._ready.items()
+            if line and queue in queues and lane in (None, its_lane)
+        ]
 
     def held(self, job: bytes, token: int) -> Row | None:
         """The running row whose current lease this is."""
@@ -157,9 +171,12 @@ class Store:
         self.rows[job.id] = row
         if job.key:
             self.keys[job.key] = job.id
+        if job.delay_ms > 0:
+            row.state, row.place_ms = State.SCHEDULED, now + job.delay_ms
         self._count(row, +1)
         self.lines[job.queue].appended += 1
-        self.put_off(row, job.delay_ms)
+        self.rung_queues.add(row.queue)
+        self.change(row)
         return row
 
     def put_off(self, row: Row, delay_ms: int) -> None:
@@ -224,15 +241,21 @@ class Store:
 
     def move(self, row: Row, queue: str) -> None:
         """To another queue; the priority that ageing gave stays behind."""
-        row.rank = row.priority
         self._count(row, -1)
-        row.queue = queue
+        row.queue, row.rank = queue, row.priority
         self._count(row, +1)
         self._enter(row, row.state)
 
     def reprioritise(self, row: Row, priority: int) -> None:
-        row.priority = row.rank = priority
+        row.priority = priority
+        self.age(row, priority)
         self._enter(row, row.state)
+
+    def age(self, row: Row, rank: int) -> None:
+        """Let a row wait at another rank; not a change that its job's watchers see."""
+        self._count(row, -1)
+        row.rank = rank
+        self._count(row, +1)
 
     def forget(self, row: Row, *, pruned: bool = False) -> None:
         self._count(row, -1)
@@ -261,6 +284,18 @@ class Store:
         self.change(row)
 
     def _count(self, row: Row, by: int) -> None:
+        """Put a row where its state and order say (by +1), or take it from there (by -1)."""
+        if by > 0:
+            self._by_state[row.state][row.job.id] = row
+        else:
+            del self._by_state[row.state][row.job.id]
+        if row.state is State.READY:
+            ready = self._ready.setdefault((row.queue, row.lane), [])
+            at = bisect.bisect_left(ready, (row.order, row.job.id))
+            if by > 0:
+                ready.insert(at, (row.order, row.job.id))
+            else:
+                del ready[at]
         line = self.lines[row.queue]
         line.held[row.state] += by
         if row.state not in FINAL:
@@ -310,8 +345,7 @@ def job_record(row: Row, *, whole: bool = False) -> JobRecord:
 
 
 def queue_record(store: Store, line: Line) -> QueueRecord:
-    ready = [row for row in store.in_state(State.READY) if row.queue == line.name]
-    head = min(ready, key=lambda row: row.order, default=None)
+    head = min(store.heads([line.name]), key=lambda row: row.order, default=None)
     now = store.clock.wall_ms()
     return QueueRecord(
         name=line.name,

@@ -28,7 +28,7 @@ def sweep(store: Store, limit: int, retention: Retention) -> Swept:
     left -= len(expired)
     aged = [row for row in store.in_state(State.READY) if row.rank < _aged_rank(store, row)][:left]
     for row in aged:
-        row.rank = _aged_rank(store, row)
+        store.age(row, _aged_rank(store, row))
     left -= len(aged)
     old = _outdated(store, retention)[:left]
     for row in old:
