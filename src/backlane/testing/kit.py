@@ -13,7 +13,7 @@ import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any, ParamSpec
+from typing import Any
 
 from backlane.app import Backlane
 from backlane.context import current
@@ -29,7 +29,6 @@ from backlane.task import Task
 from backlane.testing.inline import LEASE_MS, Inline, Ran
 from backlane.testing.sight import Sighting, call_text, is_call, listed, named, see
 
-P = ParamSpec("P")
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 OWNER = "testing"
@@ -172,7 +171,7 @@ class Testing:
             if cursor is None:
                 return [self._sighting(record) for record in reversed(records)]
 
-    def assert_enqueued(self, task: Task[P, Any, Any], /, *args: Any, **kwargs: Any) -> Sighting:
+    def assert_enqueued(self, task: Task[..., Any, Any], /, *args: Any, **kwargs: Any) -> Sighting:
         """Assert that this call was enqueued, and return its job (the newest, of many).
 
         Arguments that are left out may be anything; those given are compared with what
@@ -187,7 +186,7 @@ class Testing:
             )
         return found[-1]
 
-    def assert_not_enqueued(self, task: Task[P, Any, Any], /, *args: Any, **kwargs: Any) -> None:
+    def assert_not_enqueued(self, task: Task[..., Any, Any], /, *args: Any, **kwargs: Any) -> None:
         """Assert that no such call was enqueued; see `assert_enqueued`."""
         __tracebackhide__ = True
         wanted = named(task, args, kwargs)
