@@ -248,3 +248,24 @@ def test_unstarted_jobs_behind_long_ones_are_taken_back(engine: Moody):
         await desk.until(lambda: engine.record(jobs[1]).state is State.READY)
 
     asyncio.run(main())
+
+
+def test_what_is_claimed_while_told_to_stop_goes_back_uncounted(engine: Moody):
+    async def main() -> None:
+        desk = Desk(engine)
+        (job,) = engine.enqueue(1)
+
+        def told_meanwhile(plan: Plan[Any]) -> Any:
+            turn = engine.run(plan)
+            desk.dispatcher.stop_claiming()
+            return turn
+
+        engine.moods = [told_meanwhile]
+        await desk.until(
+            lambda: engine.record(job).token and engine.record(job).state is State.READY
+        )
+
+        assert engine.record(job).attempt == 0
+        assert desk.given == []
+
+    asyncio.run(main())
