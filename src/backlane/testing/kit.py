@@ -29,7 +29,6 @@ from backlane.task import Task
 from backlane.testing.inline import LEASE_MS, Inline, Ran
 from backlane.testing.sight import Sighting, call_text, is_call, listed, named, see
 
-
 START = datetime(2030, 1, 1, tzinfo=UTC)
 OWNER = "testing"
 DRAIN_LIMIT = 10_000  # attempts: beyond it a job that makes itself again would never end
