@@ -14,6 +14,7 @@ from collections.abc import Callable
 import apsw
 
 from backlane.engine.sqlite.connection import Database
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.gate import Gate
 from backlane.errors import BacklaneError
 
@@ -68,11 +69,16 @@ class Checkpointer:
 
     def copy(self) -> None:
         """Move the whole log into the database."""
-        connection = self._database.connect()
+        with inside_sqlite:
+            connection = self._database.connect()
         try:
-            connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._exclusively(
-                lambda: connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
-            )
+            _copy_by(connection)
+            self._exclusively(lambda: _copy_by(connection))
         finally:
-            connection.close(force=True)
+            with inside_sqlite:
+                connection.close(force=True)
+
+
+def _copy_by(connection: apsw.Connection) -> None:
+    with inside_sqlite:
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)

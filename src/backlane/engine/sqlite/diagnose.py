@@ -10,6 +10,7 @@ from backlane.engine.protocol import Finding
 from backlane.engine.sqlite.address import NETWORK_FILE_SYSTEMS, file_system
 from backlane.engine.sqlite.checkpoint import LOG_BYTES
 from backlane.engine.sqlite.connection import Database
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.migrations import version
 from backlane.errors import BacklaneError
@@ -23,19 +24,20 @@ def diagnose(database: Database, handles: Handles) -> list[Finding]:
     findings = [_library(), _place(database.path)]
     try:
         handles.open()
-        connection = database.connect()
     except BacklaneError as error:
         return [*findings, Finding(subject="file", state="error", text=str(error))]
-    try:
-        findings += [
-            _journal(connection),
-            _durability(database.durability),
-            _log(database.path),
-            _integrity(connection, database.name),
-            _schema(connection, database.name),
-        ]
-    finally:
-        connection.close(force=True)
+    with inside_sqlite:
+        connection = database.connect()
+        try:
+            findings += [
+                _journal(connection),
+                _durability(database.durability),
+                _log(database.path),
+                _integrity(connection, database.name),
+                _schema(connection, database.name),
+            ]
+        finally:
+            connection.close(force=True)
     return [*findings, _mode(database.path), _owners(handles)]
 
 

@@ -19,6 +19,7 @@ from backlane.engine.plan import Plan, Sql
 from backlane.engine.sqlite.bell import Belfry
 from backlane.engine.sqlite.checkpoint import Checkpointer
 from backlane.engine.sqlite.connection import Database
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.joining import Joins
 from backlane.engine.sqlite.presence import Roll
 from backlane.engine.sqlite.reader import Reader
@@ -67,7 +68,7 @@ class Handles:
 
     def version(self) -> int:
         """Return a number that changes with every commit of another connection."""
-        with self._probing:
+        with self._probing, inside_sqlite:
             if self._probe is None:
                 self._probe = self._database.connect()
             version: int = self._probe.pragma("data_version")
@@ -90,7 +91,7 @@ class Handles:
         self.writer.close()
         self.reader.close()
         self.belfry.close()
-        with self._probing:
+        with self._probing, inside_sqlite:
             if self._probe is not None:
                 self._probe.close(force=True)
                 self._probe = None

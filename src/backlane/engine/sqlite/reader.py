@@ -13,6 +13,7 @@ import apsw
 from backlane.engine.plan import Plan, finish
 from backlane.engine.sqlite.connection import Database
 from backlane.engine.sqlite.faults import BREAKING, translated
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.transaction import SqliteTx
 
 T = TypeVar("T")
@@ -35,9 +36,16 @@ class Reader:
         """Read on this thread, all statements of the plan in one snapshot."""
         try:
             self._prepare()
-            connection = self._take()
+            with inside_sqlite:
+                return self._read(plan)
         except Exception as error:
-            raise self._told(error) from error
+            told = translated(error, self._database.name)
+            if told is error:
+                raise
+            raise told from error
+
+    def _read(self, plan: Plan[T]) -> T:
+        connection = self._take()
         is_broken = True
         try:
             connection.execute("begin")
@@ -46,10 +54,7 @@ class Reader:
             is_broken = False
         except Exception as error:
             is_broken = isinstance(error, BREAKING) or not _rolled_back(connection)
-            made = self._told(error)
-            if made is error:
-                raise
-            raise made from error
+            raise
         finally:
             self._give_back(connection, is_broken=is_broken)
         return value
@@ -68,7 +73,7 @@ class Reader:
             threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown()
-        with self._lock:
+        with self._lock, inside_sqlite:
             for connection in self._all:
                 connection.close(force=True)
             self._all.clear()
@@ -94,9 +99,6 @@ class Reader:
                 return
             self._all.discard(connection)
         connection.close(force=True)
-
-    def _told(self, error: Exception) -> BaseException:
-        return translated(error, self._database.name)
 
 
 def _rolled_back(connection: apsw.Connection) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import apsw
 
 from backlane.engine.sqlite.connection import Database, read_boot_id
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.gate import Gate
 from backlane.engine.sqlite.migrations import migrate
 
@@ -67,7 +68,7 @@ class Store:
         """Give the connection up; the next use opens a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with contextlib.suppress(apsw.Error):
+            with inside_sqlite, contextlib.suppress(apsw.Error):
                 connection.close(force=True)
 
     def close(self) -> None:
@@ -84,12 +85,13 @@ class Store:
             self.database.make()
         self.gate.acquire()
         try:
-            connection = self.database.connect()
-            try:
-                self._bring_up_to_date(connection)
-            except BaseException:
-                connection.close(force=True)
-                raise
+            with inside_sqlite:
+                connection = self.database.connect()
+                try:
+                    self._bring_up_to_date(connection)
+                except BaseException:
+                    connection.close(force=True)
+                    raise
         finally:
             self.gate.release()
         connection.set_wal_hook(self._saw_log)

@@ -22,6 +22,7 @@ from backlane.engine.plan import Plan, finish
 from backlane.engine.protocol import Settled, Turn
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.faults import BREAKING, OF_THE_VALUES, translated
+from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.plans import AppendPlan, SettlePlan
 from backlane.engine.sqlite.store import Store
 from backlane.engine.sqlite.transaction import Rings, SqliteTx
@@ -146,7 +147,7 @@ class Writer:
 
     def exclusively(self, work: Callable[[], object]) -> None:
         """Do some other work between two transactions of this process, inside the gate."""
-        with self._turn:
+        with self._turn, inside_sqlite:
             self._store.gate.acquire()
             try:
                 work()
@@ -241,6 +242,11 @@ class Writer:
         return None
 
     def _commit(self, group: Sequence[Request]) -> Rings:
+        # From begin to commit: a child would take an inherited transaction for an open one.
+        with inside_sqlite:
+            return self._commit_inside(group)
+
+    def _commit_inside(self, group: Sequence[Request]) -> Rings:
         store = self._store
         try:
             connection = store.begin()
