@@ -1,8 +1,10 @@
-"""Disks that remember or fail: apsw file systems for the faults of section 14 of a disk.
+"""Disks that remember or fail: apsw file systems for what a disk can do to a store.
 
 The shared memory file (`-shm`) is not recorded: a power loss ends it, and SQLite
 rebuilds it from the log.
 """
+
+# ruff: noqa: N802 - the names of these methods are those of SQLite
 
 from __future__ import annotations
 

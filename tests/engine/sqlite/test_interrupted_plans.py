@@ -1,0 +1,153 @@
+"""Plans stopped after each call of their transaction: rolled back, they leave nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+import pytest
+from tests.engine.contract.desk import CRASHED, FAILED, SUCCEEDED, Desk, retry, settlement
+
+from backlane.engine.plan import Plan, finish
+from backlane.engine.protocol import (
+    Admission,
+    Cancel,
+    Declare,
+    Delete,
+    Move,
+    Presence,
+    Redrive,
+    Reprioritise,
+    Retention,
+    Selection,
+    Tune,
+    Wanted,
+)
+from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.model.job import Key, Note, Progress
+from backlane.model.queue import Bounds, Kind
+
+
+class Stopped(Exception):
+    """The plan was stopped here."""
+
+
+class StoppingTx(SqliteTx):
+    """Raises instead of carrying out call number `at`."""
+
+    def __init__(self, connection: apsw.Connection, at: int) -> None:
+        super().__init__(connection)
+        self._left = at
+
+    async def rows(self, statement: Any, *params: Any) -> list[Any]:
+        self._count()
+        return await super().rows(statement, *params)
+
+    async def each(self, statement: Any, rows: Any) -> list[Any]:
+        self._count()
+        return await super().each(statement, rows)
+
+    def _count(self) -> None:
+        if self._left == 0:
+            raise Stopped
+        self._left -= 1
+
+
+def append(desk: Desk) -> Plan:
+    key = Key("send", "once")
+    jobs = [desk.job(key=key, expires_ms=5_000), desk.job(delay_ms=9), desk.job("new")]
+    return desk.engine.append(jobs, Admission())
+
+
+def turn(desk: Desk) -> Plan:
+    desk.add(8, key=None)
+    leases = desk.claim(6).leases
+    desk.add(3, delay_ms=1_000)
+    desk.clock.advance(seconds=2)
+    outcomes = [SUCCEEDED, FAILED, retry(1), CRASHED, retry(0), SUCCEEDED]
+    settlements = [settlement(*pair) for pair in zip(leases, outcomes, strict=True)]
+    wanted = Wanted(owner="bob", number=5, lease_ms=1_000, queues=("mail", "new"), lane=None)
+    return desk.engine.turn(settlements, [wanted])
+
+
+def claim_after_lapse(desk: Desk) -> Plan:
+    desk.add(2)
+    desk.lose()
+    return desk.engine.claim(Wanted(owner="bob", number=5, lease_ms=1_000, queues=("mail",)))
+
+
+def note(desk: Desk) -> Plan:
+    desk.add()
+    lease = desk.lease()
+    return desk.engine.note([Note(lease.job, lease.token, Progress(0.5, "half"))])
+
+
+def amend(change: Any) -> Callable[[Desk], Plan]:
+    def make(desk: Desk) -> Plan:
+        desk.add(2, expires_ms=60_000)
+        desk.add(1, key=Key("send", "k"))
+        desk.add(1, delay_ms=1_000)
+        desk.finished(FAILED)
+        return desk.engine.amend(Selection(), change)
+
+    return make
+
+
+def sweep(desk: Desk) -> Plan:
+    desk.add(1, expires_ms=1_000)
+    desk.add(2, priority=3)
+    desk.finished(priority=9)
+    desk.clock.advance(minutes=10)
+    return desk.engine.sweep(100, Retention(done_ms=1, least_ms=0))
+
+
+MAKERS: dict[str, Callable[[Desk], Plan]] = {
+    "append": append,
+    "turn": turn,
+    "claim": claim_after_lapse,
+    "note": note,
+    "cancel": amend(Cancel()),
+    "redrive": amend(Redrive()),
+    "reprioritise": amend(Reprioritise(9)),
+    "delete": amend(Delete()),
+    "move": amend(Move("other")),
+    "sweep": sweep,
+    "tune": lambda desk: desk.engine.tune("mail", Tune(max_jobs=5, paused=True, reset=True)),
+    "declare": lambda desk: desk.engine.tune("new", Declare(Kind.TASKS, Bounds(1, 1))),
+    "announce": lambda desk: desk.engine.announce(
+        Presence(owner="a", host="h", pid=1, queues=("q",), slots=1, running=0)
+    ),
+}
+
+
+def dump(connection: apsw.Connection) -> list[Any]:
+    tables = connection.execute("select name from sqlite_schema where type = 'table'").fetchall()
+    return [
+        (name, connection.execute(f"select * from {name} order by 1, 2").fetchall())
+        for (name,) in tables
+    ]
+
+
+@pytest.mark.parametrize("verb", MAKERS)
+def test_a_plan_stopped_anywhere_leaves_nothing(desk: Desk, path, verb: str):
+    desk.add()
+    plan = MAKERS[verb](desk)
+    connection = apsw.Connection(str(path))
+    before = dump(connection)
+
+    calls = 0
+    while True:
+        connection.execute("begin immediate")
+        try:
+            finish(plan.within(StoppingTx(connection, calls)))
+        except Stopped:
+            connection.execute("rollback")
+        else:
+            connection.execute("commit")
+            break
+        assert dump(connection) == before
+        calls += 1
+
+    assert calls > 0
+    assert dump(connection) != before

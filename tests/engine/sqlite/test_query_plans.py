@@ -1,0 +1,95 @@
+"""Query plans: which statements may scan, and what; all others are steps into a key."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+
+import apsw
+import pytest
+
+import backlane.engine.sqlite as package
+from backlane.engine.plan import Sql
+from backlane.engine.sqlite import SqliteEngine
+from backlane.engine.sqlite.take import BEHEAD, GIVE_HEAD, HEAD
+
+# Small tables, or statements that run rarely; each reason stands beside its statement.
+MAY_SCAN = {
+    "append.LINES": "counter",
+    "claim.DEPARTED": "backlane_lease",
+    "claim.EARLIEST": "backlane_lease",
+    "claim.LAPSED": "backlane_lease",
+    "find.RUNNING": "backlane_lease",
+    "handles.OWNERS": "backlane_lease",
+    "hold.EXTEND_OWNED": "backlane_lease",
+    "settle.QUEUE_NAMES": "backlane_queue",
+    "sweep.KEPT": "backlane_counter",
+    "sweep.WAITING": "backlane_counter",
+    "take.FREE_KEY_OF": "backlane_unique_key",
+    "tune.QUEUES": "line",
+    "workers.FORGET_SILENT": "backlane_worker",
+    "workers.WORKERS": "backlane_worker",
+}
+# In the order of their key, and ended by a limit.
+WALKED = {
+    "append.NEWEST",
+    "claim.DUE",
+    "claim.PROMOTE",
+    "claim.STATUS",
+    "claim.UNSCHEDULE",
+    "find.ALL",
+}
+
+
+def statements() -> Iterator[tuple[str, Sql]]:
+    for module in pkgutil.iter_modules(package.__path__):
+        found = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+        for name, value in found.items():
+            if isinstance(value, Sql):
+                yield f"{module.name}.{name}", value
+
+
+STATEMENTS = {id(sql): (name, sql) for name, sql in reversed(list(statements()))}.values()
+
+
+@pytest.fixture
+def connection(engine: SqliteEngine, path) -> apsw.Connection:
+    engine.migrate()
+    return apsw.Connection(str(path))
+
+
+def steps(connection: apsw.Connection, sql: Sql) -> list[str]:
+    parameters = (None,) * sql.text.count("?")
+    if "?1" in sql.text:
+        parameters = (None,) * max(n for n in range(1, 20) if f"?{n}" in sql.text)
+    rows = connection.execute(f"explain query plan {sql.text}", parameters)
+    return [row[3] for row in rows]
+
+
+def scanned(steps: list[str]) -> list[str]:
+    """Tables that are read from one end, beyond the parameters' own."""
+    free = ("given", "carray", "json_each", "CONSTANT")
+    return [
+        step for step in steps if step.startswith("SCAN") and not any(word in step for word in free)
+    ]
+
+
+@pytest.mark.parametrize("name_and_sql", STATEMENTS, ids=lambda one: one[0])
+def test_a_statement_takes_steps_into_keys(connection: apsw.Connection, name_and_sql):
+    name, sql = name_and_sql
+
+    found = scanned(steps(connection, sql))
+
+    if name in WALKED:
+        return
+    allowed = MAY_SCAN.get(name)
+    assert [step for step in found if allowed is None or allowed not in step] == []
+
+
+@pytest.mark.parametrize("sql", [HEAD, GIVE_HEAD, BEHEAD], ids=["head", "give", "behead"])
+def test_a_claim_is_one_ascending_range(connection: apsw.Connection, sql: Sql):
+    found = steps(connection, sql)
+
+    assert any("ready USING PRIMARY KEY (queue=? AND lane=?" in step for step in found)
+    assert not any("TEMP B-TREE" in step for step in found)
