@@ -42,7 +42,7 @@ from backlane.worker.channel import (
     Unfit,
     Will,
 )
-from backlane.worker.crew import STARTED, Crew, Marks, Running, Slots
+from backlane.worker.crew import FLUSH_AT, STARTED, Crew, Marks, Running, Slots
 from backlane.worker.outbox import Outbox
 from backlane.worker.verdict import Stop, overran
 from backlane.worker.watch import Watch
@@ -50,6 +50,7 @@ from backlane.worker.watch import Watch
 log = logging.getLogger("backlane.worker")
 
 RELEASED = Released()
+LATE_SECONDS = 0.001
 
 
 def hello(app: Backlane) -> Hello:
@@ -100,6 +101,7 @@ class SharedExecutor:
         self._slots = Slots(slots)
         self._running = Running(marks, self._outbox.note)
         self._line: deque[tuple[Lease, int]] = deque()  # async jobs that wait for a slot
+        self._late: asyncio.TimerHandle | None = None
         self._is_flushing = self._is_draining = self._has_finished = False
         self._crew = Crew(
             self._attempts,
@@ -216,13 +218,24 @@ class SharedExecutor:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
-        """Send all outcomes of this turn of the loop in one frame, then start more."""
+        """Start more, and send the outcomes of this turn of the loop in one frame.
+
+        While async jobs wait for a slot, a frame may wait for theirs, a millisecond long.
+        """
         self._is_flushing = False
-        self._outbox.flush()
         self._start_waiting()
         self._crew.ensure()
+        if self._line and len(self._outbox) < FLUSH_AT:
+            if self._late is None:
+                self._late = self._loop.call_later(LATE_SECONDS, self._flush_late)
+        else:
+            self._outbox.flush()
         if self._is_draining:
             self._check_finished()
+
+    def _flush_late(self) -> None:
+        self._late = None
+        self._outbox.flush()
 
     def _on_rest(self) -> None:
         """A thread gave its slot back: called in that thread."""
