@@ -1,0 +1,96 @@
+"""Counters: after any verbs they equal the rows they count, and no job is in two places."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import apsw
+import pytest
+from tests.engine.contract.desk import (
+    CRASHED,
+    FAILED,
+    RELEASED,
+    STOPPED,
+    SUCCEEDED,
+    Desk,
+    retry,
+    settlement,
+    snooze,
+)
+
+from backlane.engine.protocol import Cancel, Delete, Move, Redrive, Reprioritise, Selection
+from backlane.model.job import Lane
+
+OUTCOMES = [SUCCEEDED, FAILED, RELEASED, STOPPED, CRASHED, retry(0), retry(5), snooze(5)]
+CHANGES = [Cancel(), Redrive(), Reprioritise(2), Reprioritise(9), Delete(), Move("other")]
+
+COUNTED = """
+    with place as (
+        select seq, queue, 'scheduled' as state from backlane_scheduled
+        union all select seq, queue, 'ready' from backlane_ready
+        union all select seq, queue, 'running' from backlane_lease
+        union all select seq, queue, iif(state = 2, 'kept_failed', 'kept_done')
+        from backlane_finished
+    )
+    select queue, priority, sum(state = 'scheduled'), sum(state = 'ready'),
+        sum(state = 'running'), sum(iif(state like 'kept%', 0, size)),
+        sum(state = 'kept_done'), sum(state = 'kept_failed')
+    from place
+    join backlane_job using (seq, queue)
+    group by queue, priority
+"""
+KEPT = """
+    select queue, priority, scheduled, ready, running, bytes, kept_done, kept_failed
+    from backlane_counter
+    where scheduled + ready + running + bytes + kept_done + kept_failed <> 0
+"""
+PLACES = """
+    select count(*) from (
+        select seq from backlane_scheduled union all select seq from backlane_ready
+        union all select seq from backlane_lease union all select seq from backlane_finished
+    )
+"""
+
+
+def step(desk: Desk, chance: random.Random) -> None:
+    match chance.randrange(6):
+        case 0 | 1:
+            desk.add(
+                chance.randint(1, 6),
+                chance.choice(["mail", "other"]),
+                priority=chance.randint(0, 9),
+                delay_ms=chance.choice([0, 0, 3_000]),
+                expires_ms=chance.choice([None, 20_000]),
+                body=b"x" * chance.randint(0, 50),
+            )
+        case 2 | 3:
+            lane = chance.choice([None, Lane.SHARED])
+            leases = desk.claim(chance.randint(0, 5), "mail", "other", lane=lane).leases
+            kept = chance.sample(leases, len(leases) * 2 // 3)
+            outcomes = [settlement(lease, chance.choice(OUTCOMES)) for lease in kept]
+            desk.engine.run(desk.engine.settle(outcomes))
+        case 4:
+            found = desk.found_ids()
+            ids = tuple(chance.sample(found, min(len(found), 4)))
+            if ids:
+                desk.engine.run(desk.engine.amend(Selection(ids=ids), chance.choice(CHANGES)))
+        case 5:
+            desk.clock.advance(seconds=chance.choice([1, 10, 40, 400]))
+            desk.sweep(chance.randint(1, 20), done_jobs=5, failed_jobs=5, least_ms=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_counters_equal_rows_after_random_verbs(desk: Desk, path: Path, seed: int):
+    chance = random.Random(seed)
+    desk.add()
+    connection = apsw.Connection(str(path))
+
+    for _ in range(60):
+        step(desk, chance)
+        counted = sorted(connection.execute(COUNTED).fetchall())
+        assert sorted(connection.execute(KEPT).fetchall()) == counted
+
+    (jobs,) = connection.execute("select count(*) from backlane_job").fetchall()
+    assert connection.execute(PLACES).fetchall() == [jobs]
+    assert jobs[0] > 0
