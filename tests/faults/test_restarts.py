@@ -87,7 +87,13 @@ def _restarted(
 
 
 def _restart(workers: Fleet, worker: subprocess.Popen[bytes]) -> int:
-    """Start the next one, then end this one, as a rolling deploy does."""
+    """Start the next one, then end this one, as a rolling deploy does.
+
+    It has said that it serves: before that it holds nothing, and a signal that meets the
+    interpreter's own start ends it with the signal's status.
+    """
+    ready = f"(pid {worker.pid}, ready after"
+    wait_until(lambda: ready in workers.log.read_text(), 20, "the worker serves")
     workers.start()
     workers.workers.remove(worker)
     worker.send_signal(signal.SIGTERM)
