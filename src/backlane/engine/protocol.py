@@ -283,13 +283,12 @@ class Verbs(Protocol):
         unrun. Paused queues give nothing. Token + 1.
         """
 
-    def extend(
-        self, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None = None
-    ) -> Plan[Extended]:
+    def extend(self, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Plan[Extended]:
         """Move the end of each lease (job, token) to now + `by_ms`.
 
-        A lease that is not current, or has lapsed already by time, is lost. With `owner`
-        all leases of that owner are meant, and `leases` are those it believes it holds.
+        A lease that is not current, or has lapsed already by time, is lost. There
+        is no way to extend by owner: what its owner does not know it holds (a claim whose
+        answer was lost) has to lapse.
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:

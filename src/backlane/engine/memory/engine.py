@@ -86,14 +86,8 @@ class MemoryEngine:
         return leasing.claim(tx, wanted)
 
     @plan
-    async def extend(
-        self,
-        tx: Store,
-        leases: Sequence[tuple[bytes, int]],
-        by_ms: int,
-        owner: str | None = None,
-    ) -> Extended:
-        return leasing.extend(tx, leases, by_ms, owner)
+    async def extend(self, tx: Store, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Extended:
+        return leasing.extend(tx, leases, by_ms)
 
     @plan
     async def settle(self, tx: Store, settlements: Sequence[Settlement]) -> Settled:

@@ -42,13 +42,8 @@ def claim(store: Store, wanted: Wanted) -> Claimed:
     )
 
 
-def extend(
-    store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None
-) -> Extended:
-    if owner is None:
-        held = [row for row in (store.held(job, token) for job, token in leases) if row]
-    else:
-        held = [row for row in store.in_state(State.RUNNING) if row.owner == owner]
+def extend(store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Extended:
+    held = [row for row in (store.held(job, token) for job, token in leases) if row]
     living = {(row.job.id, row.token): row for row in held if not store.has_lapsed(row)}
     for row in living.values():
         row.lease_end_ms = store.clock.boot_ms() + by_ms

@@ -109,13 +109,9 @@ class SqliteEngine:
 
     @plan
     async def extend(
-        self,
-        tx: SqliteTx,
-        leases: Sequence[tuple[bytes, int]],
-        by_ms: int,
-        owner: str | None = None,
+        self, tx: SqliteTx, leases: Sequence[tuple[bytes, int]], by_ms: int
     ) -> Extended:
-        return await hold.extend(tx, self._clock, leases, by_ms, owner)
+        return await hold.extend(tx, self._clock, leases, by_ms)
 
     def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
         """See `Verbs.settle`."""

@@ -22,15 +22,6 @@ EXTEND: Sql[tuple[bytes, int, int]] = Sql(
     returning id, token, cancelling
     """
 )
-EXTEND_OWNED: Sql[tuple[bytes, int, int]] = Sql(
-    """
-    update backlane_lease
-    set until_ms = ?
-    where owner = ?
-    and until_ms > ?
-    returning id, token, cancelling
-    """
-)
 REVISE: Sql[tuple[bytes, int]] = Sql(
     """
     update backlane_lease
@@ -53,16 +44,12 @@ PROGRESS: Sql[tuple[()]] = Sql(
 
 
 async def extend(
-    tx: SqliteTx, clock: Clock, leases: Sequence[tuple[bytes, int]], by_ms: int, owner: str | None
+    tx: SqliteTx, clock: Clock, leases: Sequence[tuple[bytes, int]], by_ms: int
 ) -> Extended:
     """Move the end of leases; what has lapsed by time already is lost."""
     now = clock.boot_ms()
     until = now + by_ms
-    if owner is None:
-        rows = [(until, job, token, now) for job, token in leases]
-        extended = await tx.each(EXTEND, rows)
-    else:
-        extended = await tx.rows(EXTEND_OWNED, until, owner, now)
+    extended = await tx.each(EXTEND, [(until, job, token, now) for job, token in leases])
     held = {(job, token) for job, token, _ in extended}
     if extended:
         await tx.rows(LOWER_EARLIEST, until)
