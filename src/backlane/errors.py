@@ -139,11 +139,10 @@ class JobNotFound(BacklaneError, LookupError):
 
 
 class KeptError(Protocol):
-    """What is kept of an error, as text; an `ErrorRecord` is one."""
+    """What is kept of an error, as text; `kind` is the dotted name of its class."""
 
     @property
-    def kind(self) -> str:
-        """The dotted name of its class."""
+    def kind(self) -> str: ...
 
     @property
     def message(self) -> str: ...
