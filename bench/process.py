@@ -32,7 +32,12 @@ class WorkerProcess:
     def __enter__(self) -> Self:
         self.start()
         # A job done says that the executor is up, so that no figure holds its start.
-        self._store.work.noop.enqueue(0, "").result(timeout=30)
+        try:
+            self._store.work.noop.enqueue(0, "").result(timeout=30)
+        except BaseException as error:
+            error.add_note(f"the worker said:\n{self.log.read_text()[-2000:]}")
+            self._end_session()
+            raise
         return self
 
     def start(self) -> None:
@@ -63,12 +68,15 @@ class WorkerProcess:
             status = self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             status = None
+        self._end_session()
+        if status != 0:
+            raise Nothing(f"the worker ended with {status} on SIGTERM; see {self.log}")
+
+    def _end_session(self) -> None:
         # The session is this worker's own: it was started above.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        if status != 0:
-            raise Nothing(f"the worker ended with {status} on SIGTERM; see {self.log}")
 
     def family(self) -> list[int]:
         """Return the pids of the supervisor and of all that descend from it."""
