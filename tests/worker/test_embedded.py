@@ -212,6 +212,17 @@ def test_observers_hear_of_a_job_that_is_buried(app: Backlane):
         wait_until(lambda: any(isinstance(each, events.JobBuried) for each in heard))
 
 
+def test_observers_hear_when_their_worker_starts_and_drains(app: Backlane):
+    heard: list[events.Event] = []
+    app.observe(heard.append)
+
+    with Worker(app):
+        pass
+
+    changes = [each.change for each in heard if isinstance(each, events.WorkerChanged)]
+    assert changes == ["started", "draining"]
+
+
 def test_process_jobs_run_in_child_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "runs").touch()
     (tmp_path / "embedded_application.py").write_text(

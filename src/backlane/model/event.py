@@ -82,7 +82,7 @@ class QueueChanged(msgspec.Struct, frozen=True):
 
 
 class WorkerChanged(msgspec.Struct, frozen=True):
-    """A worker started, drains, or stopped."""
+    """The worker that runs this process `"started"`, or is `"draining"`: it claims no more."""
 
     owner: str
     change: str

@@ -70,6 +70,13 @@ class Buried(msgspec.Struct, frozen=True, array_like=True, tag="buried"):
     reason: str
 
 
+class Changed(msgspec.Struct, frozen=True, array_like=True, tag="changed"):
+    """Tell observers what their worker does."""
+
+    owner: str
+    change: str
+
+
 # -- from an executor --
 
 
@@ -143,6 +150,7 @@ Frame = (
     | Ping
     | Lost
     | Buried
+    | Changed
     | Hello
     | Unfit
     | Ended

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import assert_never
 
 from backlane.app import Backlane
-from backlane.model.event import JobBuried, LeaseLost
+from backlane.model.event import JobBuried, LeaseLost, WorkerChanged
 from backlane.model.job import Lane, Lease
 from backlane.model.outcome import Cancelled, Outcome, Released, Settlement
 from backlane.model.queue import Queue
 from backlane.worker.attempt import Attempt, Attempts
 from backlane.worker.channel import (
     Buried,
+    Changed,
     Channel,
     Drain,
     Ended,
@@ -144,6 +145,8 @@ class SharedExecutor:
                 self._app.observers.tell(
                     JobBuried(_uuid(frame.job), frame.task, frame.queue, frame.reason)
                 )
+            case Changed():
+                self._app.observers.tell(WorkerChanged(frame.owner, frame.change))
             case Hello() | Unfit() | Ended() | Noted() | Pong() | Overdue() | Failing() | Will():
                 log.error("the dispatcher sent %s, which only an executor says", type(frame))
             case _:

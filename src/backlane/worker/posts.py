@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from backlane.model.job import Lane, Lease
-from backlane.worker.channel import Buried, Lost
+from backlane.worker.channel import Buried, Changed, Lost
 from backlane.worker.pacing import Pacing
 from backlane.worker.post import Phase, Post
 from backlane.worker.verdict import Stop
@@ -160,7 +160,10 @@ class Posts:
         log.warning("job %s (task %s) is a dead letter: %s", uuid.UUID(bytes=job), task, reason)
         self._to_observers(Buried(job, task, queue, reason))
 
-    def _to_observers(self, frame: Lost | Buried) -> None:
+    def tell_changed(self, owner: str, change: str) -> None:
+        self._to_observers(Changed(owner, change))
+
+    def _to_observers(self, frame: Lost | Buried | Changed) -> None:
         if self.is_observed:
             for post in self.of(Lane.SHARED):
                 if post.phase is Phase.READY:

@@ -132,6 +132,7 @@ class Session:
 
     def start(self) -> None:
         """Begin to take turns."""
+        self.dispatcher.posts.tell_changed(self.owner, "started")
         self.serving = [
             asyncio.ensure_future(self.dispatcher.serve()),
             asyncio.ensure_future(self._upkeep.serve()),
@@ -150,6 +151,7 @@ class Session:
         Returns False when the engine did not take the last outcomes.
         """
         self.dispatcher.stop_claiming()
+        self.dispatcher.posts.tell_changed(self.owner, "draining")
         self._crewed.leave()
         await self._all_idle(grace, at_once)
         await self._kill_rest()
