@@ -104,12 +104,24 @@ def _ran(line: tuple[str, ...]) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@contextlib.contextmanager
+def _nothing_stays_imported() -> Iterator[None]:
+    """Forget the applications of this folder: other tests call theirs by the same names."""
+    path = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        for name in ("shop", "broken"):
+            sys.modules.pop(name, None)
+
+
 def _running(line: tuple[str, ...]) -> Callable[[World], object]:
     def call(world: World) -> object:
         (world.folder / "shop.py").write_text(SHOP)
         (world.folder / "broken.py").write_text("import nosuch_module_of_theirs\n")
         (world.folder / "text.db").write_text("a text\n" * 1_000)
-        with contextlib.chdir(world.folder):
+        with contextlib.chdir(world.folder), _nothing_stays_imported():
             for name in ("BACKLANE_URL", "BACKLANE_APP"):
                 os.environ.pop(name, None)
             status, said = _ran(line)
