@@ -100,7 +100,7 @@ class Belfry:
         seen = (status.st_mtime_ns, status.st_ino)
         if seen == self._seen:
             return
-        names = [path.name for path in self._directory.iterdir()]
+        names = os.listdir(self._directory)  # noqa: PTH208 - a tenth of the price of iterdir
         self._queue_bells = [name for name in names if name.startswith(QUEUES)]
         self._job_bells = [name for name in names if name.startswith(JOBS)]
         # A directory changed within the clock's tick may change again with the same time.
@@ -226,9 +226,10 @@ async def _readable(waiting: socket.socket, seconds: float) -> None:
             woken.set_result(None)
 
     timer = loop.call_later(seconds, wake)
-    loop.add_reader(waiting, wake)
+    descriptor = waiting.fileno()  # for the socket itself a selector would format its repr
+    loop.add_reader(descriptor, wake)
     try:
         await woken
     finally:
         timer.cancel()
-        loop.remove_reader(waiting)
+        loop.remove_reader(descriptor)

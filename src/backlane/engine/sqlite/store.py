@@ -10,6 +10,7 @@ import apsw
 from backlane.engine.sqlite.connection import Database, read_boot_id
 from backlane.engine.sqlite.fork import inside_sqlite
 from backlane.engine.sqlite.gate import Gate
+from backlane.engine.sqlite.log import Log
 from backlane.engine.sqlite.migrations import migrate
 
 
@@ -25,6 +26,7 @@ class Store:
     ) -> None:
         self.database = database
         self.gate = Gate(database.side / "gate")
+        self._log = Log(database.path)
         self.migrated: list[str] = []  # when this process opened the file
         self._on_log = on_log
         self._boot_id = boot_id
@@ -46,6 +48,8 @@ class Store:
             if not isinstance(error, apsw.BusyError):
                 self.drop()
             raise
+        if self._log.is_short:
+            self._log.grow()
         return connection
 
     def open(self) -> None:
@@ -111,6 +115,7 @@ class Store:
         connection.execute("commit")
 
     def _saw_log(self, _: apsw.Connection, __: str, pages: int) -> int:
+        self._log.saw(pages)
         self._on_log(pages)
         return apsw.SQLITE_OK
 
