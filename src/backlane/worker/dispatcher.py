@@ -203,7 +203,8 @@ class Dispatcher:
             self._give_back(leases)
         elif leases:
             left = self.posts.give(leases, now)
-            self.take_dead([(lease, Released()) for lease in left])
+            if left:
+                self.take_dead([(lease, Released()) for lease in left])
         is_full = any(
             0 < want.number <= len(each.leases) for each, want in zip(claimed, wanted, strict=True)
         )

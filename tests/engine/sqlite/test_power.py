@@ -19,9 +19,10 @@ import pytest
 from tests.engine.contract.desk import SUCCEEDED, Desk, retry, settlement
 from tests.engine.sqlite.disk import RecordingDisk, replay
 
+from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite import SqliteEngine
 from backlane.model.clock import FakeClock
-from backlane.model.job import Lease
+from backlane.model.job import DEFAULT_POLICY, Lease, Policy
 
 CUTS = 5_000 if os.environ.get("BACKLANE_PROVE") else 150
 
@@ -33,6 +34,7 @@ class Run:
     disk: RecordingDisk
     appended: list[tuple[int, bytes]] = field(default_factory=list)
     finished: list[tuple[int, bytes]] = field(default_factory=list)
+    begun: list[tuple[int, bytes]] = field(default_factory=list)  # their only execution
 
 
 def run(folder: Path, durability: str, turns: int) -> Run:
@@ -45,7 +47,8 @@ def run(folder: Path, durability: str, turns: int) -> Run:
     desk = Desk(engine, clock)
     leases: list[Lease] = []
     for turn in range(turns):
-        jobs = desk.add(1 + turn % 7, body=b"x" * (turn * 37 % 900))
+        policy = Policy(attempts=1) if turn % 3 == 0 else DEFAULT_POLICY
+        jobs = desk.add(1 + turn % 7, body=b"x" * (turn * 37 % 900), policy=policy)
         made.appended += [(len(made.disk.events), job) for job in jobs]
         settled = leases[: len(leases) // 2]
         put_off = leases[len(leases) // 2 :]
@@ -57,11 +60,20 @@ def run(folder: Path, durability: str, turns: int) -> Run:
         )
         made.finished += [(len(made.disk.events), lease.job) for lease in settled]
         clock.advance(seconds=2)
-        leases = desk.claim(5).leases
+        leases = claim(engine)
+        made.begun += [
+            (len(made.disk.events), lease.job) for lease in leases if lease.policy.attempts == 1
+        ]
         if turn % 10 == 9:
             engine._own().checkpointer.copy()
     # Not closed: closing would empty the log.
     return made
+
+
+def claim(engine: SqliteEngine) -> list[Lease]:
+    """Claim as an idle worker does, whose commit is synced only where it must be."""
+    wanted = Wanted(owner="ann", number=5, lease_ms=60_000, queues=("mail",))
+    return engine.run(engine.turn((), [wanted])).claimed[0].leases
 
 
 def cuts(number_of_events: int, number: int) -> list[int]:
@@ -88,6 +100,7 @@ def losses(run: Run, folder: Path, points: Sequence[int], chance: random.Random 
 def missing(run: Run, path: Path, number: int) -> int:
     appended = {job for when, job in run.appended if when <= number}
     finished = {job for when, job in run.finished if when <= number}
+    begun = {job for when, job in run.begun if when <= number}
     if not appended and not path.exists():
         return 0
     connection = apsw.Connection(str(path))
@@ -102,9 +115,15 @@ def missing(run: Run, path: Path, number: int) -> int:
                 "select id from backlane_job join backlane_finished using (seq)"
             )
         }
+        ready = {
+            row[0]
+            for row in connection.execute(
+                "select id from backlane_job join backlane_ready using (seq)"
+            )
+        }
     finally:
         connection.close()
-    return len(appended - found) + len(finished - done)
+    return len(appended - found) + len(finished - done) + len(begun & ready)
 
 
 @pytest.mark.parametrize("unsynced", ["none", "some"])

@@ -41,7 +41,7 @@ from backlane.engine.sqlite.connection import Database, read_boot_id
 from backlane.engine.sqlite.diagnose import diagnose
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.plans import AppendPlan, SettlePlan
+from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, SettlePlan
 from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.writer import Retired
@@ -49,7 +49,7 @@ from backlane.errors import BadOption
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal
 from backlane.model.outcome import Settlement
-from backlane.model.queue import QueueRecord
+from backlane.model.queue import Kind, QueueRecord
 
 T = TypeVar("T")
 
@@ -129,6 +129,8 @@ class SqliteEngine:
             await moves.store_counts(tx)
             return Turn(settled, claimed)
 
+        if not settlements and all(one.kind is Kind.TASKS for one in wanted):
+            return ClaimPlan(within)
         claims = self.turn((), wanted) if settlements else None
         return SettlePlan(within, settlements, self.settle, claims)
 

@@ -1,4 +1,7 @@
-"""Plans that the writer treats in a way of their own: appends merge, settlements come first."""
+"""Plans that the writer treats in a way of their own.
+
+Appends merge, settlements come first, and claims alone need no sync of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, TypeVar
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Settled, Turn
 from backlane.engine.sqlite.append import Answer, Batch
+from backlane.model.job import Lease
 from backlane.model.outcome import Settlement
 
 T = TypeVar("T")
@@ -43,3 +47,23 @@ class SettlePlan(Plan[T]):
         self.settlements = settlements
         self.alone = alone
         self.claims = claims
+
+
+class ClaimPlan(Plan[Turn]):
+    """A turn of a worker that settles nothing.
+
+    Its commit need not be synced. A power cut that takes it back ends every process
+    that heard of it, and leaves the jobs ready as they were: the next claim repeats the
+    same tokens, and nobody is left who holds the old ones. Only where a lease is the
+    last execution its job may have must it be known after a power cut that it began.
+    """
+
+    __slots__ = ()
+
+    @staticmethod
+    def must_be_synced(turn: Turn) -> bool:
+        return any(_is_last(lease) for each in turn.claimed for lease in each.leases)
+
+
+def _is_last(lease: Lease) -> bool:
+    return lease.attempt + 1 >= lease.policy.attempts

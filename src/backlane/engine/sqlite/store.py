@@ -13,6 +13,14 @@ from backlane.engine.sqlite.gate import Gate
 from backlane.engine.sqlite.log import Log
 from backlane.engine.sqlite.migrations import migrate
 
+# A page that stays the same would not be written, and a commit of nothing not be synced.
+COUNT_SYNC = """
+insert into backlane_meta (name, value)
+values ('syncs', 1)
+on conflict do update
+set value = value + 1
+"""
+
 
 class Store:
     """One process's connection for writing, opened at first use and again when it broke."""
@@ -32,9 +40,13 @@ class Store:
         self._boot_id = boot_id
         self._connection: apsw.Connection | None = None
         self._was_open = False
+        self._is_synced = True
 
-    def begin(self) -> apsw.Connection:
+    def begin(self, *, is_synced: bool = True) -> apsw.Connection:
         """Open a transaction; the gate is held until the caller releases it.
+
+        Its commit is not waited for to be on the disk unless it `is_synced`; the next
+        one that is brings it there as well.
 
         Raises:
             EngineBusy: another transaction was open for too long; the gate is free again.
@@ -42,6 +54,8 @@ class Store:
         connection = self._connection or self._open()
         self.gate.acquire()
         try:
+            if is_synced is not self._is_synced:
+                self._set_synced(connection, is_synced=is_synced)
             self.database.begin(connection)
         except BaseException as error:
             self.gate.release()
@@ -51,6 +65,18 @@ class Store:
         if self._log.is_short:
             self._log.grow()
         return connection
+
+    def sync(self) -> None:
+        """Bring all that was committed to the disk, by one more commit."""
+        connection = self.begin()
+        try:
+            connection.execute(COUNT_SYNC)
+            connection.execute("commit")
+        except BaseException:
+            self.roll_back(is_broken=True)
+            raise
+        finally:
+            self.gate.release()
 
     def open(self) -> None:
         """Open the file, if it is not open."""
@@ -99,6 +125,7 @@ class Store:
         finally:
             self.gate.release()
         connection.set_wal_hook(self._saw_log)
+        self._is_synced = True
         self._connection = connection
         self._was_open = True
         return connection
@@ -113,6 +140,10 @@ class Store:
         if stored != [(boot,)]:
             _forget_boot(connection, boot)
         connection.execute("commit")
+
+    def _set_synced(self, connection: apsw.Connection, *, is_synced: bool) -> None:
+        connection.pragma("synchronous", self.database.durability if is_synced else "normal")
+        self._is_synced = is_synced
 
     def _saw_log(self, _: apsw.Connection, __: str, pages: int) -> int:
         self._log.saw(pages)

@@ -23,7 +23,7 @@ from backlane.engine.protocol import Settled, Turn
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.faults import BREAKING, OF_THE_VALUES, translated
 from backlane.engine.sqlite.fork import inside_sqlite
-from backlane.engine.sqlite.plans import AppendPlan, SettlePlan
+from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, SettlePlan
 from backlane.engine.sqlite.store import Store
 from backlane.engine.sqlite.transaction import Rings, SqliteTx
 from backlane.errors import OutcomeUnknown
@@ -252,8 +252,9 @@ class Writer:
 
     def _commit_inside(self, group: Sequence[Request]) -> Rings:
         store = self._store
+        claims_alone = all(isinstance(request.plan, ClaimPlan) for request in group)
         try:
-            connection = store.begin()
+            connection = store.begin(is_synced=not claims_alone)
         except Exception as error:
             raise NotBegun(error) from error
         try:
@@ -264,9 +265,11 @@ class Writer:
                 store.roll_back(is_broken=isinstance(error, BREAKING))
                 raise
             self._end(connection)
-            return tx.rings
         finally:
             store.gate.release()
+        if claims_alone and any(ClaimPlan.must_be_synced(request.value) for request in group):
+            self._sync()
+        return tx.rings
 
     def _run_all(self, tx: SqliteTx, group: Sequence[Request]) -> None:
         appends = [one for one in group if isinstance(one.plan, AppendPlan)]
@@ -289,6 +292,12 @@ class Writer:
         except BaseException as error:
             self._store.roll_back(is_broken=isinstance(error, BREAKING))
             raise
+
+    def _sync(self) -> None:
+        try:
+            self._store.sync()
+        except Exception as error:
+            raise InDoubt(error) from error
 
     # -- failing --
 
