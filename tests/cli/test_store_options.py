@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import apsw
 import pytest
 
 
@@ -31,6 +32,17 @@ def test_a_file_that_does_not_exist_is_not_made_by_looking_at_it(backlane, here)
     assert result.exit_code == 1
     assert "no store at typo.db" in result.stderr
     assert not (here / "typo.db").exists()
+
+
+def test_looking_at_a_foreign_file_leaves_no_tables_in_it(backlane, here):
+    apsw.Connection("theirs.db").execute("create table theirs (a)")
+
+    result = backlane("queues", "list", "--url", "sqlite:///theirs.db")
+
+    assert result.exit_code == 1
+    assert "theirs.db holds no jobs of backlane" in result.stderr
+    tables = apsw.Connection("theirs.db").execute("select name from sqlite_schema").fetchall()
+    assert tables == [("theirs",)]
 
 
 def test_a_store_in_memory_cannot_be_looked_at_from_here(backlane):

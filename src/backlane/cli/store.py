@@ -128,7 +128,8 @@ def refuse_emptiness(url: str, *, make: bool) -> None:
     """Refuse a store that cannot hold anything yet, or not for other processes.
 
     Raises:
-        NoStore: it is in memory, or a file that does not exist unless `make`.
+        NoStore: it is in memory, or a file that does not exist, or has none of our
+            tables, unless `make`.
     """
     parts = urlsplit(url)
     if parts.scheme == "memory":
@@ -138,6 +139,27 @@ def refuse_emptiness(url: str, *, make: bool) -> None:
         raise NoStore(
             f"no store at {path}: check the path, or make it with `backlane migrate --url {url}`"
         )
+    if parts.scheme == "sqlite" and not make and not has_store(path):
+        raise NoStore(
+            f"{path} holds no jobs of backlane: check the path, or make its tables in this file "
+            f"with `backlane migrate --url {url}`"
+        )
+
+
+def has_store(path: Path) -> bool:
+    """Say whether a file has our tables; one that cannot be read may be: its use tells."""
+    import apsw  # here, for the command line loads no engine until it needs one
+
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        try:
+            return connection.table_exists("main", "backlane_meta")
+        finally:
+            connection.close()
+    except apsw.Error:
+        return True
 
 
 def store_options(command: Command) -> Command:
