@@ -43,6 +43,12 @@ def test_a_full_queue_says_when_to_come_back():
     assert str(full) == "queue 'mail' holds 2 jobs, its bound is 2; retry in 3.0 s"
 
 
+def test_a_queue_too_full_for_so_many_says_how_many():
+    full = QueueFull("mail", limit="jobs", depth=4_501, bound=5_000, added=1_000)
+
+    assert str(full).startswith("queue 'mail' holds 4501 jobs, its bound is 5000, and 1000 more ")
+
+
 def test_a_full_queue_that_can_never_take_so_much_says_what_to_change():
     full = QueueFull("mail", limit="bytes", depth=0, bound=9, can_fit=False)
 

@@ -47,7 +47,8 @@ class QueueFull(Refused):
 
     `limit` names the bound: `"jobs"` or `"bytes"`. `retry_after` is None when nothing
     is known about the queue's speed, or when the jobs can never fit. `accepted` counts
-    the jobs of the same `enqueue_many` that were stored before this refusal.
+    the jobs of the same `enqueue_many` that were stored before this refusal, `added`
+    the jobs (or bytes) that did not fit.
     """
 
     def __init__(  # long: each is a part that a caller decides by
@@ -57,6 +58,7 @@ class QueueFull(Refused):
         limit: str,
         depth: int,
         bound: int,
+        added: int = 0,
         retry_after: timedelta | None = None,
         estimated_wait: timedelta | None = None,
         ticket: str | None = None,
@@ -65,7 +67,7 @@ class QueueFull(Refused):
     ) -> None:
         self.queue, self.limit, self.depth, self.bound = queue, limit, depth, bound
         self.retry_after, self.estimated_wait, self.ticket = retry_after, estimated_wait, ticket
-        self.can_fit, self.accepted = can_fit, accepted
+        self.can_fit, self.accepted, self.added = can_fit, accepted, added
         unit = "jobs" if limit == "jobs" else limit
         if not can_fit:
             what_to_do = f"this can never fit: raise max_{limit} of the queue or send less at once"
@@ -73,10 +75,11 @@ class QueueFull(Refused):
             what_to_do = f"retry in {retry_after.total_seconds():.1f} s"
         else:
             what_to_do = "retry later, or start more workers"
+        more = f", and {added} more do not fit" if added > 1 else ""
         if accepted:
             what_to_do += f"; {accepted} jobs of this call were accepted"
         super().__init__(
-            f"queue {queue!r} holds {depth} {unit}, its bound is {bound}; {what_to_do}"
+            f"queue {queue!r} holds {depth} {unit}, its bound is {bound}{more}; {what_to_do}"
         )
 
 

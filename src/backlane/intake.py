@@ -143,6 +143,7 @@ def _error_of(refusal: Refusal, accepted: int) -> Refused | WrongUse:
                 limit=limit,
                 depth=refusal.depth,
                 bound=refusal.bound,
+                added=refusal.added,
                 can_fit=refusal.can_fit,
                 accepted=accepted,
             )

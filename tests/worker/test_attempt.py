@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from backlane import Backlane, Context, QueueFull, Retry, Snooze
-from backlane.errors import JobCancelled
+from backlane.errors import JobCancelled, WrongUse
 from backlane.middleware import Call, Middleware, Next
 from backlane.model.event import AttemptEnded, AttemptStarted, Event
 from backlane.model.job import Lease, Policy
@@ -118,6 +118,24 @@ def test_an_error_outside_the_policy_fails_at_once(app: Backlane):
 
     assert isinstance(ended, Failed)
     assert ended.reason is Reason.ERROR
+
+
+def test_a_wrong_use_is_not_tried_again(app: Backlane):
+    ended = outcome(app, raising(app, lambda: WrongUse("waits for another job's result")))
+
+    assert isinstance(ended, Failed)
+    assert ended.reason is Reason.ERROR
+
+
+def test_an_error_that_is_retried_is_logged_with_its_job(
+    app: Backlane, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "backlane.worker")
+
+    outcome(app, raising(app, lambda: OSError("no route")))
+
+    assert "execution 1 of 10 failed" in caplog.text
+    assert "OSError: no route" in caplog.text
 
 
 def test_a_snooze_puts_the_job_off(app: Backlane):

@@ -103,6 +103,7 @@ class Refusal(msgspec.Struct, frozen=True):
     limit: str  # "jobs" | "bytes" | "stale" (an id older than the history) | "kind"
     depth: int  # jobs or bytes held now
     bound: int
+    added: int = 0  # jobs or bytes that were to be added
     can_fit: bool = True  # False: not even an empty queue would take them
     job: bytes | None = None  # which job, where it is one's own fault
 

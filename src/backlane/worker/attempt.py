@@ -10,6 +10,7 @@ kit. It never touches the engine, and nothing that user code raises leaves it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
@@ -21,12 +22,14 @@ from backlane.context import Context, current
 from backlane.middleware import Call, compose, drive
 from backlane.model.event import AttemptEnded, AttemptStarted
 from backlane.model.job import Lease, Progress
-from backlane.model.outcome import Outcome, Reason, Settlement, Succeeded
+from backlane.model.outcome import Outcome, Reason, RetryAfter, Settlement, Succeeded
 from backlane.worker.verdict import Stop, judge, parked, spoilt
 
 if TYPE_CHECKING:
     from backlane.app import Backlane
     from backlane.task import Task
+
+log = logging.getLogger("backlane.worker")
 
 Keep = Callable[[Lease, Progress], None]  # takes the progress a job reports
 Ask = Callable[[], Stop | None]  # says what a function is asked for
@@ -219,6 +222,8 @@ class Attempts:
         lease, ran = attempt.lease, time.monotonic() - attempt.started
         if self._observers:
             self._tell_ended(lease, outcome, ran)
+        if isinstance(outcome, RetryAfter):  # what fails for good is told by the dispatcher
+            _log_retry(lease, outcome)
         return Settlement(lease.job, lease.token, outcome, int(ran * 1000))
 
     def _tell_started(self, lease: Lease) -> None:
@@ -250,6 +255,19 @@ class Attempts:
 
 def _uuid(lease: Lease) -> uuid.UUID:
     return uuid.UUID(bytes=lease.job)
+
+
+def _log_retry(lease: Lease, outcome: RetryAfter) -> None:
+    log.info(
+        "job %s (task %s): execution %d of %d failed, the next one is due in %.1f s: %s: %s",
+        _uuid(lease),
+        lease.task,
+        lease.attempt + 1,
+        lease.policy.attempts,
+        outcome.delay_ms / 1000,
+        outcome.error.kind,
+        outcome.error.message,
+    )
 
 
 def _drop(_lease: Lease, _progress: Progress) -> None:

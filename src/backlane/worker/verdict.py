@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from backlane.context import Snooze
-from backlane.errors import JobCancelled, QueueFull
+from backlane.errors import JobCancelled, QueueFull, WrongUse
 from backlane.model.job import Lease
 from backlane.model.outcome import (
     Cancelled,
@@ -81,7 +81,8 @@ def _stopped(error: BaseException, lease: Lease, retry: Retry, stop: Stop) -> Ou
 
 def _by_policy(error: BaseException, lease: Lease, retry: Retry) -> Outcome:
     record = recorded(error)
-    if not retry.covers(error):
+    # A wrong use (such as to wait for another job's result) is wrong at every attempt.
+    if isinstance(error, WrongUse) or not retry.covers(error):
         return Failed(Reason.ERROR, record)
     executions = lease.attempt + 1
     return RetryAfter(delay_ms(executions, lease.policy.base_ms, lease.policy.cap_ms), record)

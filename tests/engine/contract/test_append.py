@@ -172,7 +172,7 @@ def test_the_bound_by_jobs_is_exact(desk: Desk) -> None:
 
     refusal = desk.append(desk.job(), bounds=bounds)
 
-    assert refusal == Refusal("mail", "jobs", depth=3, bound=3)
+    assert refusal == Refusal("mail", "jobs", depth=3, bound=3, added=1)
     assert desk.depth().jobs == 3
 
 
@@ -181,7 +181,7 @@ def test_an_append_that_would_pass_the_bound_stores_none_of_its_jobs(desk: Desk)
 
     refusal = desk.append(desk.job("video"), desk.job(), desk.job(), bounds=Bounds(max_jobs=3))
 
-    assert refusal == Refusal("mail", "jobs", depth=2, bound=3)
+    assert refusal == Refusal("mail", "jobs", depth=2, bound=3, added=2)
     assert desk.depth().jobs == 2
     assert [one.name for one in desk.run(desk.engine.list_queues())] == ["mail"]
 
@@ -193,7 +193,7 @@ def test_the_bound_by_bytes_is_exact_and_counts_headers(desk: Desk) -> None:
 
     refusal = desk.append(desk.job(body=b"1"), bounds=bounds)
 
-    assert refusal == Refusal("mail", "bytes", depth=10, bound=10)
+    assert refusal == Refusal("mail", "bytes", depth=10, bound=10, added=1)
     assert isinstance(desk.append(desk.job(body=b""), bounds=bounds), list)
 
 
@@ -201,8 +201,8 @@ def test_what_an_empty_queue_could_not_take_can_never_fit(desk: Desk) -> None:
     many = desk.append(desk.job(), desk.job(), desk.job(), bounds=Bounds(max_jobs=2))
     large = desk.append(desk.job(body=b"12345"), bounds=Bounds(max_bytes=4))
 
-    assert many == Refusal("mail", "jobs", depth=0, bound=2, can_fit=False)
-    assert large == Refusal("mail", "bytes", depth=0, bound=4, can_fit=False)
+    assert many == Refusal("mail", "jobs", depth=0, bound=2, added=3, can_fit=False)
+    assert large == Refusal("mail", "bytes", depth=0, bound=4, added=5, can_fit=False)
     assert desk.run(desk.engine.list_queues()) == []
 
 
@@ -240,7 +240,7 @@ def test_work_born_inside_a_job_may_use_headroom_and_no_more(desk: Desk) -> None
     one_more = desk.append(desk.job(parent=parent), bounds=bounds)
 
     assert isinstance(children, list)
-    assert one_more == Refusal("mail", "jobs", depth=20 + room, bound=20 + room)
+    assert one_more == Refusal("mail", "jobs", depth=20 + room, bound=20 + room, added=1)
 
 
 def test_a_job_from_outside_may_not_use_headroom_beside_a_child(desk: Desk) -> None:
@@ -265,7 +265,7 @@ def test_a_tuned_bound_goes_before_the_declared_one(desk: Desk) -> None:
 
     refusal = desk.append(desk.job(), bounds=Bounds(max_jobs=100))
 
-    assert refusal == Refusal("mail", "jobs", depth=1, bound=1)
+    assert refusal == Refusal("mail", "jobs", depth=1, bound=1, added=1)
 
 
 def test_a_queue_that_nobody_declared_has_the_default_bounds(desk: Desk) -> None:

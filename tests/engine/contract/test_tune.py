@@ -40,7 +40,7 @@ def test_a_declared_bound_holds_for_those_who_declare_none(desk: Desk) -> None:
     tune(desk, Declare(Kind.TASKS, Bounds(max_jobs=1)))
     desk.add()
 
-    assert desk.append(desk.job()) == Refusal("mail", "jobs", depth=1, bound=1)
+    assert desk.append(desk.job()) == Refusal("mail", "jobs", depth=1, bound=1, added=1)
 
 
 def test_a_declaration_of_another_kind_changes_nothing(desk: Desk) -> None:

@@ -70,7 +70,9 @@ def _over_bound(store: Store, new: Sequence[Job], admission: Admission) -> Refus
             max_jobs += headroom(bounds.max_jobs)
         size = sum(job.size for job in mine)
         if depth.jobs + len(mine) > max_jobs:
-            return Refusal(queue, "jobs", depth.jobs, max_jobs, len(mine) <= max_jobs)
+            return Refusal(queue, "jobs", depth.jobs, max_jobs, len(mine), len(mine) <= max_jobs)
         if depth.bytes + size > bounds.max_bytes:
-            return Refusal(queue, "bytes", depth.bytes, bounds.max_bytes, size <= bounds.max_bytes)
+            return Refusal(
+                queue, "bytes", depth.bytes, bounds.max_bytes, size, size <= bounds.max_bytes
+            )
     return None

@@ -246,9 +246,11 @@ def _over_bound(new: Sequence[Job], lines: dict[str, Line], admission: Admission
             most += headroom(bounds.max_jobs)
         size = sum(job.size for job in mine)
         if line.jobs + len(mine) > most:
-            return Refusal(name, "jobs", line.jobs, most, len(mine) <= most)
+            return Refusal(name, "jobs", line.jobs, most, len(mine), len(mine) <= most)
         if line.bytes + size > bounds.max_bytes:
-            return Refusal(name, "bytes", line.bytes, bounds.max_bytes, size <= bounds.max_bytes)
+            return Refusal(
+                name, "bytes", line.bytes, bounds.max_bytes, size, size <= bounds.max_bytes
+            )
     return None
 
 
