@@ -8,6 +8,7 @@ a commit. Both with apsw and with the standard library: the faster one counts.
 from __future__ import annotations
 
 import sqlite3
+import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -81,6 +82,20 @@ def drain_rate(directory: Path, number: int) -> float:
 def insert_rate(directory: Path, seconds: float) -> float:
     """Return one-row commits/s of the faster library."""
     return max(_inserts(directory, opener, seconds) for opener in OPENERS)
+
+
+def paced_insert_ms(directory: Path, number: int, pause: float) -> float:
+    """Return the median milliseconds of a one-row commit by a process that idles between."""
+    cursor, close = _fresh(directory, of_apsw)
+    body = msgspec.json.encode(Call("noop", 1, PAYLOAD))
+    taken = []
+    for _ in range(number):
+        time.sleep(pause)
+        began = time.perf_counter()
+        cursor.execute(INSERT, (body,))
+        taken.append(time.perf_counter() - began)
+    close()
+    return statistics.median(taken) * 1000
 
 
 def bulk_rate(directory: Path, number: int) -> float:
