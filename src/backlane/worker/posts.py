@@ -15,7 +15,7 @@ from backlane.worker.verdict import Stop
 
 # Where no task runs in processes, only jobs that took one down do, and asking for them in
 # each turn would cost every job of the other lane.
-LOOK_EXCLUSIVE_SECONDS = 0.5
+LOOK_EXCLUSIVE_SECONDS = 0.25
 
 SHARED = int(Lane.SHARED)  # comparing with a member of an enum costs ten times as much
 
