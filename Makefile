@@ -43,7 +43,7 @@ bench: $(VENV)/.dev  ## the benchmarks alone
 	$(BIN)/python -m bench
 
 clean:  ## remove the environment and everything that tools left behind
-	rm -rf $(VENV) bench/.venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) bench/.venv bench/results build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # -- the environment --
