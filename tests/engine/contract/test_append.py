@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, STOPPED, SUCCEEDED, Desk, retry, snooze
 
-from backlane.engine.protocol import Delete, Tune
+from backlane.engine.protocol import Cancel, Delete, Tune
 from backlane.model.job import Key, Lane, Policy, Receipt, Refusal, State
 from backlane.model.queue import Bounds, Kind, headroom
 
@@ -342,3 +342,15 @@ def test_an_id_from_a_clock_that_is_ahead_makes_no_other_id_stale(desk: Desk) ->
     assert not desk.is_known(ahead)
 
     desk.add_one()
+
+
+def test_an_id_made_before_the_clock_was_set_back_makes_no_other_id_stale(desk: Desk) -> None:
+    """The job ended at a time before its own id's: its end is what its history reaches to."""
+    job = desk.add_one()
+    other = desk.job()
+    desk.clock.jump(hours=-2)
+    desk.amend(Cancel(), job)
+    desk.clock.advance(hours=3)
+    assert desk.sweep(done_ms=0).pruned == 1
+
+    assert isinstance(desk.append(other), list)

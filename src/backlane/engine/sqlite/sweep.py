@@ -226,13 +226,13 @@ class Pruning:
             return
         moves = Moves()
         newest = -1
-        for seq, state, queue, _ in old:
+        for seq, state, queue, ended_ms in old:
             for job, priority in await self._tx.rows(OF_JOB, seq):
                 moves.at(queue, priority).keep(FINAL_STATES[state], -1)
-                newest = max(newest, id_ms(job))
+                # An id is older than its job's end, unless its maker's clock was ahead:
+                # then its own time would make everybody's ids stale.
+                newest = max(newest, min(id_ms(job), ended_ms))
                 self._tx.rings.jobs.append(job)
-        # Not above now: a client whose clock was ahead must not make all others' ids stale.
-        newest = min(newest, self._now - self._retention.least_ms)
         await self._tx.rows(RAISE_FORGOTTEN, newest)
         seqs = [row[0] for row in old]
         await self._tx.each(UNFINISH, [(seq,) for seq in seqs])
