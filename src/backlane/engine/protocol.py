@@ -15,9 +15,11 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from backlane.engine.plan import Plan
+from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Job, JobRecord, Lease, Note, Receipt, Refusal, State
 from backlane.model.outcome import Reason, Settlement
-from backlane.model.queue import Bounds, Kind, QueueRecord
+from backlane.model.pressure.pace import Pace
+from backlane.model.queue import Bounds, Kind, QueueRecord, QueueSample
 
 T = TypeVar("T")
 
@@ -29,11 +31,14 @@ class Admission(msgspec.Struct, frozen=True):
 
     `declared` holds the bounds of the application's code by queue; what was tuned in
     the store goes before them, the engine's default behind them. `kind` is what the
-    appended jobs are; the first append or `declare` of a queue fixes it.
+    appended jobs are; the first append or `declare` of a queue fixes it. `paces` is what
+    the caller knows of the speed of queues, at most a second old: with it the wait of a
+    job is foretold, without it no wait is.
     """
 
     declared: Mapping[str, Bounds] = {}
     kind: Kind = Kind.TASKS
+    paces: Mapping[str, Pace] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -63,6 +68,7 @@ class Settled(msgspec.Struct, frozen=True):
 
     lost: list[bytes] = []
     buried: list[bytes] = []  # became dead letters
+    turned: list[ResourceRecord] = []  # resources whose breaker opened or closed by this
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -182,6 +188,8 @@ class Tune(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     max_jobs: int | None = None
     max_bytes: int | None = None
+    max_wait_ms: int | None = None  # 0: the wait is not bounded
+    group_share: float | None = None
     paused: bool | None = None
     reset: bool = False  # first forget all that was tuned (not the pause)
 
@@ -195,6 +203,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...]
     slots: int
     running: int
+    most: Mapping[str, int] = {}  # queues of which it runs fewer than `slots` at a time
     leaving: bool = False  # it stops: forget it
 
 
@@ -209,6 +218,23 @@ class WorkerRecord(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     started_ms: int
     beat_age_ms: int
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Queues as they are now, and the secret that tickets of this store are signed with."""
+
+    queues: list[QueueSample]
+    secret: bytes
+
+
+class Open(msgspec.Struct, frozen=True):
+    """A resource is down: its lanes give nothing for so long, or until it is closed."""
+
+    for_ms: int | None = None
+
+
+class Close(msgspec.Struct, frozen=True):
+    """A resource is well again, and what was counted of it is forgotten."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,8 +296,9 @@ class Verbs(Protocol):
     def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
         """Insert all jobs, or none when a bound would be passed.
 
-        A job whose id or key is taken is not inserted again: its receipt names the
-        first. Duplicates need no room. Jobs with a `parent` may use headroom.
+        A job whose id, key or idempotency key is taken is not inserted again: its receipt
+        names the first. Duplicates need no room. Jobs with a `parent` may use headroom,
+        and are not refused for the wait. An idempotency key that comes again with another print is refused.
         """
 
     def claim(self, wanted: Wanted) -> Plan[Claimed]:
@@ -321,6 +348,23 @@ class Verbs(Protocol):
 
     def list_queues(self) -> Plan[list[QueueRecord]]:
         """Return all queues by name, from counters alone."""
+
+    def measure(self, queues: Sequence[str]) -> Plan[Measured]:
+        """Return samples of those of these queues that exist."""
+
+    def reserve(self, queue: str, after_ms: int, spacing_us: int, number: int) -> Plan[int]:
+        """Move the queue's virtual clock on by `number` slots of `spacing_us`.
+
+        The slots begin where the clock stood, or `after_ms` from now if that is later.
+        Return how many milliseconds from now the first one begins. Shared by all
+        processes; it need not survive a crash.
+        """
+
+    def list_resources(self) -> Plan[list[ResourceRecord]]:
+        """Return what is known of the resources that jobs depend on, by name."""
+
+    def steer(self, resource: str, change: Open | Close) -> Plan[ResourceRecord | None]:
+        """Pause or resume the lanes of a resource by hand. Of an unknown one: None."""
 
     def list_workers(self) -> Plan[list[WorkerRecord]]:
         """Return the workers that announced themselves, at most 1,000."""

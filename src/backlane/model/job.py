@@ -62,6 +62,19 @@ class Key(msgspec.Struct, frozen=True, array_like=True):
     name: str
 
 
+class Idempotency(msgspec.Struct, frozen=True, array_like=True):
+    """What makes two requests the same for a while, whatever became of the first one's job.
+
+    Unlike a key it outlives the job. The same `name` with another `print` (a digest of
+    what was asked for) is a mistake of the caller, and is refused.
+    """
+
+    scope: str  # who asks, and for what
+    name: str  # the caller's Idempotency-Key
+    print: bytes
+    window_ms: int = 24 * 3_600_000
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a task, as it is appended. A raw job has no task: it is a message."""
 
@@ -78,6 +91,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     key: Key | None = None
     group: str | None = None
     parent: bytes | None = None  # the job inside which it was enqueued: may use headroom
+    resource: str | None = None  # what it depends on; its lane pauses while that is down
+    idempotency: Idempotency | None = None
 
     @property
     def size(self) -> int:
@@ -90,6 +105,8 @@ class Receipt(msgspec.Struct, frozen=True):
 
     job: bytes
     first: bytes | None = None
+    pressure: float = 0.0  # of its queue after the append, 0..1: the fullest of its bounds
+    expected_ms: int | None = None  # until a worker takes it; None: not known
 
     @property
     def is_new(self) -> bool:
@@ -100,10 +117,14 @@ class Refusal(msgspec.Struct, frozen=True):
     """A bound would be passed, so none of the jobs was stored."""
 
     queue: str
-    limit: str  # "jobs" | "bytes" | "stale" (an id older than the history) | "kind"
-    depth: int  # jobs or bytes held now
-    bound: int
+    limit: str  # "jobs" | "bytes" | "wait" | "deadline" | "group", where waiting helps;
+    # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key)
+    depth: int  # jobs or bytes held now; "wait", "deadline": milliseconds to be waited
+    bound: int  # in the same unit
     added: int = 0  # jobs or bytes that were to be added
+    jobs: int = 0  # the queue's depth in jobs, whatever the limit
+    expected_ms: int | None = None  # of the job that was refused
+    group: str | None = None  # whose share is used up
     can_fit: bool = True  # False: not even an empty queue would take them
     job: bytes | None = None  # which job, where it is one's own fault
 

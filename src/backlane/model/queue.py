@@ -41,10 +41,16 @@ class Kind(StrEnum):
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """The most a queue holds: jobs in the four waiting states, and their bytes."""
+    """The most a queue holds: jobs in the four waiting states, and their bytes.
+
+    `max_wait_ms` bounds what a new job is expected to wait until a worker takes it,
+    `group_share` the part of `max_jobs` that the jobs of one group may fill.
+    """
 
     max_jobs: int = DEFAULT_MAX_JOBS
     max_bytes: int = DEFAULT_MAX_BYTES
+    max_wait_ms: int | None = None
+    group_share: float | None = None
 
 
 DEFAULT_BOUNDS = Bounds()
@@ -132,6 +138,8 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
     declared: Bounds
     tuned_max_jobs: int | None = None
     tuned_max_bytes: int | None = None
+    tuned_max_wait_ms: int | None = None  # 0: the wait is not bounded, whatever the code says
+    tuned_group_share: float | None = None
     depth: Depth = Depth()
     oldest_ready_ms: int | None = None  # how long the job next in line has been due
     appended: int = 0
@@ -140,3 +148,39 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
     expired: int = 0
     retried: int = 0
+    started: int = 0  # leases given
+    ended: int = 0  # attempts that ended, however; `ran_ms` is what they ran in all
+    ran_ms: int = 0
+
+
+class LineSample(msgspec.Struct, frozen=True):
+    """One priority of a queue at a moment. `appended` and `started` only ever grow."""
+
+    priority: int
+    ready: int = 0
+    running: int = 0
+    appended: int = 0  # jobs stored, and jobs that came back for a retry
+    started: int = 0  # leases given
+
+
+class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
+    """What the speed of a queue is measured by: two of these give a rate.
+
+    `foretold` counts the jobs that began with an expected wait on them, `foretold_ms`
+    is the sum of those waits, `waited_ms` what the same jobs did wait.
+    """
+
+    name: str
+    bounds: Bounds  # in force, as the store alone knows them: tuned, else declared
+    is_paused: bool = False
+    lines: tuple[LineSample, ...] = ()
+    scheduled: int = 0
+    bytes: int = 0
+    ended: int = 0
+    ran_ms: int = 0
+    foretold: int = 0
+    foretold_ms: int = 0
+    waited_ms: int = 0
+    oldest_ready_ms: int | None = None
+    slots: int | None = None  # of live workers that serve it; None: no worker was ever there
+    reserved_ms: int = 0  # how far the queue's virtual clock is ahead of now
