@@ -11,6 +11,7 @@ import msgspec
 
 from backlane.errors import BadOption
 from backlane.model.option import check_options
+from backlane.model.retry import Duration, milliseconds
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
@@ -18,6 +19,9 @@ DEFAULT_MAX_JOBS = 100_000
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 
 RunsIn = Literal["loop", "thread", "process"]
+OnFull = Literal["refuse", "wait"]  # what becomes of a caller that meets a full queue
+
+ON_FULL_TIMEOUT: Duration = 30.0  # seconds, of a caller that waits for room
 
 
 def checked_name(name: str, what: str) -> str:
@@ -73,6 +77,12 @@ class Queue:
             `"process"` (alone in a process that can be killed).
         concurrency: the most jobs of it that one worker runs at a time; None is
             bounded by the worker's own slots alone.
+        max_wait: the longest that a new job may be expected to wait until a worker
+            takes it; one that would wait longer is refused.
+        group_share: the part of `max_jobs`, above 0 and up to 1, that the jobs of one
+            group may fill.
+        on_full: `"refuse"` raises `QueueFull` at once, `"wait"` waits for room.
+        on_full_timeout: how long it waits at most, in all.
 
     Raises:
         BadOption: a value cannot work.
@@ -84,6 +94,10 @@ class Queue:
     max_bytes: int | None = None
     runs_in: RunsIn | None = None
     concurrency: int | None = None
+    max_wait: Duration | None = None
+    group_share: float | None = None
+    on_full: OnFull = "refuse"
+    on_full_timeout: Duration = ON_FULL_TIMEOUT
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         check_options(options, cls.__dataclass_fields__, "Queue()")
@@ -104,13 +118,68 @@ class Queue:
             raise BadOption(
                 f"queue {self.name!r}: runs_in is {self.runs_in!r}; use 'thread' or 'process'"
             )
+        of = f"queue {self.name!r}: "
+        if self.max_wait is not None:
+            checked_max_wait(self.max_wait, of)
+        if self.group_share is not None:
+            checked_group_share(self.group_share, of)
+        checked_on_full(self.on_full, of)
+        milliseconds(self.on_full_timeout, f"{of}on_full_timeout")
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it says anything of its bounds; otherwise the store's own hold."""
+        said = (self.max_jobs, self.max_bytes, self.max_wait, self.group_share)
+        return any(bound is not None for bound in said)
 
     @property
     def bounds(self) -> Bounds:
         return Bounds(
             DEFAULT_MAX_JOBS if self.max_jobs is None else self.max_jobs,
             DEFAULT_MAX_BYTES if self.max_bytes is None else self.max_bytes,
+            None if self.max_wait is None else milliseconds(self.max_wait, "max_wait"),
+            None if self.group_share is None else float(self.group_share),
         )
+
+
+def checked_max_wait(given: Duration, of: str = "") -> int:
+    """Return a bound on the wait in milliseconds, or refuse it; `of` begins the message.
+
+    Raises:
+        BadOption: it is no duration, or so short that nothing would ever be let in.
+    """
+    max_wait_ms = milliseconds(given, f"{of}max_wait")
+    if max_wait_ms == 0:
+        raise BadOption(
+            f"{of}max_wait is {given!r}, and no job starts that soon; use a longer one, or leave "
+            "it out for no bound on the wait"
+        )
+    return max_wait_ms
+
+
+def checked_group_share(given: float, of: str = "") -> float:
+    """Return the part of a queue that one group may fill, or refuse it.
+
+    Raises:
+        BadOption: it is not a number above 0 and up to 1.
+    """
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= 1:
+        raise BadOption(
+            f"{of}group_share is {given!r}; use a number above 0 and up to 1, such as 0.1 for a "
+            "tenth of max_jobs"
+        )
+    return float(given)
+
+
+def checked_on_full(given: OnFull, of: str = "") -> OnFull:
+    """Return what becomes of a caller that meets a full queue, or refuse it.
+
+    Raises:
+        BadOption: it is neither "refuse" nor "wait".
+    """
+    if given not in ("refuse", "wait"):
+        raise BadOption(f"{of}on_full is {given!r}; use 'refuse' or 'wait'")
+    return given
 
 
 class Depth(msgspec.Struct, frozen=True):
