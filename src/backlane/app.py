@@ -187,7 +187,8 @@ class Backlane:
         """Register a function as a task: `@app.task` or `@app.task(queue="mail", …)`.
 
         Options are `name`, `queue`, `priority` (0 to 9, higher first), `timeout`
-        (seconds, or (soft, hard)), `retry`, `expires`, `runs_in` and `keep_result`.
+        (seconds, or (soft, hard)), `retry`, `expires`, `runs_in`, `keep_result` and
+        `resource` (what it depends on: its jobs pause while that fails).
 
         Raises:
             BadOption: the function cannot be a task, or an option cannot work.
@@ -332,11 +333,7 @@ def _by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
 
 def _bounds(queues: Mapping[str, Queue]) -> dict[str, Bounds]:
     """Return what the code says of bounds; of others the engine knows its own default."""
-    return {
-        name: queue.bounds
-        for name, queue in queues.items()
-        if queue.max_jobs is not None or queue.max_bytes is not None
-    }
+    return {name: queue.bounds for name, queue in queues.items() if queue.is_bounded}
 
 
 def _checked_middleware(middleware: Iterable[Middleware]) -> list[Middleware]:

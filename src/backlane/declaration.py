@@ -42,6 +42,7 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     expires_ms: int | None
     keeps_result: bool
+    resource: str | None = None
 
 
 def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) -> Declaration:
@@ -60,7 +61,7 @@ def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) 
     keeps_result = options.get("keep_result", True)
     if not isinstance(keeps_result, bool):
         raise BadOption(f"task {name!r}: keep_result is {keeps_result!r}; use True or False")
-    expires = options.get("expires")
+    expires, resource = options.get("expires"), options.get("resource")
     return Declaration(
         function=plain,
         name=name,
@@ -73,6 +74,7 @@ def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) 
         policy=_policy(name, retry, options.get("timeout")),
         expires_ms=None if expires is None else _expires_ms(name, expires),
         keeps_result=keeps_result,
+        resource=None if resource is None else checked_name(resource, "resource"),
     )
 
 

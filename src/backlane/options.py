@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TypedDict, TypeVar
 
+import msgspec
+
 from backlane.errors import BadOption
-from backlane.model.queue import RunsIn
+from backlane.model.queue import OnFull, RunsIn
 from backlane.model.retry import Duration, Retry
 
 Item = TypeVar("Item")
@@ -25,6 +27,7 @@ class TaskOptions(TypedDict, total=False):
     expires: Duration  # after the enqueue; past it a job ends unrun
     runs_in: RunsIn  # async def: "loop"; def: as its queue says, or "thread"
     keep_result: bool  # True unless given
+    resource: str  # what it depends on, such as "stripe": its jobs pause while that fails
 
 
 class SendOptions(TypedDict, total=False):
@@ -40,12 +43,25 @@ class SendOptions(TypedDict, total=False):
     id: uuid.UUID | str  # sent again it is the same job, which is not stored twice
     headers: Mapping[str, str]
     connection: object  # the caller's open transaction, which takes the job with it
+    on_full: OnFull  # "refuse" or "wait"; as the queue says, unless given
+    on_full_timeout: Duration  # of all waiting for room; as the queue says, unless given
+    ticket: str  # of the `QueueFull` before: it keeps the place that was promised
+    idempotency_key: str  # for 24 h the same call with it is the same job, finished or not
 
 
 class EnqueueOptions(SendOptions, total=False):
     """The options of `task.using`: of one enqueue, or of many alike."""
 
     queue: str  # instead of the task's own
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How the jobs of an enqueue are to come in, whatever they are; None: as their queue says."""
+
+    connection: object | None = None
+    on_full: OnFull | None = None
+    on_full_timeout_ms: int | None = None
+    ticket: str | None = None
 
 
 def checked_items(given: Iterable[Item], what: str, of: str) -> Iterable[Item]:

@@ -66,6 +66,7 @@ class Task(Generic[P, C, R]):
         self.lane = Lane.EXCLUSIVE if declared.runs_in == "process" else Lane.SHARED
         self.takes_context = declared.takes_context
         self.keeps_result = declared.keeps_result
+        self.resource = declared.resource
         self.retry: Final[Retry] = declared.retry
         self.policy = declared.policy
         self.codec = Codec(
@@ -85,6 +86,7 @@ class Task(Generic[P, C, R]):
             lane=self.lane,
             expires_ms=declared.expires_ms,
             policy=self.policy,
+            resource=declared.resource,
         )
         self._plain: Enqueuer[P, R] = Enqueuer(Draft(template), self.codec, intake, reader)
         update_wrapper(self, declared.function)

@@ -61,6 +61,7 @@ class Claimed(msgspec.Struct, frozen=True):
     cancelled: list[bytes] = []  # jobs this owner holds that were asked to stop
     next_due_ms: int | None = None  # until the next scheduled job or lapse, if within sight
     buried: list[JobRecord] = []  # lapsed out of attempts: dead letters now (ids and reasons)
+    turned: list[ResourceRecord] = []  # resources of which this claim took the first trial
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -68,7 +69,8 @@ class Settled(msgspec.Struct, frozen=True):
 
     lost: list[bytes] = []
     buried: list[bytes] = []  # became dead letters
-    turned: list[ResourceRecord] = []  # resources whose breaker opened or closed by this
+    turned: list[ResourceRecord] = []  # resources of these jobs that stand otherwise than
+    # before, or are open: a worker whose attempts end late learns so too that one is
 
 
 class Turn(msgspec.Struct, frozen=True):

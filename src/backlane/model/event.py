@@ -81,6 +81,14 @@ class QueueChanged(msgspec.Struct, frozen=True):
     change: str
 
 
+class ResourceChanged(msgspec.Struct, frozen=True):
+    """A resource's breaker opened, tries or closed, as this worker sees it; `why` it opened."""
+
+    resource: str
+    state: str  # "open" | "trying" | "closed"
+    why: str | None
+
+
 class WorkerChanged(msgspec.Struct, frozen=True):
     """The worker that runs this process `"started"`, or is `"draining"`: it claims no more."""
 
@@ -96,6 +104,7 @@ Event = (
     | LeaseLost
     | JobBuried
     | QueueChanged
+    | ResourceChanged
     | WorkerChanged
 )
 

@@ -148,6 +148,7 @@ class Lease(msgspec.Struct, frozen=True, array_like=True):
     parked_ms: int | None = None  # how long no worker has known its task
     crashes: int = 0  # times it took a process down alone
     cancelled: bool = False
+    resource: str | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True):
@@ -197,6 +198,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     key: Key | None = None
     group: str | None = None
     parent: bytes | None = None
+    resource: str | None = None
     policy: Policy = DEFAULT_POLICY
     size: int = 0
     body: bytes = b""

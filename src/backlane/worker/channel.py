@@ -77,6 +77,14 @@ class Changed(msgspec.Struct, frozen=True, array_like=True, tag="changed"):
     change: str
 
 
+class Turned(msgspec.Struct, frozen=True, array_like=True, tag="turned"):
+    """Tell observers how a resource's breaker stands now."""
+
+    resource: str
+    state: str
+    why: str | None
+
+
 # -- from an executor --
 
 
@@ -151,6 +159,7 @@ Frame = (
     | Lost
     | Buried
     | Changed
+    | Turned
     | Hello
     | Unfit
     | Ended

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 from backlane.engine.protocol import Bell, Claimed, Engine, Settled, Wanted
 from backlane.errors import EngineUnavailable, OutcomeUnknown
+from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Lease, Note
 from backlane.model.outcome import Crashed, Failed, Outcome, Reason, Released, Settlement
 from backlane.worker.channel import Ended, Frame, Noted, Overdue, Pong, Will
@@ -181,6 +182,7 @@ class Dispatcher:
             self._end_trouble()
             self.pacing.turned(time.monotonic() - began)
             self._tell(turn.settled, taken)
+            self._heed(turn.settled.turned)
             if wanted:
                 self._hand_out(turn.claimed, wanted)
 
@@ -196,6 +198,7 @@ class Dispatcher:
         self.departed = ()
         for each in claimed:
             self.posts.halt(each.cancelled)
+            self._heed(each.turned)
             for record in each.buried:
                 self.posts.tell_buried(record.id, record.task, record.queue, str(record.reason))
         leases = [lease for each in claimed for lease in each.leases]
@@ -214,6 +217,12 @@ class Dispatcher:
             self._claim_at = now
         else:
             self._claim_at = now + self._seconds_to_due(claimed)
+
+    def _heed(self, resources: Sequence[ResourceRecord]) -> None:
+        """Say how resources stand, and take back what waits here for one that is down."""
+        if resources:
+            unheard = self.posts.heed(resources)
+            self.take_dead([(lease, Released()) for lease in unheard])
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         """Release what a turn claimed that was under way when the worker was told to stop.
@@ -261,6 +270,7 @@ class Dispatcher:
                 self._spoil(settlement, lease, cause)
             else:
                 self._tell(settled, [(settlement, lease)])
+                self._heed(settled.turned)
 
     def _spoil(self, settlement: Settlement, lease: Lease, cause: Exception) -> None:
         outcome = settlement.outcome

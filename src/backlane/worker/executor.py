@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import assert_never
 
 from backlane.app import Backlane
-from backlane.model.event import JobBuried, LeaseLost, WorkerChanged
+from backlane.model.event import JobBuried, LeaseLost, ResourceChanged, WorkerChanged
 from backlane.model.job import Lane, Lease
 from backlane.model.outcome import Cancelled, Outcome, Released, Settlement
 from backlane.model.queue import Queue
@@ -40,6 +40,7 @@ from backlane.worker.channel import (
     QueueReport,
     Run,
     TakeBack,
+    Turned,
     Unfit,
     Will,
 )
@@ -147,6 +148,8 @@ class SharedExecutor:
                 )
             case Changed():
                 self._app.observers.tell(WorkerChanged(frame.owner, frame.change))
+            case Turned():
+                self._app.observers.tell(ResourceChanged(frame.resource, frame.state, frame.why))
             case Hello() | Unfit() | Ended() | Noted() | Pong() | Overdue() | Failing() | Will():
                 log.error("the dispatcher sent %s, which only an executor says", type(frame))
             case _:

@@ -160,6 +160,22 @@ class Post:
         if waiting:
             self.send(TakeBack(waiting))
 
+    def take_back(self, resource: str) -> list[Lease]:
+        """Take back the jobs of a resource that have not started; return those unsent."""
+        unsent = [held for held in self._unsent if held.lease.resource == resource]
+        for held in unsent:
+            self._unsent.remove(held)
+            del self.held[held.lease.job]
+            self._free.append(held.place)
+        waiting = [
+            held.place
+            for held in self.held.values()
+            if held.lease.resource == resource and self.marks[held.place] == UNSTARTED
+        ]
+        if waiting:
+            self.send(TakeBack(waiting))
+        return [held.lease for held in unsent]
+
     # -- what it says --
 
     def has_spoken(self) -> None:

@@ -7,8 +7,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from backlane.model.breaker import ResourceRecord, Standing
 from backlane.model.job import Lane, Lease
-from backlane.worker.channel import Buried, Changed, Lost
+from backlane.worker.channel import Buried, Changed, Lost, Turned
 from backlane.worker.pacing import Pacing
 from backlane.worker.post import Phase, Post
 from backlane.worker.verdict import Stop
@@ -46,6 +47,7 @@ class Posts:
         self.no_exclusive_until = 0.0  # exclusive executors die at their start: wait
         self.is_observed = False  # somebody in the application listens to events
         self._pacing, self._exclusive_slots, self._hire = pacing, exclusive_slots, hire
+        self._standing: dict[str, str] = {}  # of resources, as far as it was told
 
     def of(self, lane: Lane) -> list[Post]:
         return [post for post in self.all if post.lane is lane]
@@ -146,6 +148,21 @@ class Posts:
                 if held is not None:
                     self.tell_lost(held.lease)
 
+    def heed(self, resources: Iterable[ResourceRecord]) -> list[Lease]:
+        """Resources stand so now: tell it, and take back what has not started of an open one.
+
+        Returns leases that no executor has heard of yet; the others come back released.
+        """
+        unheard = []
+        for record in resources:
+            if record.state == Standing.OPEN:
+                for post in self.all:
+                    unheard += post.take_back(record.name)
+            if self._standing.get(record.name, Standing.CLOSED) != record.state:
+                self._standing[record.name] = record.state
+                self._tell_turned(record)
+        return unheard
+
     # -- what is told --
 
     def tell_lost(self, lease: Lease) -> None:
@@ -163,7 +180,17 @@ class Posts:
     def tell_changed(self, owner: str, change: str) -> None:
         self._to_observers(Changed(owner, change))
 
-    def _to_observers(self, frame: Lost | Buried | Changed) -> None:
+    def _tell_turned(self, record: ResourceRecord) -> None:
+        match record.state:
+            case Standing.OPEN:
+                log.warning("resource %s: its jobs wait: %s", record.name, record.reason)
+            case Standing.TRYING:
+                log.info("resource %s: trying whether it is well again", record.name)
+            case _:
+                log.warning("resource %s is well again: its jobs run", record.name)
+        self._to_observers(Turned(record.name, record.state, record.reason))
+
+    def _to_observers(self, frame: Lost | Buried | Changed | Turned) -> None:
         if self.is_observed:
             for post in self.of(Lane.SHARED):
                 if post.phase is Phase.READY:
