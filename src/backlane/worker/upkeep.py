@@ -94,6 +94,7 @@ class Upkeep:
             queues=self._wants.names,
             slots=self._slots,
             running=self._posts.number_held,
+            most=self._wants.limits,
             leaving=leaving,
         )
         await self._engine.arun(self._engine.announce(presence))

@@ -19,6 +19,7 @@ from backlane.engine.protocol import (
     Engine,
     Extended,
     Finding,
+    Measured,
     Page,
     Presence,
     Retention,
@@ -31,7 +32,7 @@ from backlane.engine.protocol import (
     WorkerRecord,
 )
 from backlane.engine.sqlite import amend as amending
-from backlane.engine.sqlite import bell, hold, joining, sweep, tune, workers
+from backlane.engine.sqlite import bell, hold, joining, measure, sweep, tune, workers
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import find as finding
 from backlane.engine.sqlite import settle as settling
@@ -41,7 +42,7 @@ from backlane.engine.sqlite.connection import Database, read_boot_id
 from backlane.engine.sqlite.diagnose import diagnose
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, SettlePlan
+from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan
 from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.writer import Retired
@@ -153,6 +154,15 @@ class SqliteEngine:
     @reading
     async def list_queues(self, tx: SqliteTx) -> list[QueueRecord]:
         return await tune.list_queues(tx, self._clock)
+
+    @reading
+    async def measure(self, tx: SqliteTx, queues: Sequence[str]) -> Measured:
+        return await measure.measure(tx, self._clock, queues)
+
+    def reserve(self, queue: str, after_ms: int, spacing_us: int, number: int) -> Plan[int]:
+        """See `Verbs.reserve`."""
+        slots = (queue, after_ms, spacing_us, number)
+        return ReservePlan(lambda tx: measure.reserve(tx, self._clock, *slots))
 
     @reading
     async def list_workers(self, tx: SqliteTx) -> list[WorkerRecord]:

@@ -93,8 +93,9 @@ ERRORS_DROPPED: Sql[tuple[()]] = Sql(
 COUNTED: Sql[tuple[()]] = Sql(
     """
     insert into backlane_counter (queue, priority, scheduled, ready, running, bytes, appended,
-        retried, succeeded, failed, cancelled, expired, kept_done, kept_failed)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        retried, succeeded, failed, cancelled, expired, kept_done, kept_failed, started,
+        ended, ran_ms, foretold, foretold_ms, waited_ms)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     on conflict do update
     set scheduled = scheduled + excluded.scheduled,
         ready = ready + excluded.ready,
@@ -107,7 +108,13 @@ COUNTED: Sql[tuple[()]] = Sql(
         cancelled = cancelled + excluded.cancelled,
         expired = expired + excluded.expired,
         kept_done = kept_done + excluded.kept_done,
-        kept_failed = kept_failed + excluded.kept_failed
+        kept_failed = kept_failed + excluded.kept_failed,
+        started = started + excluded.started,
+        ended = ended + excluded.ended,
+        ran_ms = ran_ms + excluded.ran_ms,
+        foretold = foretold + excluded.foretold,
+        foretold_ms = foretold_ms + excluded.foretold_ms,
+        waited_ms = waited_ms + excluded.waited_ms
     """
 )
 
@@ -140,15 +147,21 @@ class Counts:
         "appended",
         "bytes",
         "cancelled",
+        "ended",
         "expired",
         "failed",
+        "foretold",
+        "foretold_ms",
         "kept_done",
         "kept_failed",
+        "ran_ms",
         "ready",
         "retried",
         "running",
         "scheduled",
+        "started",
         "succeeded",
+        "waited_ms",
     )
 
     def __init__(self) -> None:
@@ -156,6 +169,8 @@ class Counts:
         self.appended = self.retried = 0
         self.succeeded = self.failed = self.cancelled = self.expired = 0
         self.kept_done = self.kept_failed = 0
+        self.started = self.ended = self.ran_ms = 0
+        self.foretold = self.foretold_ms = self.waited_ms = 0
 
     def end(self, state: State) -> None:
         """Count one more job that ended in this state, and its row in the history."""
@@ -191,6 +206,12 @@ class Counts:
             self.expired,
             self.kept_done,
             self.kept_failed,
+            self.started,
+            self.ended,
+            self.ran_ms,
+            self.foretold,
+            self.foretold_ms,
+            self.waited_ms,
         )
 
 

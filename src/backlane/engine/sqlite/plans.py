@@ -1,6 +1,6 @@
 """Plans that the writer treats in a way of their own.
 
-Appends merge, settlements come first, and claims alone need no sync of their own.
+Appends merge, settlements come first, and some commits need no sync of their own.
 """
 
 from __future__ import annotations
@@ -49,10 +49,26 @@ class SettlePlan(Plan[T]):
         self.claims = claims
 
 
-class ClaimPlan(Plan[Turn]):
+class UnsyncedPlan(Plan[T]):
+    """A plan whose commit need not be on the disk before it is answered."""
+
+    __slots__ = ()
+
+    def must_be_synced(self, _: T) -> bool:
+        """Whether, given what it answers, it has to be all the same."""
+        return False
+
+
+class ReservePlan(UnsyncedPlan[int]):
+    """A virtual clock that moves on; a power cut that takes it back ends who was told."""
+
+    __slots__ = ()
+
+
+class ClaimPlan(UnsyncedPlan[Turn]):
     """A turn of a worker that settles nothing.
 
-    Its commit need not be synced. A power cut that takes it back ends every process
+    A power cut that takes it back ends every process
     that heard of it, and leaves the jobs ready as they were: the next claim repeats the
     same tokens, and nobody is left who holds the old ones. Only where a lease is the
     last execution its job may have must it be known after a power cut that it began.
@@ -60,8 +76,7 @@ class ClaimPlan(Plan[Turn]):
 
     __slots__ = ()
 
-    @staticmethod
-    def must_be_synced(turn: Turn) -> bool:
+    def must_be_synced(self, turn: Turn) -> bool:
         return any(_is_last(lease) for each in turn.claimed for lease in each.leases)
 
 

@@ -131,6 +131,8 @@ def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int)
         counts.bytes -= size
         counts.succeeded += 1
         counts.kept_done += 1
+        counts.ended += 1
+        counts.ran_ms += one.ran_ms
         if not is_plain:
             moves.freed.append((seq,))
         result = one.outcome.result if isinstance(one.outcome, Succeeded) else None
@@ -216,6 +218,10 @@ class Ending:
     def carry_out(self, held: Held, outcome: Outcome) -> State:
         """Do what the outcome asks; return the state the job is in then."""
         held = self._leave(held)
+        if not isinstance(outcome, Released):  # of that the attempt may not have started
+            counts = self._moves.at(held.queue, held.priority)
+            counts.ended += 1
+            counts.ran_ms += self._ran_ms
         if not isinstance(outcome, Snoozed | Released):
             held = held._replace(parked_ms=None)  # a worker knew its task
         match outcome:

@@ -37,7 +37,8 @@ HEAD: Sql[TakenRow] = Sql(
     """
     select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
         ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name
+        rank, ready.place, ready.seq, revision, ready.size, key_name,
+        predicted_ms
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
     where ready.queue = ?
@@ -84,7 +85,8 @@ PICK: Sql[TakenRow] = Sql(
     """
     select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
         ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name, queue.id, queue.name
+        rank, ready.place, ready.seq, revision, ready.size, key_name,
+        predicted_ms, queue.id, queue.name
     from carray(?) as given
     cross join backlane_job as job on job.id = given.value
     cross join backlane_queue as queue on queue.id = job.queue
@@ -235,9 +237,9 @@ class Taking:
             if len(self._leases) >= wanted.number:
                 break
             if wanted.lane is None or wanted.lane == row[7]:
-                queue, name = row[20:]
+                queue, name = row[21:]
                 keys.append((queue, row[7], *row[14:17]))
-                self._take_row(row[:20], queue, name)
+                self._take_row(row[:21], queue, name)
         await self._tx.each(GIVE_PICKED, [(*self._terms, *key) for key in keys])
         await self._tx.each(UNREADY, keys)
 
@@ -245,7 +247,7 @@ class Taking:
         """Make the lease of one row, or end its job when it cannot run any more."""
         (
             job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
-            deadline_ms, parked_ms, crashes, _, _, _, _, _, _,
+            deadline_ms, parked_ms, crashes, _, place, _, _, _, _, predicted_ms,
         ) = row  # fmt: skip
         counts = self._moves.at(queue, priority)
         counts.ready -= 1
@@ -277,6 +279,11 @@ class Taking:
             self._end(row, queue, State.FAILED, Reason.UNDECODABLE)
             return
         counts.running += 1
+        counts.started += 1
+        if predicted_ms is not None and token == 1:
+            counts.foretold += 1
+            counts.foretold_ms += predicted_ms
+            counts.waited_ms += max(0, self._wall - place)
         self._leases.append(lease)
 
     def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:

@@ -16,11 +16,12 @@ _Row = tuple[Any, ...]
 # The head of each line is one step into the key of backlane_ready for each lane.
 QUEUES: Sql[_Row] = Sql(
     """
-    select name, kind, paused, declared_jobs, declared_bytes, tuned_jobs, tuned_bytes,
-        coalesce(sum(scheduled), 0), coalesce(sum(ready), 0), coalesce(sum(running), 0),
-        coalesce(sum(bytes), 0), coalesce(sum(appended), 0), coalesce(sum(succeeded), 0),
-        coalesce(sum(failed), 0), coalesce(sum(cancelled), 0), coalesce(sum(expired), 0),
-        coalesce(sum(retried), 0),
+    select name, kind, paused, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
+        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, coalesce(sum(scheduled), 0),
+        coalesce(sum(ready), 0), coalesce(sum(running), 0), coalesce(sum(bytes), 0),
+        coalesce(sum(appended), 0), coalesce(sum(succeeded), 0), coalesce(sum(failed), 0),
+        coalesce(sum(cancelled), 0), coalesce(sum(expired), 0), coalesce(sum(retried), 0),
+        coalesce(sum(started), 0), coalesce(sum(ended), 0), coalesce(sum(ran_ms), 0),
         (
             select rank * 1000000000000000 + place
             from backlane_ready
@@ -56,7 +57,9 @@ DECLARE: Sql[tuple[()]] = Sql(
     """
     update backlane_queue
     set declared_jobs = ?,
-        declared_bytes = ?
+        declared_bytes = ?,
+        declared_wait_ms = ?,
+        declared_share = ?
     where name = ?
     and kind = ?
     """
@@ -65,7 +68,9 @@ RESET: Sql[tuple[()]] = Sql(
     """
     update backlane_queue
     set tuned_jobs = null,
-        tuned_bytes = null
+        tuned_bytes = null,
+        tuned_wait_ms = null,
+        tuned_share = null
     where name = ?
     """
 )
@@ -74,6 +79,8 @@ TUNE: Sql[tuple[()]] = Sql(
     update backlane_queue
     set tuned_jobs = coalesce(?, tuned_jobs),
         tuned_bytes = coalesce(?, tuned_bytes),
+        tuned_wait_ms = coalesce(?, tuned_wait_ms),
+        tuned_share = coalesce(?, tuned_share),
         paused = coalesce(?, paused)
     where name = ?
     """
@@ -95,16 +102,24 @@ async def tune(
         bounds = change.bounds
         if before is None:
             await make_line(tx, queue, change.kind.value, bounds)
-        else:  # of another kind it is left alone: the answer says which it is
-            kind = change.kind.value
-            await tx.rows(DECLARE, bounds.max_jobs, bounds.max_bytes, queue, kind)
+        # Of another kind it is left alone: the answer says which it is.
+        await tx.rows(
+            DECLARE,
+            bounds.max_jobs,
+            bounds.max_bytes,
+            bounds.max_wait_ms,
+            bounds.group_share,
+            queue,
+            change.kind.value,
+        )
         return before
     if before is None:
         return None
     if change.reset:
         await tx.rows(RESET, queue)
+    tuned = (change.max_jobs or None, change.max_bytes or None)
     paused = None if change.paused is None else int(change.paused)
-    await tx.rows(TUNE, change.max_jobs or None, change.max_bytes or None, paused, queue)
+    await tx.rows(TUNE, *tuned, change.max_wait_ms, change.group_share or None, paused, queue)
     tx.rings.queues.add(queue)
     return await _find(tx, clock, queue)
 
@@ -115,23 +130,42 @@ async def _find(tx: SqliteTx, clock: Clock, queue: str) -> QueueRecord | None:
 
 
 def _record(row: _Row, now: int) -> QueueRecord:
-    name, kind, paused, jobs, size, tuned_jobs, tuned_bytes = row[:7]
-    scheduled, ready, running, held = row[7:11]
-    heads = [head for head in row[17:] if head is not None]
+    name, kind, paused, *bounds = row[:11]
+    declared, tuned = Bounds(*bounds[:4]), bounds[4:]
+    scheduled, ready, running, held = row[11:15]
+    heads = [head for head in row[24:] if head is not None]
     return QueueRecord(
         name=name,
         kind=Kind(kind),
         paused=bool(paused),
-        bounds=Bounds(tuned_jobs or jobs, tuned_bytes or size),
-        declared=Bounds(jobs, size),
-        tuned_max_jobs=tuned_jobs,
-        tuned_max_bytes=tuned_bytes,
+        bounds=_in_force(declared, *tuned),
+        declared=declared,
+        tuned_max_jobs=tuned[0],
+        tuned_max_bytes=tuned[1],
+        tuned_max_wait_ms=tuned[2],
+        tuned_group_share=tuned[3],
         depth=Depth(scheduled, ready, running, 0, held),
         oldest_ready_ms=max(0, now - min(heads) % 10**15) if heads else None,
-        appended=row[11],
-        succeeded=row[12],
-        failed=row[13],
-        cancelled=row[14],
-        expired=row[15],
-        retried=row[16],
+        appended=row[15],
+        succeeded=row[16],
+        failed=row[17],
+        cancelled=row[18],
+        expired=row[19],
+        retried=row[20],
+        started=row[21],
+        ended=row[22],
+        ran_ms=row[23],
+    )
+
+
+def _in_force(
+    declared: Bounds, jobs: int | None, size: int | None, wait_ms: int | None, share: float | None
+) -> Bounds:
+    """What holds: tuned, else declared. A tuned wait of 0 lifts what was declared."""
+    wait_ms = declared.max_wait_ms if wait_ms is None else wait_ms
+    return Bounds(
+        jobs or declared.max_jobs,
+        size or declared.max_bytes,
+        wait_ms or None,
+        share or declared.group_share,
     )

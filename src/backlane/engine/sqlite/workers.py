@@ -20,15 +20,17 @@ LEAVE: Sql[tuple[()]] = Sql(
 )
 BEAT: Sql[tuple[()]] = Sql(
     """
-    insert into backlane_worker (owner, host, pid, queues, slots, running, started_ms, beat_ms)
-    values (?, ?, ?, ?, ?, ?, ?, ?)
+    insert into backlane_worker (owner, host, pid, queues, slots, running, started_ms, beat_ms,
+        most)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?)
     on conflict (owner) do update
     set host = excluded.host,
         pid = excluded.pid,
         queues = excluded.queues,
         slots = excluded.slots,
         running = excluded.running,
-        beat_ms = excluded.beat_ms
+        beat_ms = excluded.beat_ms,
+        most = excluded.most
     """
 )
 WORKERS: Sql[tuple[str, str, int, str, int, int, int, int]] = Sql(
@@ -62,6 +64,7 @@ async def announce(tx: SqliteTx, clock: Clock, presence: Presence) -> None:
         presence.running,
         clock.wall_ms(),
         clock.boot_ms(),
+        json.dumps(dict(presence.most)),
     )
 
 

@@ -23,7 +23,7 @@ from backlane.engine.protocol import Settled, Turn
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.faults import BREAKING, OF_THE_VALUES, translated
 from backlane.engine.sqlite.fork import inside_sqlite
-from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, SettlePlan
+from backlane.engine.sqlite.plans import AppendPlan, SettlePlan, UnsyncedPlan
 from backlane.engine.sqlite.store import Store
 from backlane.engine.sqlite.transaction import Rings, SqliteTx
 from backlane.errors import OutcomeUnknown
@@ -252,9 +252,10 @@ class Writer:
 
     def _commit_inside(self, group: Sequence[Request]) -> Rings:
         store = self._store
-        claims_alone = all(isinstance(request.plan, ClaimPlan) for request in group)
+        unsynced = [one for one in group if isinstance(one.plan, UnsyncedPlan)]
+        must_sync = len(unsynced) < len(group)
         try:
-            connection = store.begin(is_synced=not claims_alone)
+            connection = store.begin(is_synced=must_sync)
         except Exception as error:
             raise NotBegun(error) from error
         try:
@@ -267,7 +268,7 @@ class Writer:
             self._end(connection)
         finally:
             store.gate.release()
-        if claims_alone and any(ClaimPlan.must_be_synced(request.value) for request in group):
+        if not must_sync and any(_must_be_synced(one) for one in unsynced):
             self._sync()
         return tx.rings
 
@@ -360,6 +361,11 @@ def in_doubt(path: str, error: BaseException, jobs: Sequence[bytes]) -> OutcomeU
         "happened; send the same ids again, which is safe",
         tuple(uuid.UUID(bytes=job) for job in jobs),
     )
+
+
+def _must_be_synced(request: Request) -> bool:
+    plan = request.plan
+    return isinstance(plan, UnsyncedPlan) and plan.must_be_synced(request.value)
 
 
 def _deliver(requests: Sequence[Request]) -> None:
