@@ -29,6 +29,7 @@ from backlane.errors import (
     Unencodable,
     UnknownOption,
     UnknownQueue,
+    UnknownResource,
     UnknownTask,
     WrongUse,
 )
@@ -36,10 +37,12 @@ from backlane.handle import JobChange, JobHandle
 from backlane.messages import Message, MessageQueue
 from backlane.middleware import Call, Middleware, Next
 from backlane.model import event as events
+from backlane.model.breaker import ResourceRecord
 from backlane.model.job import AttemptError, JobRecord, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
+from backlane.resource import ResourceHandle
 from backlane.task import Enqueuer, Task
 
 __all__ = [
@@ -48,6 +51,8 @@ __all__ = [
     "Queue",
     "QueueHandle",
     "QueueRecord",
+    "ResourceHandle",
+    "ResourceRecord",
     "Retry",
     "Task",
     "Enqueuer",
@@ -81,6 +86,7 @@ __all__ = [
     "UnknownTask",
     "UnknownOption",
     "UnknownQueue",
+    "UnknownResource",
     "BadOption",
     "WrongUse",
     "NotSupported",

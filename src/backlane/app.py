@@ -44,6 +44,7 @@ from backlane.model.queue import Bounds, Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Retry
 from backlane.options import TaskOptions, checked_items
 from backlane.place import Place
+from backlane.resource import ResourceHandle
 from backlane.task import Task
 
 P = ParamSpec("P")
@@ -238,6 +239,10 @@ class Backlane:
         if self._is_closed_list:
             self._declared(name)
         return QueueHandle(name, self._place, self.observers)
+
+    def resource(self, name: str) -> ResourceHandle:
+        """Return the grip on what tasks name as `resource=`, to look at, open or close it."""
+        return ResourceHandle(name, self._place, self.observers)
 
     def _queue(self, name: str) -> Queue:
         """Return a queue for tasks by its name."""

@@ -43,12 +43,19 @@ class Refused(BacklaneError):
 
 
 class QueueFull(Refused):
-    """The queue is at its bound. Wait `retry_after`, then try again with the same id.
+    """The queue takes no more now. Wait `retry_after`, then try again with the same id.
 
-    `limit` names the bound: `"jobs"` or `"bytes"`. `retry_after` is None when nothing
-    is known about the queue's speed, or when the jobs can never fit. `accepted` counts
-    the jobs of the same `enqueue_many` that were stored before this refusal, `added`
-    the jobs (or bytes) that did not fit.
+    `limit` names the bound: `"jobs"` or `"bytes"` of the queue, `"wait"` (its `max_wait`),
+    `"deadline"` (of the job, which would start too late), `"group"` (the share of one
+    group) or `"no_workers"`. `depth` and `bound` are in its unit: jobs, bytes or seconds;
+    `jobs` is the depth in jobs whatever the limit. `promised` says that there is room, and
+    that it is kept for those who were refused before.
+
+    `retry_after` is None when nothing is known about the queue's speed, or when the jobs
+    can never fit. Send `ticket` with the next try, or the place may go to another.
+    `accepted` counts the jobs of the same `enqueue_many` that were stored before this
+    refusal, `added` the jobs (or bytes) that did not fit, `waited` how long the call
+    waited for room before it gave up.
     """
 
     def __init__(  # long: each is a part that a caller decides by
@@ -56,31 +63,63 @@ class QueueFull(Refused):
         queue: str,
         *,
         limit: str,
-        depth: int,
-        bound: int,
+        depth: float,
+        bound: float,
+        jobs: int = 0,
         added: int = 0,
+        group: str | None = None,
+        promised: bool = False,
         retry_after: timedelta | None = None,
         estimated_wait: timedelta | None = None,
         ticket: str | None = None,
         can_fit: bool = True,
         accepted: int = 0,
+        waited: timedelta = timedelta(0),
     ) -> None:
         self.queue, self.limit, self.depth, self.bound = queue, limit, depth, bound
+        self.jobs, self.group, self.promised = jobs, group, promised
         self.retry_after, self.estimated_wait, self.ticket = retry_after, estimated_wait, ticket
         self.can_fit, self.accepted, self.added = can_fit, accepted, added
-        unit = "jobs" if limit == "jobs" else limit
-        if not can_fit:
-            what_to_do = f"this can never fit: raise max_{limit} of the queue or send less at once"
-        elif retry_after is not None:
-            what_to_do = f"retry in {retry_after.total_seconds():.1f} s"
-        else:
-            what_to_do = "retry later, or start more workers"
-        more = f", and {added} more do not fit" if added > 1 else ""
-        if accepted:
-            what_to_do += f"; {accepted} jobs of this call were accepted"
-        super().__init__(
-            f"queue {queue!r} holds {depth} {unit}, its bound is {bound}{more}; {what_to_do}"
-        )
+        self.waited = waited
+        super().__init__(f"{_what_is_full(self)}; {_what_to_do(self)}")
+
+
+def _what_is_full(full: QueueFull) -> str:
+    queue, depth, bound = f"queue {full.queue!r}", full.depth, full.bound
+    more = f", and {full.added} more do not fit" if full.added > 1 else ""
+    if full.promised:
+        return f"{queue} is busy, and the room in it is kept for those who were refused before"
+    match full.limit:
+        case "wait":
+            return f"a new job of {queue} would wait {depth:.1f} s, its max_wait is {bound:g} s"
+        case "deadline":
+            return f"a new job of {queue} would wait {depth:.1f} s, and expires in {bound:g} s"
+        case "group":
+            whose = f"group {full.group!r} in {queue}"
+            return f"{whose} holds {depth} jobs, its share is {bound}{more}"
+        case "no_workers":
+            return f"no worker serves {queue}, where a job has waited {depth:.0f} s"
+        case unit:
+            return f"{queue} holds {depth} {unit}, its bound is {bound}{more}"
+
+
+def _what_to_do(full: QueueFull) -> str:
+    if not full.can_fit:
+        bound = "group_share" if full.limit == "group" else f"max_{full.limit}"
+        return f"this can never fit: raise {bound} of the queue or send less at once"
+    if full.limit == "no_workers":
+        text = "start one, or retry later"
+    elif full.retry_after is not None:
+        text = f"retry in {full.retry_after.total_seconds():.1f} s"
+    else:
+        text = "retry later, or start more workers"
+    if full.waited:
+        text += f"; it waited {full.waited.total_seconds():.1f} s for room"
+    return f"{text}; {full.accepted} jobs of this call were accepted" if full.accepted else text
+
+
+class KeyReused(Refused):
+    """The idempotency key came before with another call. Use a new key for a new call."""
 
 
 class Duplicate(Refused):
@@ -120,6 +159,10 @@ class UnknownOption(BacklaneError, TypeError):
 
 class UnknownQueue(BacklaneError, LookupError):
     """A queue that this application does not declare, or that the engine does not hold."""
+
+
+class UnknownResource(BacklaneError, LookupError):
+    """A resource that no job in the store ever depended on."""
 
 
 class BadOption(BacklaneError, ValueError):

@@ -28,6 +28,7 @@ COMMANDS = {
     "enqueue": "Enqueue one call of a task.",
     "jobs": "List, show, retry, cancel and delete jobs.",
     "queues": "List, pause, resume, purge and tune queues.",
+    "resources": "List resources, pause and resume the jobs that depend on them.",
     "dead": "List dead letters and run them again.",
     "migrate": "Bring a store's schema up to date.",
     "doctor": "Look for settings and states that lose jobs or time.",
