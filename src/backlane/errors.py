@@ -225,6 +225,42 @@ class LeaseLost(BacklaneError):
     """The lease ended or went to another; what was to be written under it was refused."""
 
 
+# -- the gateway, as its client meets it --
+
+
+class GatewayUnavailable(BacklaneError):
+    """The gateway gave no usable answer until the call's deadline, and nothing is in doubt."""
+
+
+class GatewayRefused(BacklaneError):
+    """The gateway declined the request, for a reason that has no error of its own here.
+
+    `status` is that of HTTP, `kind` the kind of its problem document, or "".
+    """
+
+    def __init__(self, message: str, status: int, kind: str = "") -> None:
+        self.status, self.kind = status, kind
+        super().__init__(message)
+
+
+class Unauthorized(GatewayRefused):
+    """The gateway does not know the token, or wants one."""
+
+
+class Forbidden(GatewayRefused):
+    """The token is known, and its scopes do not cover this."""
+
+
+class BadArguments(GatewayRefused, ValueError):
+    """The request does not fit the task; `errors` are pairs of JSON pointer and reason."""
+
+    def __init__(
+        self, message: str, status: int, kind: str, errors: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        self.errors = errors
+        super().__init__(message, status, kind)
+
+
 # -- the engine --
 
 
