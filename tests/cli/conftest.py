@@ -107,9 +107,9 @@ class Stage:
         self.engine.run(self.engine.append(jobs, Admission()))
         return [str(uuid.UUID(bytes=job.id)) for job in jobs]
 
-    def ended(self, outcome: Outcome, queue: str = "mail") -> str:
+    def ended(self, outcome: Outcome, queue: str = "mail", **fields: Any) -> str:
         """Append a job, claim it, settle it."""
-        (made,) = self.enqueued(queue, policy=Policy(attempts=3))
+        (made,) = self.enqueued(queue, policy=Policy(attempts=3), **fields)
         token = self.claimed(made)
         self.engine.run(self.engine.settle([Settlement(uuid.UUID(made).bytes, token, outcome)]))
         return made

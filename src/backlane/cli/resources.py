@@ -10,6 +10,7 @@ from backlane.cli.store import Store, store_options
 from backlane.engine.protocol import Close, Open
 from backlane.errors import UnknownResource, nearest
 from backlane.model.breaker import ResourceRecord
+from backlane.model.retry import milliseconds
 
 NAMES = click.argument("names", nargs=-1, required=True, metavar="RESOURCE...")
 
@@ -76,14 +77,14 @@ def _row(record: ResourceRecord) -> tuple[str, ...]:
 @click.option(
     "--for",
     "seconds",
-    type=click.FloatRange(0, 3_155_760_000),
+    type=float,
     metavar="SECONDS",
     help="Then try a few jobs; until `close`, unless given.",
 )
 @store_options
 def open_(store: Store, output: Output, names: tuple[str, ...], seconds: float | None) -> None:
     """Stop giving out the jobs of these resources. Enqueuing goes on; running jobs finish."""
-    _steer(store, output, names, Open(None if seconds is None else round(seconds * 1000)))
+    _steer(store, output, names, Open(None if seconds is None else milliseconds(seconds, "--for")))
 
 
 @resources.command("close")
