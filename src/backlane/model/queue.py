@@ -56,6 +56,22 @@ class Bounds(msgspec.Struct, frozen=True):
     max_wait_ms: int | None = None
     group_share: float | None = None
 
+    def tuned(
+        self,
+        max_jobs: int | None = None,
+        max_bytes: int | None = None,
+        max_wait_ms: int | None = None,
+        group_share: float | None = None,
+    ) -> Bounds:
+        """Return what is in force: what was tuned goes first, and a wait of 0 lifts it."""
+        wait_ms = self.max_wait_ms if max_wait_ms is None else max_wait_ms
+        return Bounds(
+            max_jobs or self.max_jobs,
+            max_bytes or self.max_bytes,
+            wait_ms or None,
+            group_share or self.group_share,
+        )
+
 
 DEFAULT_BOUNDS = Bounds()
 
@@ -63,6 +79,14 @@ DEFAULT_BOUNDS = Bounds()
 def headroom(max_jobs: int) -> int:
     """Return the places above `max_jobs` for work born inside a job: 10 %, at least 10."""
     return max(10, max_jobs // 10)
+
+
+def group_places(bounds: Bounds) -> int:
+    """Return how many jobs of one group the queue holds: its share, at least 1."""
+    if bounds.group_share is None:
+        return bounds.max_jobs
+    # Rounded first: 0.29 of 100 comes to a hair below 29.
+    return max(1, int(round(bounds.group_share * bounds.max_jobs, 6)))
 
 
 @dataclass(frozen=True, slots=True)

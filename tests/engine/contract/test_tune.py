@@ -40,7 +40,7 @@ def test_a_declared_bound_holds_for_those_who_declare_none(desk: Desk) -> None:
     tune(desk, Declare(Kind.TASKS, Bounds(max_jobs=1)))
     desk.add()
 
-    assert desk.append(desk.job()) == Refusal("mail", "jobs", depth=1, bound=1, added=1)
+    assert desk.append(desk.job()) == Refusal("mail", "jobs", depth=1, bound=1, added=1, jobs=1)
 
 
 def test_a_declaration_of_another_kind_changes_nothing(desk: Desk) -> None:
@@ -134,3 +134,54 @@ def test_a_paused_queue_still_takes_jobs(desk: Desk) -> None:
     desk.add(3)
 
     assert desk.depth().ready == 4
+
+
+def test_the_wait_and_the_share_of_a_group_are_declared_and_tuned_as_well(desk: Desk) -> None:
+    declared = Bounds(7, 700, max_wait_ms=5_000, group_share=0.5)
+    tune(desk, Declare(Kind.TASKS, Bounds()))
+    tune(desk, Declare(Kind.TASKS, declared))
+    assert (desk.queue().declared, desk.queue().bounds) == (declared, declared)
+
+    after = tune(desk, Tune(max_wait_ms=2_000, group_share=0.25))
+
+    assert after == desk.queue()
+    assert after.bounds == Bounds(7, 700, 2_000, 0.25)
+    assert (after.tuned_max_wait_ms, after.tuned_group_share) == (2_000, 0.25)
+    assert after.declared == declared
+
+
+def test_a_new_queue_has_all_that_was_declared_of_it(desk: Desk) -> None:
+    declared = Bounds(7, 700, max_wait_ms=5_000, group_share=0.5)
+
+    tune(desk, Declare(Kind.TASKS, declared))
+
+    assert desk.queue().declared == declared
+
+
+def test_a_declaration_takes_back_the_one_before(desk: Desk) -> None:
+    tune(desk, Declare(Kind.TASKS, Bounds(max_wait_ms=5_000, group_share=0.5)))
+
+    tune(desk, Declare(Kind.TASKS, Bounds()))
+
+    assert desk.queue().bounds == Bounds()
+
+
+def test_a_wait_tuned_to_nothing_is_not_bounded_whatever_the_code_says(desk: Desk) -> None:
+    tune(desk, Declare(Kind.TASKS, Bounds(max_wait_ms=5_000)))
+
+    after = tune(desk, Tune(max_wait_ms=0))
+
+    assert after is not None
+    assert (after.tuned_max_wait_ms, after.bounds.max_wait_ms) == (0, None)
+    assert tune(desk, Tune(max_jobs=3)).tuned_max_wait_ms == 0
+
+
+def test_a_reset_forgets_the_tuned_wait_and_share(desk: Desk) -> None:
+    tune(desk, Declare(Kind.TASKS, Bounds(max_wait_ms=5_000)))
+    tune(desk, Tune(max_wait_ms=0, group_share=0.25))
+
+    after = tune(desk, Tune(reset=True))
+
+    assert after is not None
+    assert after.bounds == Bounds(max_wait_ms=5_000)
+    assert (after.tuned_max_wait_ms, after.tuned_group_share) == (None, None)

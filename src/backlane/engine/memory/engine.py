@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from backlane.engine.memory import admission as admitting
-from backlane.engine.memory import changes, sweeper
+from backlane.engine.memory import changes, measure, sweeper
 from backlane.engine.memory import leases as leasing
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
 from backlane.engine.memory.store import Store, queue_record, worker_record
@@ -23,6 +23,7 @@ from backlane.engine.protocol import (
     Extended,
     Finding,
     Joined,
+    Measured,
     Page,
     Presence,
     Retention,
@@ -121,6 +122,16 @@ class MemoryEngine:
         return [queue_record(tx, tx.lines[name]) for name in sorted(tx.lines)]
 
     @reading
+    async def measure(self, tx: Store, queues: Sequence[str]) -> Measured:
+        return measure.measure(tx, queues)
+
+    @plan
+    async def reserve(
+        self, tx: Store, queue: str, after_ms: int, spacing_us: int, number: int
+    ) -> int:
+        return measure.reserve(tx, queue, after_ms, spacing_us, number)
+
+    @reading
     async def list_workers(self, tx: Store) -> list[WorkerRecord]:
         return [worker_record(tx, owner) for owner in list(tx.workers)[:WORKERS_LISTED]]
 
@@ -141,8 +152,12 @@ class MemoryEngine:
             return None
         if change.reset:
             line.tuned_max_jobs = line.tuned_max_bytes = None
+            line.tuned_max_wait_ms = line.tuned_group_share = None
         line.tuned_max_jobs = change.max_jobs or line.tuned_max_jobs
         line.tuned_max_bytes = change.max_bytes or line.tuned_max_bytes
+        if change.max_wait_ms is not None:  # 0 lifts the bound
+            line.tuned_max_wait_ms = change.max_wait_ms
+        line.tuned_group_share = change.group_share or line.tuned_group_share
         line.paused = line.paused if change.paused is None else change.paused
         tx.rung_queues.add(queue)
         return queue_record(tx, line)
@@ -188,8 +203,8 @@ class MemoryEngine:
         """Ring when one of these queues may have something to claim or to cancel."""
         return self._queue_bells.hang(queues)
 
-    def watch(self, jobs: Sequence[bytes]) -> MemoryBell:
-        """Ring when one of these jobs may have changed."""
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> MemoryBell:
+        """Ring when one of these jobs may have changed; a start rings in any case."""
         return self._job_bells.hang(jobs)
 
     async def departed(self) -> tuple[str, ...]:

@@ -72,6 +72,8 @@ def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
         if row is None:
             lost.append(one.job)
             continue
+        if not isinstance(one.outcome, Released):  # of that the attempt may not have started
+            store.lines[row.queue].tally(row.priority).end(one.ran_ms)
         _carry_out(store, row, one.outcome)
         if row.state is State.FAILED:
             buried.append(one.job)
@@ -166,7 +168,7 @@ def _retry(store: Store, row: Row, outcome: RetryAfter) -> None:
     elif row.attempt >= row.job.policy.attempts:
         store.finish(row, State.FAILED, reason=Reason.ATTEMPTS)
     else:
-        store.lines[row.queue].retried += 1
+        store.lines[row.queue].tally(row.priority).retried += 1
         store.put_off(row, outcome.delay_ms)
 
 

@@ -7,9 +7,12 @@ rows and notes whose bells must ring once the verb is done.
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
+from backlane.engine.memory.line import Line
 from backlane.engine.protocol import Presence, WorkerRecord
 from backlane.model.clock import Clock
 from backlane.model.ids import id_ms
@@ -17,6 +20,7 @@ from backlane.model.job import (
     ERRORS_KEPT,
     FINAL,
     AttemptError,
+    Idempotency,
     Job,
     JobRecord,
     Key,
@@ -26,7 +30,7 @@ from backlane.model.job import (
     State,
 )
 from backlane.model.outcome import ErrorRecord, Reason
-from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Depth, Kind, QueueRecord
+from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind, QueueRecord
 
 Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
 
@@ -44,6 +48,7 @@ class Row:
     rank: int  # the priority it waits at: ageing raises it, up to 9
     place_ms: int  # when it is or was due: its order among equals of its rank
     deadline_ms: int | None
+    predicted_ms: int | None = None  # the wait it was told, if its append was measured by it
     state: State = State.READY
     revision: int = 0
     attempt: int = 0
@@ -71,38 +76,12 @@ class Row:
             self.errors = (*self.errors, kept)[-ERRORS_KEPT:]
 
 
-@dataclass(slots=True)
-class Line:
-    """A queue: its settings and its counters."""
+class Repeat(NamedTuple):
+    """An idempotency key that was used: by which job, for what, and until when it counts."""
 
-    name: str
-    kind: Kind
-    declared: Bounds
-    paused: bool = False
-    tuned_max_jobs: int | None = None
-    tuned_max_bytes: int | None = None
-    held: dict[State, int] = field(default_factory=lambda: dict.fromkeys(State, 0))
-    bytes: int = 0
-    appended: int = 0
-    retried: int = 0
-    ended: dict[State, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
-
-    @property
-    def depth(self) -> Depth:
-        return Depth(
-            self.held[State.SCHEDULED],
-            self.held[State.READY],
-            self.held[State.RUNNING],
-            self.held[State.BLOCKED],
-            self.bytes,
-        )
-
-    def bounds(self, declared: Bounds | None = None) -> Bounds:
-        """What is in force: tuned, else declared (by the caller, else by a worker)."""
-        declared = declared or self.declared
-        return Bounds(
-            self.tuned_max_jobs or declared.max_jobs, self.tuned_max_bytes or declared.max_bytes
-        )
+    job: bytes
+    asked: Idempotency
+    until_ms: int  # wall clock
 
 
 class Store:
@@ -115,10 +94,12 @@ class Store:
         self._ready: dict[tuple[str, Lane], list[tuple[Order, bytes]]] = {}  # each in order
         self.lines: dict[str, Line] = {}
         self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
+        self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
         self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)
         self.forgotten_ms = -1  # the newest id that was pruned: older ones may have run
         self.rung_queues: set[object] = set()
         self.rung_jobs: set[object] = set()
+        self.secret = os.urandom(32)  # what tickets are signed with
         self._seq = 0
 
     # -- reading --
@@ -174,7 +155,7 @@ class Store:
         if job.delay_ms > 0:
             row.state, row.place_ms = State.SCHEDULED, now + job.delay_ms
         self._count(row, +1)
-        self.lines[job.queue].appended += 1
+        self.lines[job.queue].tally(row.priority).appended += 1
         self.rung_queues.add(row.queue)
         self.change(row)
         return row
@@ -196,6 +177,9 @@ class Store:
         row.owner, row.started_ms, row.progress = owner, now, None
         row.lease_end_ms = self.clock.boot_ms() + lease_ms
         self._enter(row, State.RUNNING)
+        self.lines[row.queue].tally(row.priority).start(
+            row.predicted_ms if row.token == 1 else None, now - row.place_ms
+        )
         since = row.parked_since_ms
         return Lease(
             job=row.job.id,
@@ -227,7 +211,7 @@ class Store:
     ) -> None:
         row.reason, row.result, row.ended_ms = reason, result, self.clock.wall_ms()
         self._enter(row, state)
-        self.lines[row.queue].ended[state] += 1
+        self.lines[row.queue].finished[state] += 1
         self._let_go_of_key(row)
 
     def renew(self, row: Row) -> None:
@@ -247,8 +231,9 @@ class Store:
         self._enter(row, row.state)
 
     def reprioritise(self, row: Row, priority: int) -> None:
-        row.priority = priority
-        self.age(row, priority)
+        self._count(row, -1)
+        row.priority = row.rank = priority
+        self._count(row, +1)
         self._enter(row, row.state)
 
     def age(self, row: Row, rank: int) -> None:
@@ -297,9 +282,9 @@ class Store:
             else:
                 del ready[at]
         line = self.lines[row.queue]
-        line.held[row.state] += by
-        if row.state not in FINAL:
-            line.bytes += by * row.job.size
+        line.count(row.state, row.priority, row.job.size, by)
+        if row.state not in FINAL and row.job.group is not None:
+            line.groups[row.job.group] += by
 
     def _let_go_of_key(self, row: Row) -> None:
         if row.job.key and self.keys.get(row.job.key) == row.job.id:
@@ -345,8 +330,7 @@ def job_record(row: Row, *, whole: bool = False) -> JobRecord:
 
 
 def queue_record(store: Store, line: Line) -> QueueRecord:
-    head = min(store.heads([line.name]), key=lambda row: row.order, default=None)
-    now = store.clock.wall_ms()
+    tallies = line.tallies.values()
     return QueueRecord(
         name=line.name,
         kind=line.kind,
@@ -355,15 +339,26 @@ def queue_record(store: Store, line: Line) -> QueueRecord:
         declared=line.declared,
         tuned_max_jobs=line.tuned_max_jobs,
         tuned_max_bytes=line.tuned_max_bytes,
+        tuned_max_wait_ms=line.tuned_max_wait_ms,
+        tuned_group_share=line.tuned_group_share,
         depth=line.depth,
-        oldest_ready_ms=None if head is None else max(0, now - head.place_ms),
-        appended=line.appended,
-        succeeded=line.ended[State.SUCCEEDED],
-        failed=line.ended[State.FAILED],
-        cancelled=line.ended[State.CANCELLED],
-        expired=line.ended[State.EXPIRED],
-        retried=line.retried,
+        oldest_ready_ms=oldest_ready_ms(store, line),
+        appended=sum(tally.appended for tally in tallies),
+        succeeded=line.finished[State.SUCCEEDED],
+        failed=line.finished[State.FAILED],
+        cancelled=line.finished[State.CANCELLED],
+        expired=line.finished[State.EXPIRED],
+        retried=sum(tally.retried for tally in tallies),
+        started=sum(tally.started for tally in tallies),
+        ended=sum(tally.ended for tally in tallies),
+        ran_ms=sum(tally.ran_ms for tally in tallies),
     )
+
+
+def oldest_ready_ms(store: Store, line: Line) -> int | None:
+    """How long the job next in line has been due."""
+    head = min(store.heads([line.name]), key=lambda row: row.order, default=None)
+    return None if head is None else max(0, store.clock.wall_ms() - head.place_ms)
 
 
 def worker_record(store: Store, owner: str) -> WorkerRecord:

@@ -138,7 +138,7 @@ def _record(row: _Row, now: int) -> QueueRecord:
         name=name,
         kind=Kind(kind),
         paused=bool(paused),
-        bounds=_in_force(declared, *tuned),
+        bounds=declared.tuned(*tuned),
         declared=declared,
         tuned_max_jobs=tuned[0],
         tuned_max_bytes=tuned[1],
@@ -155,17 +155,4 @@ def _record(row: _Row, now: int) -> QueueRecord:
         started=row[21],
         ended=row[22],
         ran_ms=row[23],
-    )
-
-
-def _in_force(
-    declared: Bounds, jobs: int | None, size: int | None, wait_ms: int | None, share: float | None
-) -> Bounds:
-    """What holds: tuned, else declared. A tuned wait of 0 lifts what was declared."""
-    wait_ms = declared.max_wait_ms if wait_ms is None else wait_ms
-    return Bounds(
-        jobs or declared.max_jobs,
-        size or declared.max_bytes,
-        wait_ms or None,
-        share or declared.group_share,
     )
