@@ -15,7 +15,7 @@ import struct
 import msgspec
 
 _FORM = struct.Struct(">QII")  # slot, seconds that it is kept, places
-_MAC = 16  # bytes: nobody guesses one of 2^128, and the text stays short
+_MAC = 14  # bytes: nobody guesses one of 2^112, and 30 bytes are 40 letters without padding
 _LEAST_KEPT_MS = 60_000
 # A clock that the caller's retry was told by may be ahead of this one.
 EARLY_MS = 100
