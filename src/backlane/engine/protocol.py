@@ -8,7 +8,7 @@ now. Every engine passes `tests/engine/contract/`; `memory` is its executable fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
@@ -275,6 +275,19 @@ class Bell(Protocol):
         """End the subscription."""
 
 
+class Watch(Bell, Protocol):
+    """A subscription to jobs, which may become others while it lasts."""
+
+    async def arang(self, seconds: float) -> set[bytes]:
+        """Wait for a ring and return whose it was; empty when there was none."""
+
+    def add(self, jobs: Iterable[bytes]) -> None:
+        """Ring for these jobs too."""
+
+    def discard(self, jobs: Iterable[bytes]) -> None:
+        """Ring for these jobs no longer."""
+
+
 class Enlisted(Protocol):
     """An owner's sign of life, for as long as any process keeps `descriptors` open."""
 
@@ -300,7 +313,8 @@ class Verbs(Protocol):
 
         A job whose id, key or idempotency key is taken is not inserted again: its receipt
         names the first. Duplicates need no room. Jobs with a `parent` may use headroom,
-        and are not refused for the wait. An idempotency key that comes again with another print is refused.
+        and are not refused for the wait. An idempotency key that comes again with another
+        print is refused.
         """
 
     def claim(self, wanted: Wanted) -> Plan[Claimed]:
@@ -410,8 +424,12 @@ class Engine(Verbs, Protocol):
     def listen(self, queues: Sequence[str]) -> Bell:
         """Ring when one of these queues may have something to claim or to cancel."""
 
-    def watch(self, jobs: Sequence[bytes]) -> Bell:
-        """Ring when one of these jobs may have changed."""
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Watch:
+        """Ring when one of these jobs may have changed.
+
+        That a worker took one rings only with `starts`: who waits for an end is not
+        woken for it.
+        """
 
     async def departed(self) -> tuple[str, ...]:
         """Return owners of leases that are known dead (not merely silent)."""

@@ -3,35 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from backlane.engine.memory.store import Line, Store
+from msgspec.structs import replace
+
+from backlane.engine.memory.line import Line
+from backlane.engine.memory.store import Repeat, Store
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
-from backlane.model.job import Job, Key, Receipt, Refusal
-from backlane.model.queue import DEFAULT_BOUNDS, headroom
+from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
+from backlane.model.pressure.pace import Pace
+from backlane.model.queue import DEFAULT_BOUNDS, Bounds, group_places, headroom
 
 
 def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:
     """Judge the jobs as a whole, then insert those that are new."""
-    receipts = [Receipt(job.id, first) for job, first in _firsts(store, jobs)]
-    new = [job for job, receipt in zip(jobs, receipts, strict=True) if receipt.is_new]
-    refusal = _at_fault(store, new, admission) or _over_bound(store, new, admission)
+    reused = _reused(store, jobs)
+    if reused:
+        return _fault(reused, "reused", store.lines.get(reused.queue))
+    firsts, repeats = _firsts(store, jobs)
+    new = [job for job, first in zip(jobs, firsts, strict=True) if first is None]
+    refusal = _at_fault(store, new, admission)
     if refusal:
         return refusal
+    portions = [_portion(store, new, queue, admission) for queue in _queues(new)]
+    for portion in portions:
+        refusal = _over_bound(portion) or _too_slow(portion)
+        if refusal:
+            return refusal
+    expected = {job: ms for portion in portions for job, ms in portion.expected.items()}
+    predicted = [job.id for job in new if job.delay_ms <= 0 and expected[job.id] is not None][-1:]
     for job in new:
         store.line(job.queue, admission.kind, admission.declared.get(job.queue))
-        store.insert(job)
-    return receipts
+        row = store.insert(job)
+        row.predicted_ms = expected[job.id] if job.id in predicted else None
+    store.repeats |= repeats
+    waits = {portion.queue: portion.longest_ms for portion in portions}
+    pressure = {queue: _pressure(store, queue, admission, waits) for queue in _queues(jobs)}
+    return [
+        Receipt(job.id, first, pressure[job.queue], None if first else expected[job.id])
+        for job, first in zip(jobs, firsts, strict=True)
+    ]
 
 
-def _firsts(store: Store, jobs: Sequence[Job]) -> list[tuple[Job, bytes | None]]:
-    """Pair each job with the one that has its id or key already, in the store or before it."""
+def _queues(jobs: Sequence[Job]) -> list[str]:
+    return list(dict.fromkeys(job.queue for job in jobs))
+
+
+# -- what was there before --
+
+
+def _reused(store: Store, jobs: Sequence[Job]) -> Job | None:
+    """The first job whose idempotency key was used for something else, here or in the store."""
+    used: dict[tuple[str, str], Idempotency] = {}
+    for job in jobs:
+        one = job.idempotency
+        if one is not None:
+            known = _repeat(store, one)
+            before = known.asked if known else used.setdefault((one.scope, one.name), one)
+            if before.print != one.print:
+                return job
+    return None
+
+
+def _repeat(store: Store, one: Idempotency | None) -> Repeat | None:
+    """What is known of an idempotency key, unless its time is over."""
+    known = store.repeats.get((one.scope, one.name)) if one else None
+    return known if known and known.until_ms > store.clock.wall_ms() else None
+
+
+def _firsts(
+    store: Store, jobs: Sequence[Job]
+) -> tuple[list[bytes | None], dict[tuple[str, str], Repeat]]:
+    """For each job the one that stands for it already, in the store or before it in the batch;
+    and the idempotency keys that are new."""
+    now = store.clock.wall_ms()
     ids: set[bytes] = set()
     keys: dict[Key, bytes] = {}
-    pairs = []
+    repeats: dict[tuple[str, str], Repeat] = {}
+    firsts = []
     for job in jobs:
         first = None
-        if job.id in store.rows or job.id in ids:
+        one = job.idempotency
+        known = _repeat(store, one) or (repeats.get((one.scope, one.name)) if one else None)
+        if known:
+            first = known.job
+        elif job.id in store.rows or job.id in ids:
             first = job.id
         elif job.key:
             first = store.keys.get(job.key) or keys.get(job.key)
@@ -39,12 +96,17 @@ def _firsts(store: Store, jobs: Sequence[Job]) -> list[tuple[Job, bytes | None]]
             ids.add(job.id)
             if job.key:
                 keys[job.key] = job.id
-        pairs.append((job, first))
-    return pairs
+        if one and not known:
+            repeats[one.scope, one.name] = Repeat(first or job.id, one, now + one.window_ms)
+        firsts.append(first)
+    return firsts, repeats
+
+
+# -- what no waiting would mend --
 
 
 def _at_fault(store: Store, new: Sequence[Job], admission: Admission) -> Refusal | None:
-    """Refuse what no waiting would mend: the wrong kind of queue, an id from before history."""
+    """Refuse the wrong kind of queue, and an id from before history."""
     for job in new:
         line = store.lines.get(job.queue)
         if line and line.kind is not admission.kind:
@@ -56,23 +118,130 @@ def _at_fault(store: Store, new: Sequence[Job], admission: Admission) -> Refusal
 
 def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
     depth = line.depth.jobs if line else 0
-    return Refusal(job.queue, limit, depth, bound=0, can_fit=False, job=job.id)
+    return Refusal(job.queue, limit, depth, bound=0, jobs=depth, can_fit=False, job=job.id)
 
 
-def _over_bound(store: Store, new: Sequence[Job], admission: Admission) -> Refusal | None:
-    for queue in dict.fromkeys(job.queue for job in new):
-        mine = [job for job in new if job.queue == queue]
-        declared = admission.declared.get(queue)
-        line = store.lines.get(queue) or Line(queue, admission.kind, declared or DEFAULT_BOUNDS)
-        bounds, depth = line.bounds(declared), line.depth
-        max_jobs = bounds.max_jobs
-        if all(job.parent for job in mine):  # work born inside a job
-            max_jobs += headroom(bounds.max_jobs)
-        size = sum(job.size for job in mine)
-        if depth.jobs + len(mine) > max_jobs:
-            return Refusal(queue, "jobs", depth.jobs, max_jobs, len(mine), len(mine) <= max_jobs)
-        if depth.bytes + size > bounds.max_bytes:
-            return Refusal(
-                queue, "bytes", depth.bytes, bounds.max_bytes, size, size <= bounds.max_bytes
-            )
+# -- bounds --
+
+
+class Portion(NamedTuple):
+    """What an append brings to one queue."""
+
+    queue: str
+    jobs: list[Job]
+    line: Line
+    bounds: Bounds  # in force
+    pace: Pace | None
+    expected: dict[bytes, int | None]  # the wait of each job
+
+    @property
+    def longest_ms(self) -> int | None:
+        return max((ms for ms in self.expected.values() if ms is not None), default=None)
+
+    def refusal(self, limit: str, depth: int, bound: int, added: int, *, can_fit: bool) -> Refusal:
+        return Refusal(
+            queue=self.queue,
+            limit=limit,
+            depth=depth,
+            bound=bound,
+            added=added,
+            jobs=self.line.depth.jobs,
+            expected_ms=self.longest_ms,
+            can_fit=can_fit,
+        )
+
+
+def _portion(store: Store, new: Sequence[Job], queue: str, admission: Admission) -> Portion:
+    mine = [job for job in new if job.queue == queue]
+    declared = admission.declared.get(queue)
+    line = store.lines.get(queue) or Line(queue, admission.kind, declared or DEFAULT_BOUNDS)
+    pace = admission.paces.get(queue)
+    expected: dict[bytes, int | None] = {}
+    for i, job in enumerate(mine):
+        expected[job.id] = None
+        if pace and job.delay_ms <= 0:
+            ahead = _ready(line, job.priority) + _ahead(mine, i)
+            expected[job.id] = pace.expected_ms(job.priority, ahead, line.depth.running)
+    return Portion(queue, mine, line, line.bounds(declared), pace, expected)
+
+
+def _ready(line: Line, priority: int) -> int:
+    """How many jobs wait at this priority or above."""
+    return sum(tally.ready for its, tally in line.tallies.items() if its >= priority)
+
+
+def _ahead(jobs: Sequence[Job], i: int) -> int:
+    """How many jobs of a batch go before this one of it."""
+    return sum(job.delay_ms <= 0 and job.priority >= jobs[i].priority for job in jobs[:i])
+
+
+def _over_bound(portion: Portion) -> Refusal | None:
+    """Refuse what would pass a bound on jobs, bytes or the share of a group."""
+    bounds, depth, mine = portion.bounds, portion.line.depth, portion.jobs
+    most = _places(bounds.max_jobs, mine)
+    if depth.jobs + len(mine) > most:
+        return portion.refusal("jobs", depth.jobs, most, len(mine), can_fit=len(mine) <= most)
+    size, room = sum(job.size for job in mine), bounds.max_bytes
+    if depth.bytes + size > room:
+        return portion.refusal("bytes", depth.bytes, room, size, can_fit=size <= room)
+    if bounds.group_share is None:
+        return None
+    for group in dict.fromkeys(job.group for job in mine if job.group is not None):
+        ours = [job for job in mine if job.group == group]
+        held, most = portion.line.groups[group], _places(group_places(bounds), ours)
+        if held + len(ours) > most:
+            fits = len(ours) <= most
+            refusal = portion.refusal("group", held, most, len(ours), can_fit=fits)
+            return replace(refusal, group=group)
     return None
+
+
+def _places(number: int, jobs: Sequence[Job]) -> int:
+    """The places for these jobs: work born inside a job may use headroom."""
+    return number + headroom(number) if all(job.parent for job in jobs) else number
+
+
+def _too_slow(portion: Portion) -> Refusal | None:
+    """Refuse what would wait for too long, or start too late to be done in time."""
+    pace = portion.pace
+    if pace is None:
+        return None
+    due = [(i, job, portion.expected[job.id]) for i, job in enumerate(portion.jobs)]
+    max_wait = portion.bounds.max_wait_ms
+    waits = [(ms, i) for i, job, ms in due if ms is not None and not job.parent]
+    if waits and max_wait is not None and max(waits)[0] > max_wait:
+        longest, i = max(waits)
+        return _late(portion, pace, "wait", longest, i, max_wait)
+    late = [
+        (ms - pace.latest_ms(job.expires_ms), i, ms)
+        for i, job, ms in due
+        if ms is not None and job.expires_ms is not None
+    ]
+    if late and max(late)[0] > 0:
+        excess, i, ms = max(late)
+        return _late(portion, pace, "deadline", ms, i, ms - excess)
+    return None
+
+
+def _late(portion: Portion, pace: Pace, limit: str, ms: int, i: int, bound: int) -> Refusal:
+    """Say how long the job that decides would wait, and how long it may."""
+    fits = pace.can_fit(_ahead(portion.jobs, i), bound)
+    refusal = portion.refusal(limit, ms, bound, len(portion.jobs), can_fit=fits)
+    return replace(refusal, expected_ms=ms)
+
+
+# -- what the caller is told --
+
+
+def _pressure(
+    store: Store, queue: str, admission: Admission, waits: dict[str, int | None]
+) -> float:
+    """How full the queue is now, by the fullest of its bounds."""
+    line = store.lines.get(queue)
+    if line is None:
+        return 0.0
+    bounds, depth = line.bounds(admission.declared.get(queue)), line.depth
+    parts = [depth.jobs / max(1, bounds.max_jobs), depth.bytes / max(1, bounds.max_bytes)]
+    if bounds.max_wait_ms is not None:
+        parts.append((waits.get(queue) or 0) / bounds.max_wait_ms)
+    return min(1.0, max(parts))

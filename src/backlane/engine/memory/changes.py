@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
-from backlane.engine.memory.store import Line, Row, Store, job_record
+from backlane.engine.memory.line import Line
+from backlane.engine.memory.store import Row, Store, job_record
 from backlane.engine.protocol import (
     Amended,
     Cancel,
@@ -19,7 +20,7 @@ from backlane.engine.protocol import (
     Skipped,
 )
 from backlane.model.job import WAITING, State
-from backlane.model.queue import DEFAULT_BOUNDS
+from backlane.model.queue import DEFAULT_BOUNDS, group_places
 
 AMENDED = 1_000  # jobs an amend changes at most
 READ = 10_000  # rows a call looks at, at most
@@ -121,6 +122,10 @@ def _why_not_again(store: Store, row: Row) -> str | None:
     depth, bounds = line.depth, line.bounds()
     if depth.jobs + 1 > bounds.max_jobs or depth.bytes + row.job.size > bounds.max_bytes:
         return f"queue {row.queue!r} is full"
+    group = row.job.group
+    most = group_places(bounds)
+    if bounds.group_share is not None and group is not None and line.groups[group] >= most:
+        return f"group {group!r} fills its share of queue {row.queue!r}"
     return None
 
 

@@ -34,6 +34,7 @@ def sweep(store: Store, limit: int, retention: Retention) -> Swept:
     for row in old:
         store.forget(row, pruned=True)
     left -= len(old)
+    left -= _forget_repeats(store, left)
     _forget_silent_workers(store)
     return Swept(
         lapsed=len(lapsed),
@@ -72,6 +73,16 @@ def _beyond(
         if age >= retention.least_ms and (age >= age_ms or i >= number):
             found.append(row)
     return found[::-1]
+
+
+def _forget_repeats(store: Store, limit: int) -> int:
+    """Forget idempotency keys past their time, the oldest first; return how many."""
+    now = store.clock.wall_ms()
+    past = [name for name, one in store.repeats.items() if one.until_ms <= now]
+    past = sorted(past, key=lambda name: (store.repeats[name].until_ms, name))[: max(0, limit)]
+    for name in past:
+        del store.repeats[name]
+    return len(past)
 
 
 def _forget_silent_workers(store: Store) -> None:

@@ -17,7 +17,9 @@ from backlane.engine.protocol import (
     Selection,
     Skipped,
 )
-from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, Line, make_line, read_lines
+from backlane.engine.sqlite import group
+from backlane.engine.sqlite.admission import Line
+from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
@@ -25,7 +27,7 @@ from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 from backlane.model.job import State
-from backlane.model.queue import DEFAULT_BOUNDS
+from backlane.model.queue import DEFAULT_BOUNDS, group_places
 
 AMENDED = 1_000  # jobs an amend changes at most
 CHANGEABLE = (RUNNING, SCHEDULED, READY)
@@ -186,6 +188,10 @@ class Amending:
         bounds = line.bounds(None)
         if line.jobs + 1 > bounds.max_jobs or line.bytes + one.size > bounds.max_bytes:
             return f"queue {one.queue_name!r} is full"
+        if one.group is not None and bounds.group_share is not None:
+            held_by = await self._tx.rows(group.HELD, line.id, one.group)
+            if held_by and held_by[0][2] >= group_places(bounds):
+                return f"group {one.group!r} fills its share of queue {one.queue_name!r}"
         return None
 
     async def _why_not_to(self, one: Standing, queue: str) -> str | None:
@@ -247,6 +253,8 @@ class Amending:
         self.moves.at(one.queue, one.priority).bytes += one.size
         if one.key_name is not None:
             await tx.rows(TAKE_KEY, one.key_scope, one.key_name, one.seq, one.id)
+        if one.group is not None:
+            await group.join(tx, {(one.queue, one.group): 1})
         await tx.rows(NO_DEADLINE, one.seq)
         await tx.rows(FORGET_PROGRESS, one.seq)
         renewed = one.held()._replace(attempt=0, crashes=0, parked_ms=None)
@@ -272,7 +280,10 @@ class Amending:
         self.moves.at(one.queue, one.priority).bytes -= one.size
         self.moves.at(line.id, one.priority).bytes += one.size
         await self._take_out(one)
+        await group.leave(self._tx, [one.seq])
         await self._tx.rows(RELOCATE, line.id, one.seq)
+        if one.group is not None:
+            await group.join(self._tx, {(line.id, one.group): 1})
         self._put_in(one._replace(queue=line.id))
         self._tx.rings.queues.add(queue)
 
@@ -288,6 +299,7 @@ class Amending:
                 await self._tx.rows(FREE_KEY, one.key_scope, one.key_name, one.seq)
             if one.deadline_ms is not None:
                 await self._tx.rows(FORGET_DEADLINE, one.deadline_ms, one.seq)
+            await group.leave(self._tx, [one.seq])
         await forget(self._tx, [one.seq])
 
 

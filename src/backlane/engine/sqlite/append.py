@@ -7,8 +7,8 @@ SQLite can cost a switch of the interpreter's lock.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -16,15 +16,14 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Admission
+from backlane.engine.sqlite import group
+from backlane.engine.sqlite.admission import Answer, Batch, Line, Store, judge
+from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.ids import id_ms
-from backlane.model.job import DEFAULT_POLICY, Job, Key, Policy, Receipt, Refusal
-from backlane.model.queue import DEFAULT_BOUNDS, Bounds, headroom
-
-Batch = tuple[Sequence[Job], Admission]
-Answer = list[Receipt] | Refusal
+from backlane.model.job import DEFAULT_POLICY, Job, Key, Policy
+from backlane.model.queue import Bounds
 
 # Served by backlane_job_id.
 TAKEN: Sql[tuple[bytes]] = Sql(
@@ -42,14 +41,24 @@ HOLDER: Sql[tuple[str, str, bytes]] = Sql(
     and name = ?
     """
 )
-LINES: Sql[tuple[int, str, str, int, int, int | None, int | None, int, int]] = Sql(
+LINES: Sql[tuple[Any, ...]] = Sql(
     """
-    select queue.id, name, kind, declared_jobs, declared_bytes, tuned_jobs, tuned_bytes,
-        coalesce(sum(scheduled + ready + running), 0), coalesce(sum(bytes), 0)
+    select queue.id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
+        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share,
+        coalesce(sum(scheduled + ready + running), 0), coalesce(sum(bytes), 0),
+        coalesce(sum(running), 0)
     from backlane_queue as queue
     left join backlane_counter as counter on counter.queue = queue.id
     where name in (select value from carray(?))
     group by queue.id
+    """
+)
+# Served by the key of backlane_counter: at most ten rows.
+AHEAD: Sql[tuple[int, int]] = Sql(
+    """
+    select priority, ready
+    from backlane_counter
+    where queue = ?
     """
 )
 NEWEST: Sql[tuple[int, int]] = Sql(
@@ -60,16 +69,18 @@ NEWEST: Sql[tuple[int, int]] = Sql(
 )
 NEW_LINE: Sql[tuple[int]] = Sql(
     """
-    insert into backlane_queue (name, kind, declared_jobs, declared_bytes)
-    values (?, ?, ?, ?)
+    insert into backlane_queue (name, kind, declared_jobs, declared_bytes, declared_wait_ms,
+        declared_share)
+    values (?, ?, ?, ?, ?, ?)
     returning id
     """
 )
 INSERT: Sql[tuple[()]] = Sql(
     """
     insert into backlane_job (seq, id, queue, lane, priority, place, enqueued_ms, deadline_ms,
-        size, task, key_scope, key_name, group_name, parent, policy, headers, body)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        size, task, key_scope, key_name, group_name, parent, policy, headers, body,
+        predicted_ms)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     """
 )
 ENTER_READY: Sql[tuple[()]] = Sql(
@@ -106,171 +117,101 @@ SET_DEADLINE: Sql[tuple[()]] = Sql(
 )
 
 
-@dataclass(slots=True)
-class Line:
-    """A queue as an append sees it."""
-
-    id: int  # 0: not made yet
-    name: str
-    kind: str
-    declared: Bounds
-    tuned_jobs: int | None = None
-    tuned_bytes: int | None = None
-    jobs: int = 0
-    bytes: int = 0
-
-    def bounds(self, declared: Bounds | None) -> Bounds:
-        """What is in force: tuned, else declared by the caller, else by a worker."""
-        declared = declared or self.declared
-        return Bounds(self.tuned_jobs or declared.max_jobs, self.tuned_bytes or declared.max_bytes)
-
-
-@dataclass(slots=True)
-class Store:
-    """What the store holds that an append is judged by; grows with each batch accepted."""
-
-    ids: set[bytes]
-    keys: dict[Key, bytes]
-    lines: dict[str, Line]
-    newest: int
-    forgotten_ms: int
-    accepted: list[tuple[Job, Line]] = field(default_factory=list)
-
-
 async def append_all(tx: SqliteTx, clock: Clock, batches: Sequence[Batch]) -> list[Answer]:
     """Answer each batch as if the others had come one by one before it."""
-    store = await _read(tx, [job for jobs, _ in batches for job in jobs])
-    answers = [_judge(store, jobs, admission) for jobs, admission in batches]
+    store = await _read(tx, clock.wall_ms(), batches)
+    answers = [judge(store, jobs, admission) for jobs, admission in batches]
     if store.accepted:
-        await _insert(tx, clock, store)
+        await _insert(tx, store)
+    if store.asked:
+        await keep_repeats(tx, store.asked)
     return answers
 
 
-async def _read(tx: SqliteTx, jobs: Sequence[Job]) -> Store:
+async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
+    jobs = batches[0][0] if len(batches) == 1 else [job for jobs, _ in batches for job in jobs]
     if not jobs:
-        return Store(set(), {}, {}, 0, -1)
+        return Store(set(), {}, {}, {}, 0, -1, now_ms)
     ids = {row[0] for row in await tx.rows(TAKEN, array([job.id for job in jobs]))}
     keys = {}
     if named := [(job.key.scope, job.key.name) for job in jobs if job.key]:
         keys = {Key(scope, name): job for scope, name, job in await tx.each(HOLDER, named)}
-    lines = await read_lines(tx, {job.queue for job in jobs})
+    repeats = await read_repeats(tx, jobs, now_ms)
+    names = {job.queue for job in jobs}
+    lines = await read_lines(tx, names)
     newest, forgotten_ms = (await tx.rows(NEWEST))[0]
-    return Store(ids, keys, lines, newest, forgotten_ms)
+    store = Store(ids, keys, repeats, lines, newest, forgotten_ms, now_ms)
+    admissions = [admission for _, admission in batches]
+    is_paced = await _read_ahead(tx, lines, names, admissions)
+    has_shares = await _read_groups(tx, lines, jobs, admissions)
+    store.has_followers = len(batches) > 1 and (is_paced or has_shares)
+    return store
+
+
+async def _read_ahead(
+    tx: SqliteTx, lines: dict[str, Line], names: set[str], admissions: Sequence[Admission]
+) -> bool:
+    """Read what waits by priority, of the queues whose pace somebody knows."""
+    paced = [name for name in names if any(name in one.paces for one in admissions)]
+    for name in paced:
+        if line := lines.get(name):
+            for priority, ready in await tx.rows(AHEAD, line.id):
+                line.ready[priority] = ready
+    return bool(paced)
+
+
+async def _read_groups(
+    tx: SqliteTx, lines: dict[str, Line], jobs: Sequence[Job], admissions: Sequence[Admission]
+) -> bool:
+    """Read how many jobs each group has, where it may have a share only."""
+    named = {(job.queue, job.group) for job in jobs if job.group is not None}
+    if not named:
+        return False
+    said = [line.tuned[3] or line.declared.group_share for line in lines.values()]
+    said += [bounds.group_share for one in admissions for bounds in one.declared.values()]
+    if not any(said):
+        return False
+    by_id = {line.id: line for line in lines.values()}
+    asked = [(lines[queue].id, name) for queue, name in named if queue in lines]
+    for queue, name, number in await tx.each(group.HELD, asked):
+        by_id[queue].groups[name] = number
+    return True
 
 
 async def read_lines(tx: SqliteTx, names: set[str]) -> dict[str, Line]:
     """Return those of the queues that exist, with their depth."""
     rows = await tx.rows(LINES, array(list(names)))
-    return {
-        name: Line(number, name, kind, Bounds(jobs, size), tuned_jobs, tuned_bytes, depth, held)
-        for number, name, kind, jobs, size, tuned_jobs, tuned_bytes, depth, held in rows
-    }
+    lines = {}
+    for number, name, kind, jobs, size, wait_ms, share, *rest in rows:
+        declared, tuned = Bounds(jobs, size, wait_ms, share), tuple(rest[:4])
+        lines[name] = Line(number, name, kind, declared, tuned, *rest[4:])
+    return lines
 
 
 async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int:
     """Insert a queue and return its number."""
-    row = (name, kind, declared.max_jobs, declared.max_bytes)
-    return (await tx.rows(NEW_LINE, *row))[0][0]
-
-
-# -- judging: nothing is written yet --
-
-
-def _judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
-    receipts, new = [], []
-    ids: set[bytes] = set()
-    keys: dict[Key, bytes] = {}
-    for job in jobs:
-        first = None
-        if job.id in store.ids or job.id in ids:
-            first = job.id
-        elif job.key:
-            first = store.keys.get(job.key) or keys.get(job.key)
-        receipts.append(Receipt(job.id, first))
-        if first is None:
-            new.append(job)
-            ids.add(job.id)
-            if job.key:
-                keys[job.key] = job.id
-    lines = _lines(store, new, admission)
-    refusal = _at_fault(store, new, lines, admission) or _over_bound(new, lines, admission)
-    if refusal:
-        return refusal
-    store.ids |= ids
-    store.keys |= keys
-    store.lines |= lines
-    for job in new:
-        line = lines[job.queue]
-        line.jobs += 1
-        line.bytes += job.size
-        store.accepted.append((job, line))
-    return receipts
-
-
-def _lines(store: Store, new: Sequence[Job], admission: Admission) -> dict[str, Line]:
-    """The queues of these jobs, those that do not exist yet as they would be made."""
-    lines = {}
-    for name in {job.queue for job in new}:
-        declared = admission.declared.get(name) or DEFAULT_BOUNDS
-        lines[name] = store.lines.get(name) or Line(0, name, admission.kind.value, declared)
-    return lines
-
-
-def _at_fault(
-    store: Store, new: Sequence[Job], lines: dict[str, Line], admission: Admission
-) -> Refusal | None:
-    """Refuse what no waiting would mend: the wrong kind of queue, an id from before history."""
-    # The oldest id speaks for all: looking at each took a tenth of a whole bulk.
-    is_ours = all(line.kind == admission.kind for line in lines.values())
-    if is_ours and (not new or id_ms(min(job.id for job in new)) > store.forgotten_ms):
-        return None
-    for job in new:
-        line = lines[job.queue]
-        limit = None
-        if line.kind != admission.kind:
-            limit = "kind"
-        elif id_ms(job.id) <= store.forgotten_ms:
-            limit = "stale"
-        if limit:
-            return Refusal(job.queue, limit, line.jobs, bound=0, can_fit=False, job=job.id)
-    return None
-
-
-def _over_bound(new: Sequence[Job], lines: dict[str, Line], admission: Admission) -> Refusal | None:
-    for name in dict.fromkeys(job.queue for job in new):
-        mine = [job for job in new if job.queue == name]
-        line = lines[name]
-        bounds = line.bounds(admission.declared.get(name))
-        most = bounds.max_jobs
-        if all(job.parent for job in mine):  # work born inside a job
-            most += headroom(bounds.max_jobs)
-        size = sum(job.size for job in mine)
-        if line.jobs + len(mine) > most:
-            return Refusal(name, "jobs", line.jobs, most, len(mine), len(mine) <= most)
-        if line.bytes + size > bounds.max_bytes:
-            return Refusal(
-                name, "bytes", line.bytes, bounds.max_bytes, size, size <= bounds.max_bytes
-            )
-    return None
+    said = (declared.max_jobs, declared.max_bytes, declared.max_wait_ms, declared.group_share)
+    return (await tx.rows(NEW_LINE, name, kind, *said))[0][0]
 
 
 # -- writing --
 
 
-async def _insert(tx: SqliteTx, clock: Clock, store: Store) -> None:
-    now = clock.wall_ms()
+async def _insert(tx: SqliteTx, store: Store) -> None:
+    now = store.now_ms
     for line in {id(line): line for _, line in store.accepted}.values():
         if not line.id:
             line.id = await make_line(tx, line.name, line.kind, line.declared)
         tx.rings.queues.add(line.name)
     moves = Moves()
-    rows, keys, deadlines = [], [], []
+    rows, keys, deadlines, groups = [], [], [], Counter[tuple[int, str]]()
     is_delayed = False
     for seq, (job, line) in enumerate(store.accepted, store.newest + 1):
-        rows.append(_row(seq, job, line.id, now))
+        row = _row(seq, job, line.id, now)
+        rows.append(row)
         counts = moves.at(line.id, job.priority)
         counts.appended += 1
-        counts.bytes += job.size
+        counts.bytes += row[8]
         if job.delay_ms > 0:
             is_delayed = True
             counts.scheduled += 1
@@ -280,6 +221,10 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store) -> None:
             keys.append((job.key.scope, job.key.name, seq, job.id))
         if job.expires_ms is not None:
             deadlines.append((now + job.expires_ms, seq))
+        if job.group is not None:
+            groups[line.id, job.group] += 1
+    for index, expected_ms in store.predicted:
+        rows[index] = (*rows[index][:-1], expected_ms)
     await tx.each(INSERT, rows)
     await tx.rows(ENTER_READY, store.newest, now)
     if is_delayed:
@@ -288,6 +233,8 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store) -> None:
         await tx.each(TAKE_KEY, keys)
     if deadlines:
         await tx.each(SET_DEADLINE, deadlines)
+    if groups:
+        await group.join(tx, groups)
     await moves.store(tx)
 
 
@@ -311,6 +258,7 @@ def _row(seq: int, job: Job, queue: int, now: int) -> tuple[Any, ...]:
         encode_policy(job.policy),
         job.headers,
         job.body,
+        None,
     )
 
 

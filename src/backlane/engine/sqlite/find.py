@@ -16,12 +16,11 @@ from backlane.engine.protocol import Page, Selection
 from backlane.engine.sqlite.record import (
     CODES,
     SEQS,
-    integers,
     job_record,
     standings,
     whole_records,
 )
-from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import State
 
 READ = 10_000  # rows a call looks at, at most

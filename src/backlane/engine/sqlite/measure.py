@@ -12,8 +12,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Measured
-from backlane.engine.sqlite.record import integers
-from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.clock import Clock
 from backlane.model.queue import Bounds, Kind, LineSample, QueueSample
 

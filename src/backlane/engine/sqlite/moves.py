@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from backlane.engine.plan import Sql
+from backlane.engine.sqlite import group
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import ERRORS_KEPT, State
 from backlane.model.outcome import ErrorRecord, Reason
@@ -338,6 +339,7 @@ class Moves:
         if self.freed:
             await tx.each(KEY_FREED, self.freed)
             await tx.each(DEADLINE_FORGOTTEN, self.freed)
+            await group.leave(tx, [seq for (seq,) in self.freed])
         if self.ready:
             await tx.each(READY, self.ready)
         if self.scheduled:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Settled, Turn
-from backlane.engine.sqlite.append import Answer, Batch
+from backlane.engine.sqlite.admission import Answer, Batch
 from backlane.model.job import Lease
 from backlane.model.outcome import Settlement
 

@@ -7,17 +7,15 @@ is found by ten probes of the key.
 
 from __future__ import annotations
 
-from array import array as numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import apsw
 import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.moves import FINAL_STATES, Held
-from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Lane, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
 
@@ -152,11 +150,6 @@ class Standing(NamedTuple):
             crashes=self.crashes,
             parked_ms=self.parked_ms,
         )
-
-
-def integers(values: Sequence[int]) -> Any:
-    """Bind many numbers as one parameter, read in SQL by `carray(?)`. Not empty."""
-    return apsw.carray(numbers("q", values))
 
 
 async def standings(tx: SqliteTx, seqs: Sequence[int]) -> list[Standing]:

@@ -12,6 +12,7 @@ from backlane.engine.plan import Sql
 from backlane.engine.protocol import Retention, Swept
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, UNFINISH, UNSCHEDULE, forget
 from backlane.engine.sqlite.claim import bring_back
+from backlane.engine.sqlite.idempotency import forget_repeats
 from backlane.engine.sqlite.moves import FINAL_STATES, Moves
 from backlane.engine.sqlite.record import READY, SCHEDULED, standings
 from backlane.engine.sqlite.take import UNREADY
@@ -116,6 +117,8 @@ async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) ->
     await moves.store(tx)
     aged = await _age(tx, clock.wall_ms(), left)
     pruned = await Pruning(tx, clock.wall_ms(), retention).prune(left - aged)
+    left -= aged + pruned
+    left -= await forget_repeats(tx, clock.wall_ms(), left)
     await forget_silent(tx, clock)
     return Swept(
         lapsed=lapsed,
@@ -123,7 +126,7 @@ async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) ->
         expired=expired,
         aged=aged,
         pruned=pruned,
-        more=left - aged - pruned <= 0,
+        more=left <= 0,
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite.append import decode_policy
+from backlane.engine.sqlite.group import recount
 from backlane.engine.sqlite.moves import Held, Moves
 from backlane.engine.sqlite.settle import UNLEASE
 from backlane.engine.sqlite.transaction import SqliteTx, array
@@ -52,7 +53,8 @@ GIVE_HEAD: Sql[tuple[()]] = Sql(
     insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
         started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
     select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
-        revision + 1, ready.size, ?, ?, key_name is null and deadline_ms is null, 0, ready.lane,
+        revision + 1, ready.size, ?, ?,
+        key_name is null and deadline_ms is null and group_name is null, 0, ready.lane,
         ready.place, crashes, parked_ms, ?
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
@@ -106,7 +108,8 @@ GIVE_PICKED: Sql[tuple[()]] = Sql(
     insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
         started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
     select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
-        revision + 1, ready.size, ?, ?, key_name is null and deadline_ms is null, 0, ready.lane,
+        revision + 1, ready.size, ?, ?,
+        key_name is null and deadline_ms is null and group_name is null, 0, ready.lane,
         ready.place, crashes, parked_ms, ?
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
@@ -285,6 +288,7 @@ class Taking:
             counts.foretold_ms += predicted_ms
             counts.waited_ms += max(0, self._wall - place)
         self._leases.append(lease)
+        self._tx.rings.starts.append(job)
 
     def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:
         """The job ends unrun."""
@@ -318,3 +322,4 @@ class Taking:
             except UnicodeDecodeError:
                 await self._tx.rows(FREE_KEY_OF, seq)
                 await self._tx.rows(SPOIL, seq)
+                await recount(self._tx, source.queue)

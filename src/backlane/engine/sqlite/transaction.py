@@ -6,6 +6,7 @@ is what a plan wants done after the commit, as it is not in the store.
 
 from __future__ import annotations
 
+from array import array as numbers
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -19,21 +20,23 @@ R = TypeVar("R")
 class Rings:
     """Whose bells to ring once the transaction is committed."""
 
-    __slots__ = ("jobs", "queues")
+    __slots__ = ("jobs", "queues", "starts")
 
     def __init__(self) -> None:
         self.queues: set[str] = set()
         self.jobs: list[bytes] = []
+        self.starts: list[bytes] = []  # jobs that a worker took: few listen for that
 
     def add(self, other: Rings) -> None:
         self.queues |= other.queues
         self.jobs += other.jobs
+        self.starts += other.starts
 
     def empty(self) -> Rings:
         """Take everything out and return it."""
         taken = Rings()
         taken.add(self)
-        self.queues, self.jobs = set(), []
+        self.queues, self.jobs, self.starts = set(), [], []
         return taken
 
 
@@ -63,3 +66,8 @@ def array(values: Sequence[bytes] | Sequence[str]) -> Any:
     The array is read without calling back into Python. It must not be empty.
     """
     return apsw.carray(tuple(values))
+
+
+def integers(values: Sequence[int]) -> Any:
+    """Bind many numbers as one parameter, read in SQL by `carray(?)`. Not empty."""
+    return apsw.carray(numbers("q", values))

@@ -33,3 +33,14 @@ class Pace(msgspec.Struct, frozen=True):
             return 0
         speed = self.starts[priority]
         return min(NEVER_MS, int((ahead + 1) / speed * 1000)) if speed > 0 else NEVER_MS
+
+    def latest_ms(self, expires_ms: int) -> int:
+        """Return the longest wait after which a job can still be done in time."""
+        return max(0, expires_ms - round(self.service_ms))
+
+    def can_fit(self, ahead: int, within_ms: int) -> bool:
+        """Whether a job with `ahead` others sent along would wait no longer than that
+        in a line that is empty, and all its own."""
+        if not ahead or self.starts[9] <= 0:
+            return True
+        return self.expected_ms(9, ahead, 0) <= within_ms
