@@ -161,8 +161,8 @@ def test_an_async_waiter_is_woken_by_the_end_of_the_job(app, job):
 class Mute(MemoryEngine):
     """An engine whose bells never reach this process."""
 
-    def watch(self, jobs: Any) -> Any:
-        return super().watch(())
+    def watch(self, jobs: Any, *, starts: bool = False) -> Any:
+        return super().watch((), starts=starts)
 
 
 def test_a_waiter_whose_bell_is_silent_reads_again_all_the_same():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import msgspec
@@ -25,7 +26,7 @@ from backlane.errors import (
     ResultTimeout,
     WrongUse,
 )
-from backlane.model.job import AttemptError, JobRecord, Progress, State
+from backlane.model.job import AttemptError, JobRecord, Progress, Receipt, State
 from backlane.model.outcome import ErrorRecord
 from backlane.model.retry import Duration
 from backlane.place import Place
@@ -73,11 +74,12 @@ class JobHandle(Generic[R_co]):
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("_job", "_reader")
+    __slots__ = ("_job", "_reader", "_receipt")
 
-    def __init__(self, job: bytes, reader: Reader) -> None:
+    def __init__(self, job: bytes, reader: Reader, receipt: Receipt | None = None) -> None:
         self._job = job
         self._reader = reader
+        self._receipt = receipt
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.id}>"
@@ -92,6 +94,31 @@ class JobHandle(Generic[R_co]):
     def id(self) -> uuid.UUID:
         """The job's id, a UUID of version 7: it holds the time of the enqueue."""
         return uuid.UUID(bytes=self._job)
+
+    # -- what the enqueue answered --
+
+    @property
+    def pressure(self) -> float | None:
+        """How full its queue was after the enqueue, 0 to 1: the fullest of its bounds.
+
+        None for a handle that did not come from an enqueue.
+
+        .. versionadded:: 0.1
+        """
+        return None if self._receipt is None else self._receipt.pressure
+
+    @property
+    def expected_wait(self) -> timedelta | None:
+        """How long it was expected to wait for a worker, told at the enqueue.
+
+        None where nothing is known of the queue's speed, for a job that is due later, and
+        for a handle that did not come from an enqueue.
+
+        .. versionadded:: 0.1
+        """
+        if self._receipt is None or self._receipt.expected_ms is None:
+            return None
+        return timedelta(milliseconds=self._receipt.expected_ms)
 
     # -- one reading each --
 
@@ -218,7 +245,7 @@ class JobHandle(Generic[R_co]):
             JobNotFound: it is not stored.
         """
         wait = Wait(self._reader.place.clock, None)
-        bell = self._reader.place.engine.watch((self._job,))
+        bell = self._reader.place.engine.watch((self._job,), starts=True)
         before: JobRecord | None = None
         try:
             while before is None or not before.state.is_final:
@@ -235,7 +262,7 @@ class JobHandle(Generic[R_co]):
     async def events(self) -> AsyncIterator[JobChange]:
         """Like `follow`, as an async iterator."""
         wait = Wait(self._reader.place.clock, None)
-        bell = self._reader.place.engine.watch((self._job,))
+        bell = self._reader.place.engine.watch((self._job,), starts=True)
         before: JobRecord | None = None
         try:
             while before is None or not before.state.is_final:

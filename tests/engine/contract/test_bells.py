@@ -261,3 +261,43 @@ def test_a_fake_clock_ends_a_wait(desk: Desk, clock: FakeClock) -> None:
         return rang
 
     assert asyncio.run(wait()) is False
+
+
+def test_who_follows_a_job_hears_that_it_is_taken(desk: Desk) -> None:
+    job = desk.add_one()
+    bell = desk.engine.watch([job], starts=True)
+    quiet(bell)
+
+    desk.claim()
+
+    assert bell.heard(SOON)
+    bell.close()
+
+
+def test_a_watch_tells_which_jobs_rang(desk: Desk) -> None:
+    jobs = desk.add(4)
+    leases = {lease.job: lease for lease in desk.claim(4).leases}
+    bell = desk.engine.watch(jobs[:3])
+    quiet(bell)
+
+    for job in jobs[1:]:
+        desk.settle(leases[job], SUCCEEDED)
+
+    assert asyncio.run(bell.arang(SOON)) == set(jobs[1:3])
+    assert asyncio.run(bell.arang(0)) == set()
+    bell.close()
+
+
+def test_a_watch_may_turn_to_other_jobs(desk: Desk) -> None:
+    first, second = desk.add(2)
+    leases = {lease.job: lease for lease in desk.claim(2).leases}
+    bell = desk.engine.watch([first])
+    bell.add([second, second])
+    bell.discard([first, first])
+    quiet(bell)
+
+    for lease in leases.values():
+        desk.settle(lease, SUCCEEDED)
+
+    assert asyncio.run(bell.arang(SOON)) == {second}
+    bell.close()

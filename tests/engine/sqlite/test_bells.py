@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from tests.engine.contract.desk import SUCCEEDED, Desk
 
 from backlane.engine.sqlite import SqliteEngine, bell
+from backlane.engine.sqlite.wants import MOST
 from backlane.model.clock import FakeClock
 
 
@@ -17,22 +20,83 @@ def names(path: Path) -> list[str]:
     return os.listdir(f"{path}-side/bells")
 
 
-def test_a_closed_bell_leaves_no_file(engine: SqliteEngine, path: Path):
-    hung = engine.listen(["mail"])
-    assert len(names(path)) == 1
+def test_all_bells_of_a_process_share_one_socket(desk: Desk, path: Path):
+    jobs = desk.add(300)
+    bells = [desk.engine.watch([job]) for job in jobs] + [desk.engine.listen(["mail"])]
 
+    assert len(names(path)) == 2  # the socket, and what it wants
+
+    for hung in bells:
+        hung.close()
+
+
+def test_a_closed_engine_leaves_no_file(engine: SqliteEngine, path: Path):
+    hung = engine.listen(["mail"])
     hung.close()
+
+    engine.close()
 
     assert names(path) == []
 
 
-def test_a_bell_that_nobody_hears_any_more_is_removed(desk: Desk, path: Path):
+def test_a_bell_outlives_the_close_of_its_engine(desk: Desk, path: Path):
     hung = desk.engine.listen(["mail"])
-    hung._socket.close()  # as a kill leaves it
+    desk.engine.close()
+
+    desk.add()
+    has_rung = hung.heard(1)
+    hung.close()
+
+    assert (has_rung, names(path)) == (True, [])
+
+
+def test_an_ear_that_nobody_has_any_more_is_removed(desk: Desk, path: Path):
+    hung = desk.engine.listen(["mail"])
+    hung._ear._socket.close()  # as a kill leaves it
 
     desk.add()
 
     assert names(path) == []
+
+
+def test_a_process_that_begins_to_listen_removes_what_dead_ones_left(desk: Desk, path: Path):
+    desk.engine.watch([desk.new_id()]).close()
+    desk.engine._handles.belfry._ear._socket.close()
+    left = names(path)
+    desk.engine._handles.belfry._ear = None
+
+    hung = desk.engine.listen(["mail"])
+
+    assert not set(left) & set(names(path))
+    hung.close()
+
+
+def test_nobody_is_told_of_what_he_does_not_listen_for(desk: Desk):
+    mine, other = desk.add(2)
+    hung = desk.engine.watch([mine])
+    belfry = desk.engine._handles.belfry
+    sent: list[bytes] = []
+    belfry._send = lambda _, message: sent.append(message)
+
+    leases = {lease.job: lease for lease in desk.claim().leases}
+    desk.settle(leases[other], SUCCEEDED)
+    desk.settle(leases[mine], SUCCEEDED)
+
+    assert sent == [b"\1" + mine]
+    hung.close()
+
+
+def test_more_names_than_a_byte_can_count_are_heard_on(desk: Desk):
+    start = desk.new_id()[:12]
+    same_end = [start + at.to_bytes(2) + b"ab" for at in range(MOST + 10)]
+    hung = desk.engine.watch(same_end)
+    hung.discard(same_end[1:])
+    desk.append(desk.job(id=same_end[0]))
+
+    desk.settle(desk.lease(), SUCCEEDED)
+
+    assert hung.heard(1)
+    hung.close()
 
 
 def test_rings_that_are_not_heard_stop_no_one(desk: Desk):
@@ -46,6 +110,73 @@ def test_rings_that_are_not_heard_stop_no_one(desk: Desk):
     hung.close()
 
 
+def test_what_a_full_socket_lost_rings_all_the_same(desk: Desk):
+    jobs = desk.add(400)
+    bells = {job: desk.engine.watch([job]) for job in jobs}
+
+    for lease in desk.claim(400).leases:
+        desk.settle(lease, SUCCEEDED)
+
+    assert all(hung.heard(0) for hung in bells.values())
+    for hung in bells.values():
+        hung.close()
+
+
+def test_threads_and_loops_hear_with_one_ear(desk: Desk):
+    """Whoever takes a datagram in hands it on to all others."""
+    jobs = desk.add(60)
+    leases = {lease.job: lease for lease in desk.claim(60).leases}
+    bells = {job: desk.engine.watch([job]) for job in jobs}
+    rang: dict[bytes, bool] = {}
+
+    def sleep(job: bytes) -> None:
+        rang[job] = bells[job].heard(10)
+
+    def loop(mine: list[bytes]) -> None:
+        async def wait(job: bytes) -> None:
+            rang[job] = await bells[job].aheard(10)
+
+        async def all_of_them() -> None:
+            await asyncio.gather(*(wait(job) for job in mine))
+
+        asyncio.run(all_of_them())
+
+    threads = [threading.Thread(target=sleep, args=(job,)) for job in jobs[:20]]
+    threads += [threading.Thread(target=loop, args=(jobs[at : at + 20],)) for at in (20, 40)]
+    for thread in threads:
+        thread.start()
+    began = time.monotonic()
+    for job in jobs:
+        desk.settle(leases[job], SUCCEEDED)
+    for thread in threads:
+        thread.join(10)
+
+    assert all(rang[job] for job in jobs)
+    assert time.monotonic() - began < 5
+    for hung in bells.values():
+        hung.close()
+
+
+def test_a_forked_child_hears_with_an_ear_of_its_own(desk: Desk, path: Path):
+    hung = desk.engine.listen(["mail"])
+    parents = set(names(path))
+    child = os.fork()
+    if not child:
+        try:
+            mine = desk.engine.listen(["mail"])
+            is_own = not parents & (set(names(path)) - parents) and len(names(path)) == 4
+            desk.add()
+            os._exit(0 if is_own and mine.heard(5) else 1)
+        finally:
+            os._exit(2)
+
+    _, status = os.waitpid(child, 0)
+    has_rung = hung.heard(1)
+    hung.close()
+
+    assert (status, has_rung) == (0, True)
+
+
 def test_a_long_path_is_no_obstacle(tmp_path: Path, clock: FakeClock):
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
@@ -55,7 +186,7 @@ def test_a_long_path_is_no_obstacle(tmp_path: Path, clock: FakeClock):
     Desk(engine, clock).add()
 
     assert hung.heard(1)
-    assert hung._socket is not None
+    assert hung._ear.is_socket
     hung.close()
     engine.close()
 

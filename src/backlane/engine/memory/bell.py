@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from backlane.model.clock import Clock
 
@@ -16,23 +17,31 @@ _PULSE_SECONDS = 0.01
 
 
 class MemoryBell:
-    """One subscription to some names: queues, or jobs."""
+    """One subscription to some names: queues, or jobs. See `protocol.Watch`."""
 
-    def __init__(self, names: Iterable[object], belfry: Belfry) -> None:
-        self.names = frozenset(names)
+    def __init__(self, belfry: Belfry) -> None:
+        self.names: set[Any] = set()
         self._belfry = belfry
         self._clock = belfry.clock
-        self._has_rung = False
+        self._rang: set[Any] = set()
         self._change = threading.Condition()
         self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
-    def ring(self) -> None:
+    def ring(self, name: Any) -> None:
         with self._change:
-            self._has_rung = True
+            self._rang.add(name)
             self._change.notify_all()
             for loop, awake in self._sleepers:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(awake.set)
+
+    def add(self, names: Iterable[Any]) -> None:
+        """Hear these names too."""
+        self._belfry.enter(self, names)
+
+    def discard(self, names: Iterable[Any]) -> None:
+        """Hear these names no longer."""
+        self._belfry.leave(self, names)
 
     def heard(self, seconds: float) -> bool:
         until = self._clock.boot_ms() + seconds * 1000
@@ -44,19 +53,23 @@ class MemoryBell:
         # A fake clock may stand still for good, so the wait ends by real time at the latest.
         end = time.monotonic() + seconds
         with self._change:
-            while not self._has_rung:
+            while not self._rang:
                 left = min(end - time.monotonic(), (until - self._clock.boot_ms()) / 1000)
                 if left <= 0:
                     return False
                 self._change.wait(min(left, _PULSE_SECONDS))
-            self._has_rung = False
+            self._rang = set()
             return True
 
     async def aheard(self, seconds: float) -> bool:
-        if self._take():
-            return True
+        return bool(await self.arang(seconds))
+
+    async def arang(self, seconds: float) -> set[Any]:
+        """Wait for a ring and return whose it was."""
+        if rang := self._take():
+            return rang
         if seconds <= 0:
-            return False
+            return set()
         until = self._clock.boot_ms() + seconds * 1000
         self._belfry.before_wait(seconds)
         left = (until - self._clock.boot_ms()) / 1000
@@ -65,7 +78,7 @@ class MemoryBell:
         sleeper = (asyncio.get_running_loop(), asyncio.Event())
         with self._change:
             self._sleepers.append(sleeper)
-            if self._has_rung:
+            if self._rang:
                 sleeper[1].set()
         waits = {
             asyncio.ensure_future(sleeper[1].wait()),
@@ -81,16 +94,16 @@ class MemoryBell:
         return self._take()
 
     def close(self) -> None:
-        self._belfry.take_down(self)
+        self.discard(tuple(self.names))
 
-    def _take(self) -> bool:
+    def _take(self) -> set[Any]:
         with self._change:
-            has_rung, self._has_rung = self._has_rung, False
-            return has_rung
+            rang, self._rang = self._rang, set()
+            return rang
 
 
 class Belfry:
-    """All bells of one kind.
+    """All bells of one kind, by the names they hear.
 
     `before_wait` is called before a wait begins: where nothing else runs that could
     ring, a test kit lets time pass there, or says that nothing will come.
@@ -99,25 +112,36 @@ class Belfry:
     def __init__(self, clock: Clock, before_wait: BeforeWait | None = None) -> None:
         self.clock = clock
         self.before_wait: BeforeWait = before_wait or _begin
-        self._bells: list[MemoryBell] = []
-        self._lock = threading.Lock()
+        self._bells: dict[Any, list[MemoryBell]] = {}
+        # Re-entered where the garbage collector ends a generator that holds a bell.
+        self._lock = threading.RLock()
 
-    def hang(self, names: Iterable[object]) -> MemoryBell:
-        bell = MemoryBell(names, self)
-        with self._lock:
-            self._bells.append(bell)
+    def hang(self, names: Iterable[Any]) -> MemoryBell:
+        bell = MemoryBell(self)
+        self.enter(bell, names)
         return bell
 
-    def ring(self, names: set[object]) -> None:
+    def enter(self, bell: MemoryBell, names: Iterable[Any]) -> None:
         with self._lock:
-            bells = [bell for bell in self._bells if not names.isdisjoint(bell.names)]
-        for bell in bells:
-            bell.ring()
+            for name in names:
+                if name not in bell.names:
+                    bell.names.add(name)
+                    self._bells.setdefault(name, []).append(bell)
 
-    def take_down(self, bell: MemoryBell) -> None:
+    def leave(self, bell: MemoryBell, names: Iterable[Any]) -> None:
         with self._lock:
-            if bell in self._bells:
-                self._bells.remove(bell)
+            for name in names:
+                if name in bell.names:
+                    bell.names.discard(name)
+                    self._bells[name].remove(bell)
+                    if not self._bells[name]:
+                        del self._bells[name]
+
+    def ring(self, names: set[Any]) -> None:
+        with self._lock:
+            rung = [(name, bell) for name in names for bell in self._bells.get(name, ())]
+        for name, bell in rung:
+            bell.ring(name)
 
 
 def _begin(_seconds: float) -> None:

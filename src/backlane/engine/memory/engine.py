@@ -203,7 +203,7 @@ class MemoryEngine:
         """Ring when one of these queues may have something to claim or to cancel."""
         return self._queue_bells.hang(queues)
 
-    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> MemoryBell:
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> MemoryBell:  # noqa: ARG002
         """Ring when one of these jobs may have changed; a start rings in any case."""
         return self._job_bells.hang(jobs)
 

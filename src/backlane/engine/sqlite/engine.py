@@ -32,14 +32,15 @@ from backlane.engine.protocol import (
     WorkerRecord,
 )
 from backlane.engine.sqlite import amend as amending
-from backlane.engine.sqlite import bell, hold, joining, measure, sweep, tune, workers
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import find as finding
+from backlane.engine.sqlite import hold, joining, measure, sweep, tune, workers
 from backlane.engine.sqlite import settle as settling
 from backlane.engine.sqlite.address import DURABILITIES, parse
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.connection import Database, read_boot_id
 from backlane.engine.sqlite.diagnose import diagnose
+from backlane.engine.sqlite.ear import Bell
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan
@@ -214,13 +215,13 @@ class SqliteEngine:
 
     # -- wake-ups and owners --
 
-    def listen(self, queues: Sequence[str]) -> bell.Bell:
+    def listen(self, queues: Sequence[str]) -> Bell:
         """Ring when one of these queues may have something to claim or to cancel."""
-        return self._opened().belfry.hang(bell.QUEUES, [name.encode() for name in queues])
+        return self._opened().belfry.listen(queues)
 
-    def watch(self, jobs: Sequence[bytes]) -> bell.Bell:
-        """Ring when one of these jobs may have changed."""
-        return self._opened().belfry.hang(bell.JOBS, jobs)
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
+        """Ring when one of these jobs may have changed, or with `starts` was taken."""
+        return self._opened().belfry.watch(jobs, starts=starts)
 
     async def departed(self) -> tuple[str, ...]:
         """Return owners of leases whose file nobody keeps locked any more."""

@@ -106,6 +106,7 @@ class Handles:
 
     def leave_locks(self) -> None:
         """Close the copies of lock files, which would keep a dead parent's locks."""
+        self.belfry.abandon()
         self.store.gate.abandon()
         self.checkpointer.abandon()
 
