@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +18,8 @@ from backlane.model.ids import id_ms
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, group_places, headroom
+
+NEWEST_ID = b"\xff" * 16  # above all others
 
 # Jobs, bytes, wait and share, where they were tuned.
 Tuned = tuple[int | None, int | None, int | None, float | None]
@@ -34,6 +36,7 @@ class Repeat(NamedTuple):
 
 
 Repeats = dict[tuple[str, str], Repeat]  # by scope and name
+NOT_TUNED: Tuned = (None, None, None, None)
 
 
 @dataclass(slots=True)
@@ -44,16 +47,27 @@ class Line:
     name: str
     kind: str
     declared: Bounds
-    tuned: Tuned = (None, None, None, None)
+    tuned: Tuned = NOT_TUNED
     jobs: int = 0
     bytes: int = 0
     running: int = 0
-    ready: list[int] = field(default_factory=lambda: [0] * 10)  # by priority, if it is asked for
-    groups: Counter[str] = field(default_factory=Counter)  # jobs of each, if it is asked for
+    ready: list[int] | None = None  # by priority; None: none, or nobody asked
+    groups: dict[str, int] | None = None  # jobs of each; None: none, or nobody asked
 
     def bounds(self, declared: Bounds | None) -> Bounds:
         """What is in force: tuned, else declared by the caller, else by a worker."""
-        return (declared or self.declared).tuned(*self.tuned)
+        declared = declared or self.declared
+        return declared if self.tuned == NOT_TUNED else declared.tuned(*self.tuned)
+
+    def add(self, jobs: Sequence[Job]) -> None:
+        """Count jobs where those who come after look."""
+        self.ready = self.ready or [0] * 10
+        self.groups = self.groups or {}
+        for job in jobs:
+            if job.delay_ms <= 0:
+                self.ready[job.priority] += 1
+            if job.group is not None:
+                self.groups[job.group] = self.groups.get(job.group, 0) + 1
 
 
 @dataclass(slots=True)
@@ -67,74 +81,184 @@ class Store:
     newest: int
     forgotten_ms: int
     now_ms: int
-    accepted: list[tuple[Job, Line]] = field(default_factory=list)
-    predicted: list[tuple[int, int]] = field(default_factory=list)  # index of accepted, wait
-    asked: Repeats = field(default_factory=dict)  # new ones, to be stored
+    accepted: list[tuple[Job, Line]]
+    predicted: list[tuple[int, int]]  # which of the accepted, and the wait it was told
+    asked: Repeats  # new ones, to be stored
     has_followers: bool = False  # whose waits and shares depend on what is accepted before
-
-
-class Paired(NamedTuple):
-    """The jobs of a batch, and which of them are there already."""
-
-    firsts: list[bytes | None]  # the job that stands for each already; None: it is new
-    new: list[Job]
-    ids: set[bytes]
-    keys: dict[Key, bytes]
-    repeats: Repeats
 
 
 def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
     """Answer one batch, and count it in if it is accepted."""
-    paired = _pair(store, jobs)
-    if isinstance(paired, Refusal):
-        return paired
-    new = paired.new
-    portions = _portions(store, new, admission)
-    refusal = _at_fault(store, new, portions, admission)
+    judging = Judging(store, admission)
+    refusal = judging.look_at(jobs) or judging.at_fault()
     if refusal:
         return refusal
-    for portion in portions.values():
+    for portion in judging.portions.values():
         refusal = portion.over_bound() or portion.too_slow()
         if refusal:
             return refusal
-    _accept(store, paired, portions)
-    return _receipts(store, jobs, paired, portions, admission)
+    judging.accept()
+    return judging.receipts(jobs)
 
 
-def _pair(store: Store, jobs: Sequence[Job]) -> Paired | Refusal:
-    """Find the jobs that are there already, in the store or before it in the batch."""
-    firsts: list[bytes | None] = []
-    new: list[Job] = []
-    ids: set[bytes] = set()
-    keys: dict[Key, bytes] = {}
-    repeats: Repeats = {}
-    for job in jobs:
-        first = None
-        asked = job.idempotency
-        known = _known(store, repeats, asked) if asked else None
-        if asked and known and known.print != asked.print:
-            return _fault(job, "reused", store.lines.get(job.queue))
-        if known:
-            first = known.job
-        elif job.id in store.ids or job.id in ids:
-            first = job.id
-        elif job.key:
-            first = store.keys.get(job.key) or keys.get(job.key)
-        firsts.append(first)
-        if first is None:
-            new.append(job)
-            ids.add(job.id)
+class Judging:
+    """One batch: which of its jobs are there already, and what the others bring where."""
+
+    __slots__ = (
+        "_admission",
+        "_expected",
+        "_firsts",
+        "_ids",
+        "_keys",
+        "_new",
+        "_oldest",
+        "_repeats",
+        "_store",
+        "portions",
+    )
+
+    def __init__(self, store: Store, admission: Admission) -> None:
+        self._store = store
+        self._admission = admission
+        self._firsts: list[bytes | None] = []  # who stands for each job; None: it is new
+        self._new: list[Job] = []
+        self._oldest = NEWEST_ID
+        self._ids: set[bytes] = set()
+        self._keys: dict[Key, bytes] = {}
+        self._repeats: Repeats = {}
+        self._expected: list[int | None] = []  # the wait of each new job; empty: none is known
+        self.portions: dict[str, Portion] = {}
+
+    def look_at(self, jobs: Sequence[Job]) -> Refusal | None:
+        """Find the jobs that are there already, in the store or before them in the batch."""
+        store, ids, keys, portions = self._store, self._ids, self._keys, self.portions
+        for job in jobs:
+            first = None
+            job_id = job.id
+            if job.idempotency:
+                known = self._known(job.idempotency)
+                if known and known.print != job.idempotency.print:
+                    return _fault(job, "reused", store.lines.get(job.queue))
+                first = known.job if known else None
+            if first is None:
+                if job_id in store.ids or job_id in ids:
+                    first = job_id
+                elif job.key:
+                    first = store.keys.get(job.key) or keys.get(job.key)
+            if job.idempotency:
+                self._ask(job.idempotency, first or job_id)
+            self._firsts.append(first)
+            if first is not None:
+                continue
+            ids.add(job_id)
             if job.key:
-                keys[job.key] = job.id
-        if asked and not known:
-            until_ms = store.now_ms + asked.window_ms
-            repeats[asked.scope, asked.name] = Repeat(first or job.id, asked.print, until_ms)
-    return Paired(firsts, new, ids, keys, repeats)
+                keys[job.key] = job_id
+            self._new.append(job)
+            if job_id < self._oldest:
+                self._oldest = job_id
+            portion = portions.get(job.queue) or self._open(job.queue)
+            portion.jobs.append(job)
+            portion.size += len(job.body) + len(job.headers or b"")
+        return None
 
+    def _known(self, asked: Idempotency) -> Repeat | None:
+        name = (asked.scope, asked.name)
+        return self._store.repeats.get(name) or self._repeats.get(name)
 
-def _known(store: Store, repeats: Repeats, asked: Idempotency) -> Repeat | None:
-    name = (asked.scope, asked.name)
-    return store.repeats.get(name) or repeats.get(name)
+    def _ask(self, asked: Idempotency, job: bytes) -> None:
+        if not self._known(asked):
+            repeat = Repeat(job, asked.print, self._store.now_ms + asked.window_ms)
+            self._repeats[asked.scope, asked.name] = repeat
+
+    def _open(self, name: str) -> Portion:
+        """Begin what the batch brings to a queue, which is made if it is accepted."""
+        admission = self._admission
+        declared = admission.declared.get(name)
+        line = self._store.lines.get(name)
+        if line is None:
+            line = Line(0, name, admission.kind.value, declared or DEFAULT_BOUNDS)
+        portion = Portion(line, line.bounds(declared), admission.paces.get(name))
+        self.portions[name] = portion
+        return portion
+
+    def at_fault(self) -> Refusal | None:
+        """Refuse what no waiting would mend: the wrong kind of queue, an id from before
+        history."""
+        kind, forgotten_ms = self._admission.kind, self._store.forgotten_ms
+        # The oldest id speaks for all: looking at each took a tenth of a whole bulk.
+        has_stale = id_ms(self._oldest) <= forgotten_ms
+        is_ours = True
+        for portion in self.portions.values():
+            is_ours = is_ours and portion.line.kind == kind
+        if is_ours and not has_stale:
+            return None
+        for job in self._new:
+            line = self.portions[job.queue].line
+            if line.kind != kind:
+                return _fault(job, "kind", line)
+            if id_ms(job.id) <= forgotten_ms:
+                return _fault(job, "stale", line)
+        return None
+
+    def accept(self) -> None:
+        """Count the batch in, for those that come after it."""
+        store, portions = self._store, self.portions
+        store.ids |= self._ids
+        store.keys |= self._keys
+        if self._repeats:
+            store.repeats |= self._repeats
+            store.asked |= self._repeats
+        for name, portion in portions.items():
+            line = store.lines[name] = portion.line
+            line.jobs += len(portion.jobs)
+            line.bytes += portion.size
+            if store.has_followers:
+                line.add(portion.jobs)
+        self._foretell()
+        if len(portions) == 1:
+            store.accepted += [(job, line) for job in self._new]
+        else:
+            store.accepted += [(job, portions[job.queue].line) for job in self._new]
+
+    def _foretell(self) -> None:
+        """Let the last job that waits from now on keep the wait it is told."""
+        portions = self.portions
+        if len(portions) == 1:
+            self._expected = self._first_portion().expected
+        elif any(portion.expected for portion in portions.values()):
+            waits = {name: iter(portion.expected) for name, portion in portions.items()}
+            self._expected = [next(waits[job.queue], None) for job in self._new]
+        for i in range(len(self._expected) - 1, -1, -1):
+            expected_ms = self._expected[i]
+            if expected_ms is not None:
+                self._store.predicted.append((len(self._store.accepted) + i, expected_ms))
+                return
+
+    def receipts(self, jobs: Sequence[Job]) -> list[Receipt]:
+        """Answer the batch that was accepted."""
+        expected = self._expected
+        if len(self.portions) == 1 and len(self._new) == len(jobs):
+            fullest = self._first_portion().pressure()
+            if not expected:
+                return [Receipt(job.id, None, fullest) for job in jobs]
+            pairs = zip(jobs, expected, strict=True)
+            return [Receipt(job.id, None, fullest, expected_ms) for job, expected_ms in pairs]
+        fullness = {job.queue: self._pressure(job.queue) for job in jobs}
+        waits = iter(expected)
+        return [
+            Receipt(job.id, first, fullness[job.queue], None if first else next(waits, None))
+            for job, first in zip(jobs, self._firsts, strict=True)
+        ]
+
+    def _first_portion(self) -> Portion:
+        return next(iter(self.portions.values()))
+
+    def _pressure(self, queue: str) -> float:
+        """How full a queue is now, also one that got duplicates only."""
+        portion = self.portions.get(queue)
+        if portion is None and queue in self._store.lines:
+            portion = self._open(queue)
+        return portion.pressure() if portion else 0.0
 
 
 def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
@@ -142,61 +266,45 @@ def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
     return Refusal(job.queue, limit, depth, bound=0, jobs=depth, can_fit=False, job=job.id)
 
 
-def _at_fault(
-    store: Store, new: Sequence[Job], portions: dict[str, Portion], admission: Admission
-) -> Refusal | None:
-    """Refuse what no waiting would mend: the wrong kind of queue, an id from before history."""
-    # The oldest id speaks for all: looking at each took a tenth of a whole bulk.
-    is_ours = all(portion.line.kind == admission.kind for portion in portions.values())
-    if is_ours and (not new or id_ms(min(job.id for job in new)) > store.forgotten_ms):
-        return None
-    for job in new:
-        line = portions[job.queue].line
-        if line.kind != admission.kind:
-            return _fault(job, "kind", line)
-        if id_ms(job.id) <= store.forgotten_ms:
-            return _fault(job, "stale", line)
-    return None
-
-
-def _portions(store: Store, new: list[Job], admission: Admission) -> dict[str, Portion]:
-    """Part the jobs by queue; those that do not exist yet are as they would be made."""
-    names = dict.fromkeys([job.queue for job in new])
-    portions = {}
-    for name in names:
-        mine = new if len(names) == 1 else [job for job in new if job.queue == name]
-        declared = admission.declared.get(name)
-        line = store.lines.get(name)
-        if line is None:
-            line = Line(0, name, admission.kind.value, declared or DEFAULT_BOUNDS)
-        portions[name] = Portion(line, mine, line.bounds(declared), admission.paces.get(name))
-    return portions
-
-
 class Portion:
     """What a batch brings to one queue, judged by its bounds."""
 
     __slots__ = ("bounds", "expected", "jobs", "line", "longest_ms", "pace", "size")
 
-    def __init__(self, line: Line, jobs: list[Job], bounds: Bounds, pace: Pace | None) -> None:
+    def __init__(self, line: Line, bounds: Bounds, pace: Pace | None) -> None:
         self.line = line
-        self.jobs = jobs
         self.bounds = bounds  # in force
         self.pace = pace
-        self.size = sum([len(job.body) + len(job.headers or b"") for job in jobs])
+        self.jobs: list[Job] = []
+        self.size = 0
         self.expected: list[int | None] = []  # the wait of each job; empty: none is known
         self.longest_ms: int | None = None
-        if pace is not None:
-            self.expected = self._foretell(pace)
+
+    def over_bound(self) -> Refusal | None:
+        """Refuse what would pass a bound on jobs, bytes or the share of a group."""
+        if self.pace is not None:
+            self.expected = self._foretell(self.pace)
             self.longest_ms = max((ms for ms in self.expected if ms is not None), default=None)
+        line, bounds, number = self.line, self.bounds, len(self.jobs)
+        if line.jobs + number > bounds.max_jobs:
+            most = _places(bounds.max_jobs, self.jobs)
+            if line.jobs + number > most:
+                return self._refusal("jobs", line.jobs, most, number, can_fit=number <= most)
+        if line.bytes + self.size > bounds.max_bytes:
+            fits = self.size <= bounds.max_bytes
+            return self._refusal("bytes", line.bytes, bounds.max_bytes, self.size, can_fit=fits)
+        if bounds.group_share is not None:
+            return self._over_share(group_places(bounds))
+        return None
 
     def _foretell(self, pace: Pace) -> list[int | None]:
-        running, ready, priority = self.line.running, self.line.ready, self.jobs[0].priority
+        """The expected wait of each job; None of those that are due later."""
+        ready = self.line.ready.copy() if self.line.ready else [0] * 10
+        running, priority = self.line.running, self.jobs[0].priority
         if all(job.priority == priority and job.delay_ms <= 0 for job in self.jobs):
             ahead = sum(ready[priority:])
             places = range(ahead, ahead + len(self.jobs))
             return [pace.expected_ms(priority, place, running) for place in places]
-        ready = ready.copy()
         expected: list[int | None] = []
         for job in self.jobs:
             if job.delay_ms > 0:
@@ -207,25 +315,11 @@ class Portion:
             ready[job.priority] += 1
         return expected
 
-    def over_bound(self) -> Refusal | None:
-        """Refuse what would pass a bound on jobs, bytes or the share of a group."""
-        line, bounds, number = self.line, self.bounds, len(self.jobs)
-        most = _places(bounds.max_jobs, self.jobs)
-        if line.jobs + number > most:
-            return self._refusal("jobs", line.jobs, most, number, can_fit=number <= most)
-        if line.bytes + self.size > bounds.max_bytes:
-            fits = self.size <= bounds.max_bytes
-            return self._refusal("bytes", line.bytes, bounds.max_bytes, self.size, can_fit=fits)
-        if bounds.group_share is not None:
-            return self._over_share(group_places(bounds))
-        return None
-
     def _over_share(self, places: int) -> Refusal | None:
         ours = Counter(job.group for job in self.jobs if job.group is not None)
         for group, number in ours.items():
-            held, most = self.line.groups[group], places
-            if held + number > most:
-                most = _places(places, [job for job in self.jobs if job.group == group])
+            held = (self.line.groups or {}).get(group, 0)
+            most = _places(places, [job for job in self.jobs if job.group == group])
             if held + number > most:
                 refusal = self._refusal("group", held, most, number, can_fit=number <= most)
                 return msgspec.structs.replace(refusal, group=group)
@@ -236,7 +330,7 @@ class Portion:
         pace, max_wait = self.pace, self.bounds.max_wait_ms
         if pace is None or not self.longest_ms:  # who need not wait is never too late
             return None
-        if max_wait is not None and self.longest_ms > max_wait:
+        if max_wait and self.longest_ms > max_wait:
             waits = [(ms, i) for ms, i, job in self._due() if not job.parent]
             longest, i = max(waits, default=(0, 0))
             if longest > max_wait:
@@ -277,85 +371,14 @@ class Portion:
         )
 
     def pressure(self) -> float:
-        """How full the queue is now, by the fullest of its bounds."""
-        return pressure(self.line, self.bounds, self.longest_ms)
+        """How full the queue is now, 0 to 1, by the fullest of its bounds."""
+        line, bounds = self.line, self.bounds
+        fullest = max(line.jobs / max(1, bounds.max_jobs), line.bytes / max(1, bounds.max_bytes))
+        if bounds.max_wait_ms and self.longest_ms:
+            fullest = max(fullest, self.longest_ms / bounds.max_wait_ms)
+        return min(1.0, fullest)
 
 
 def _places(number: int, jobs: Sequence[Job]) -> int:
     """The places for these jobs: work born inside a job may use headroom."""
     return number + headroom(number) if all(job.parent for job in jobs) else number
-
-
-def pressure(line: Line, bounds: Bounds, wait_ms: int | None = None) -> float:
-    """Return how full a queue is, 0 to 1, by the fullest of its bounds."""
-    fullest = max(line.jobs / max(1, bounds.max_jobs), line.bytes / max(1, bounds.max_bytes))
-    if wait_ms is not None and bounds.max_wait_ms is not None:
-        fullest = max(fullest, wait_ms / bounds.max_wait_ms)
-    return min(1.0, fullest)
-
-
-# -- accepting --
-
-
-def _accept(store: Store, paired: Paired, portions: dict[str, Portion]) -> None:
-    store.ids |= paired.ids
-    store.keys |= paired.keys
-    store.repeats |= paired.repeats
-    store.asked |= paired.repeats
-    for name, portion in portions.items():
-        line = store.lines[name] = portion.line
-        line.jobs += len(portion.jobs)
-        line.bytes += portion.size
-        if len(portions) == 1:
-            store.accepted += [(job, line) for job in paired.new]
-        if store.has_followers:
-            for job in portion.jobs:
-                if job.delay_ms <= 0:
-                    line.ready[job.priority] += 1
-                if job.group is not None:
-                    line.groups[job.group] += 1
-    if len(portions) > 1:
-        store.accepted += [(job, portions[job.queue].line) for job in paired.new]
-
-
-def _receipts(
-    store: Store,
-    jobs: Sequence[Job],
-    paired: Paired,
-    portions: dict[str, Portion],
-    admission: Admission,
-) -> list[Receipt]:
-    expected = _expected(paired.new, portions)
-    if expected:
-        told = next((i for i in range(len(expected) - 1, -1, -1) if expected[i] is not None), None)
-        if told is not None:
-            at = len(store.accepted) - len(expected) + told
-            store.predicted.append((at, expected[told] or 0))
-    pressures = {name: portion.pressure() for name, portion in portions.items()}
-    if len(paired.new) == len(jobs) and len(portions) == 1:
-        (fullest,) = pressures.values()
-        if not expected:
-            return [Receipt(job.id, None, fullest) for job in jobs]
-        pairs = zip(jobs, expected, strict=True)
-        return [Receipt(job.id, None, fullest, ms) for job, ms in pairs]
-    for job in jobs:
-        if job.queue not in pressures:
-            line = store.lines.get(job.queue)
-            bounds = line.bounds(admission.declared.get(job.queue)) if line else None
-            pressures[job.queue] = pressure(line, bounds) if line and bounds else 0.0
-    waits = iter(expected)
-    return [
-        Receipt(job.id, first, pressures[job.queue], None if first else next(waits, None))
-        for job, first in zip(jobs, paired.firsts, strict=True)
-    ]
-
-
-def _expected(new: Sequence[Job], portions: dict[str, Portion]) -> list[int | None]:
-    """The wait of each new job, in order; empty where none is known."""
-    if len(portions) == 1:
-        (portion,) = portions.values()
-        return portion.expected
-    if not any(portion.expected for portion in portions.values()):
-        return []
-    waits = {name: iter(portion.expected) for name, portion in portions.items()}
-    return [next(waits[job.queue], None) for job in new]

@@ -7,7 +7,6 @@ SQLite can cost a switch of the interpreter's lock.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -15,8 +14,7 @@ from typing import Any
 import msgspec
 
 from backlane.engine.plan import Sql
-from backlane.engine.protocol import Admission
-from backlane.engine.sqlite import group
+from backlane.engine.sqlite import group, resource
 from backlane.engine.sqlite.admission import Answer, Batch, Line, Store, judge
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
@@ -46,7 +44,9 @@ LINES: Sql[tuple[Any, ...]] = Sql(
     select queue.id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
         tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share,
         coalesce(sum(scheduled + ready + running), 0), coalesce(sum(bytes), 0),
-        coalesce(sum(running), 0)
+        coalesce(sum(running), 0),
+        (select max(seq) from backlane_job),
+        (select value from backlane_meta where name = 'forgotten_ms')
     from backlane_queue as queue
     left join backlane_counter as counter on counter.queue = queue.id
     where name in (select value from carray(?))
@@ -129,63 +129,75 @@ async def append_all(tx: SqliteTx, clock: Clock, batches: Sequence[Batch]) -> li
 
 
 async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
-    jobs = batches[0][0] if len(batches) == 1 else [job for jobs, _ in batches for job in jobs]
-    if not jobs:
-        return Store(set(), {}, {}, {}, 0, -1, now_ms)
-    ids = {row[0] for row in await tx.rows(TAKEN, array([job.id for job in jobs]))}
-    keys = {}
-    if named := [(job.key.scope, job.key.name) for job in jobs if job.key]:
-        keys = {Key(scope, name): job for scope, name, job in await tx.each(HOLDER, named)}
-    repeats = await read_repeats(tx, jobs, now_ms)
-    names = {job.queue for job in jobs}
-    lines = await read_lines(tx, names)
-    newest, forgotten_ms = (await tx.rows(NEWEST))[0]
-    store = Store(ids, keys, repeats, lines, newest, forgotten_ms, now_ms)
-    admissions = [admission for _, admission in batches]
-    is_paced = await _read_ahead(tx, lines, names, admissions)
-    has_shares = await _read_groups(tx, lines, jobs, admissions)
+    ids, names, keys, groups, asked = [], set(), [], set(), []
+    for jobs, _ in batches:
+        for job in jobs:
+            ids.append(job.id)
+            names.add(job.queue)
+            if job.key:
+                keys.append((job.key.scope, job.key.name))
+            if job.group is not None:
+                groups.add((job.queue, job.group))
+            if job.idempotency:
+                asked.append(job.idempotency)
+    if not ids:
+        return Store(set(), {}, {}, {}, 0, -1, now_ms, [], [], {})
+    taken = {row[0] for row in await tx.rows(TAKEN, array(ids))}
+    holders = {}
+    if keys:
+        holders = {Key(scope, name): job for scope, name, job in await tx.each(HOLDER, keys)}
+    repeats = await read_repeats(tx, asked, now_ms) if asked else {}
+    found = await tx.rows(LINES, array(list(names)))
+    lines = _lines(found)
+    newest, forgotten_ms = found[0][-2:] if found else (await tx.rows(NEWEST))[0]
+    store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms, [], [], {})
+    is_paced = await _read_ahead(tx, lines, batches)
+    has_shares = await _read_groups(tx, lines, groups, batches) if groups else False
     store.has_followers = len(batches) > 1 and (is_paced or has_shares)
     return store
 
 
-async def _read_ahead(
-    tx: SqliteTx, lines: dict[str, Line], names: set[str], admissions: Sequence[Admission]
-) -> bool:
+async def _read_ahead(tx: SqliteTx, lines: dict[str, Line], batches: Sequence[Batch]) -> bool:
     """Read what waits by priority, of the queues whose pace somebody knows."""
-    paced = [name for name in names if any(name in one.paces for one in admissions)]
-    for name in paced:
-        if line := lines.get(name):
-            for priority, ready in await tx.rows(AHEAD, line.id):
-                line.ready[priority] = ready
+    paced: set[str] = set()
+    for _, admission in batches:
+        if admission.paces:
+            paced.update(admission.paces)
+    for name in paced.intersection(lines) if paced else ():
+        line = lines[name]
+        line.ready = [0] * 10
+        for priority, ready in await tx.rows(AHEAD, line.id):
+            line.ready[priority] = ready
     return bool(paced)
 
 
 async def _read_groups(
-    tx: SqliteTx, lines: dict[str, Line], jobs: Sequence[Job], admissions: Sequence[Admission]
+    tx: SqliteTx, lines: dict[str, Line], groups: set[tuple[str, str]], batches: Sequence[Batch]
 ) -> bool:
     """Read how many jobs each group has, where it may have a share only."""
-    named = {(job.queue, job.group) for job in jobs if job.group is not None}
-    if not named:
-        return False
     said = [line.tuned[3] or line.declared.group_share for line in lines.values()]
-    said += [bounds.group_share for one in admissions for bounds in one.declared.values()]
+    for _, admission in batches:
+        said += [bounds.group_share for bounds in admission.declared.values()]
     if not any(said):
         return False
     by_id = {line.id: line for line in lines.values()}
-    asked = [(lines[queue].id, name) for queue, name in named if queue in lines]
-    for queue, name, number in await tx.each(group.HELD, asked):
-        by_id[queue].groups[name] = number
+    known = [(lines[queue].id, name) for queue, name in groups if queue in lines]
+    for queue, name, jobs in await tx.each(group.HELD, known):
+        line = by_id[queue]
+        line.groups = (line.groups or {}) | {name: jobs}
     return True
 
 
 async def read_lines(tx: SqliteTx, names: set[str]) -> dict[str, Line]:
     """Return those of the queues that exist, with their depth."""
-    rows = await tx.rows(LINES, array(list(names)))
-    lines = {}
-    for number, name, kind, jobs, size, wait_ms, share, *rest in rows:
-        declared, tuned = Bounds(jobs, size, wait_ms, share), tuple(rest[:4])
-        lines[name] = Line(number, name, kind, declared, tuned, *rest[4:])
-    return lines
+    return _lines(await tx.rows(LINES, array(list(names))))
+
+
+def _lines(rows: Sequence[tuple[Any, ...]]) -> dict[str, Line]:
+    return {
+        row[1]: Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11], *row[11:14])
+        for row in rows
+    }
 
 
 async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int:
@@ -203,11 +215,15 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         if not line.id:
             line.id = await make_line(tx, line.name, line.kind, line.declared)
         tx.rings.queues.add(line.name)
+    named = {job.resource for job, _ in store.accepted if job.resource}
+    resources = await resource.number(tx, named) if named else {}
     moves = Moves()
-    rows, keys, deadlines, groups = [], [], [], Counter[tuple[int, str]]()
+    rows, keys, deadlines = [], [], []
+    groups: dict[tuple[int, str], int] = {}
     is_delayed = False
     for seq, (job, line) in enumerate(store.accepted, store.newest + 1):
-        row = _row(seq, job, line.id, now)
+        lane = 2 * resources[job.resource] + job.lane if job.resource else int(job.lane)
+        row = _row(seq, job, line.id, lane, now)
         rows.append(row)
         counts = moves.at(line.id, job.priority)
         counts.appended += 1
@@ -222,7 +238,7 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         if job.expires_ms is not None:
             deadlines.append((now + job.expires_ms, seq))
         if job.group is not None:
-            groups[line.id, job.group] += 1
+            groups[line.id, job.group] = groups.get((line.id, job.group), 0) + 1
     for index, expected_ms in store.predicted:
         rows[index] = (*rows[index][:-1], expected_ms)
     await tx.each(INSERT, rows)
@@ -238,13 +254,13 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
     await moves.store(tx)
 
 
-def _row(seq: int, job: Job, queue: int, now: int) -> tuple[Any, ...]:
+def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]:
     key = job.key
     return (
         seq,
         job.id,
         queue,
-        int(job.lane),
+        lane,
         job.priority,
         now + max(0, job.delay_ms),
         now,

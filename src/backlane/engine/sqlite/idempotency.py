@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.admission import Repeat, Repeats
 from backlane.engine.sqlite.transaction import SqliteTx
-from backlane.model.job import Job
+from backlane.model.job import Idempotency
 
 KNOWN: Sql[tuple[str, str, bytes, bytes, int]] = Sql(
     """
@@ -48,11 +48,8 @@ FORGET: Sql[tuple[()]] = Sql(
 )
 
 
-async def read_repeats(tx: SqliteTx, jobs: Sequence[Job], now_ms: int) -> Repeats:
-    """Return what is known of the keys of these jobs."""
-    asked = [one for job in jobs if (one := job.idempotency)]
-    if not asked:
-        return {}
+async def read_repeats(tx: SqliteTx, asked: Sequence[Idempotency], now_ms: int) -> Repeats:
+    """Return what is known of these keys."""
     rows = await tx.each(KNOWN, [(one.scope, one.name, now_ms) for one in asked])
     return {(row[0], row[1]): Repeat(*row[2:]) for row in rows}
 
