@@ -63,7 +63,10 @@ class SlotLine:
         self._left = 0
         self._asked_ms = 0
         self._asked = 0
-        self._entered = 0  # jobs let in since the last sample
+        self._entered = 0  # jobs that this process let in since the last sample
+        self._known = 0.0  # by how many jobs the line is longer than sampled, as refusals told
+        self._others = 0.0  # jobs a second that other processes let in, between the last two
+        self._appended: int | None = None
         self._sampled_ms = 0
 
     # -- what this process sees and does --
@@ -73,7 +76,12 @@ class SlotLine:
         if at_ms < self._sampled_ms:  # this machine's clock was set back: so are its promises
             self._alone_ms, self._left = 0.0, 0
         self._until_ms = max(self._alone_ms, at_ms + float(sample.reserved_ms))
-        self._entered = 0
+        appended = sum(line.appended for line in sample.lines)
+        others, seconds = 0.0, (at_ms - self._sampled_ms) / 1000
+        if self._appended is not None and seconds > 0:
+            others = max(0, appended - self._appended - self._entered) / seconds
+        self._appended, self._others = appended, others
+        self._entered, self._known = 0, 0.0
         self._sampled_ms = at_ms
 
     def entered(self, places: int) -> None:
@@ -82,7 +90,7 @@ class SlotLine:
 
     def found(self, jobs: int, meter: Meter, now_ms: int) -> None:
         """Take note of the exact depth of the queue, which a refusal tells."""
-        self._entered = jobs - meter.depth + int((meter.mu or 0.0) * self._passed(now_ms))
+        self._known += jobs - meter.depth - self._moved(meter, now_ms)
 
     def room(
         self, meter: Meter, bounds: Bounds, priority: int, places: int, now_ms: int
@@ -91,8 +99,7 @@ class SlotLine:
         mu, pace, sample = meter.mu, meter.pace(), meter.sample
         if not mu or pace is None or sample is None:
             return None
-        # Since the sample, as far as this process can tell: its own jobs came, others went.
-        moved = max(self._entered - mu * self._passed(now_ms), -meter.ready)
+        moved = max(self._moved(meter, now_ms), -meter.ready)
         depth = meter.depth + moved
         fills = [(depth, float(bounds.max_jobs), places)]
         if bounds.max_wait_ms:
@@ -165,6 +172,11 @@ class SlotLine:
         """Return what to tell the caller: its wait, spread a little, from 1 s to 300 s."""
         wait = (slot_ms - now_ms) * (1 + SPREAD * self._chance())
         return int(min(MOST_MS, max(LEAST_MS, wait)))
+
+    def _moved(self, meter: Meter, now_ms: int) -> float:
+        """Return how much longer the line is than sampled, as far as this process can tell."""
+        went = max(0.0, (meter.mu or 0.0) - self._others)
+        return self._known + self._entered - went * self._passed(now_ms)
 
     def _passed(self, now_ms: int) -> float:
         """Return the seconds since the last sample; what is older than one is not guessed."""
