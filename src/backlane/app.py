@@ -30,6 +30,7 @@ from backlane.errors import (
     WrongUse,
     nearest,
 )
+from backlane.gauge import Gauge
 from backlane.handle import JobHandle, Reader
 from backlane.intake import Intake
 from backlane.messages import MessageQueue
@@ -119,10 +120,13 @@ class Backlane:
         self._max_bytes = max_bytes
         bounds = _bounds(self._queues)  # complete: a queue named later has the engine's default
         of_tasks, of_messages = Admission(bounds, Kind.TASKS), Admission(bounds, Kind.MESSAGES)
+        self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
-            self._place, of_tasks, self._queue, self.observers, self.enqueue_middleware
+            self._place, gauge, of_tasks, self._queue, self.observers, self.enqueue_middleware
         )
-        self._message_intake = Intake(self._place, of_messages, self._declared, self.observers, ())
+        self._message_intake = Intake(
+            self._place, gauge, of_messages, self._declared, self.observers, ()
+        )
 
     def __repr__(self) -> str:
         return f"<Backlane {self.url}>"

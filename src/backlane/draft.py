@@ -6,6 +6,7 @@ with an id and a body, which costs a tenth of a microsecond.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -17,10 +18,10 @@ from backlane.errors import BadOption
 from backlane.model.clock import Clock
 from backlane.model.codec import encode_headers
 from backlane.model.ids import new_id, new_ids, parse_id
-from backlane.model.job import Job, Key
-from backlane.model.queue import Queue
+from backlane.model.job import Idempotency, Job, Key
+from backlane.model.queue import Queue, checked_on_full
 from backlane.model.retry import milliseconds
-from backlane.options import EnqueueOptions, checked_priority
+from backlane.options import EnqueueOptions, Terms, checked_priority
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -30,7 +31,8 @@ class Draft(msgspec.Struct, frozen=True):
     at_ms: int | None = None  # wall clock
     id: bytes | None = None
     headers: Mapping[str, str] = {}  # as text; the template has them encoded
-    connection: object | None = None
+    terms: Terms = Terms()
+    idempotency_key: str | None = None
 
     def with_options(self, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Draft:
         """Return a draft with these options in place of its own; `queue` finds a queue.
@@ -52,7 +54,10 @@ class Draft(msgspec.Struct, frozen=True):
             at_ms,
             parse_id(options["id"]) if "id" in options else self.id,
             headers,
-            options.get("connection", self.connection),
+            _terms(self.terms, options),
+            _text(options["idempotency_key"], "idempotency_key")
+            if "idempotency_key" in options
+            else self.idempotency_key,
         )
 
     def job(self, body: bytes, clock: Clock, headers: Mapping[str, str] | None = None) -> Job:
@@ -61,10 +66,22 @@ class Draft(msgspec.Struct, frozen=True):
         template = self._template_at(now)
         if headers is not None:
             template = replace(template, headers=encode_headers(headers))
+        if self.idempotency_key is not None:
+            template = replace(template, idempotency=_idempotency(template, self, body))
         return replace(template, id=self.id or new_id(now), body=body)
 
+    def check_many(self) -> None:
+        """Refuse options that name one job, where many are to be made.
+
+        Raises:
+            BadOption: names the option.
+        """
+        if self.id is not None or self.idempotency_key is not None:
+            option = "idempotency_key" if self.id is None else "id"
+            raise BadOption(f"{option}= names one job; enqueue many without it, or one by one")
+
     def jobs(self, bodies: Sequence[bytes], clock: Clock) -> list[Job]:
-        """Return one job for each body, in order, each with an id of its own."""
+        """Return one job for each body, in order, each with an id of its own; see `check_many`."""
         now = clock.wall_ms()
         template = self._template_at(now)
         ids = new_ids(now, len(bodies))
@@ -98,6 +115,39 @@ def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Que
     if "group" in options:
         template = replace(template, group=_text(options["group"], "group"))
     return template
+
+
+def _terms(terms: Terms, options: EnqueueOptions) -> Terms:
+    if "connection" in options:
+        terms = replace(terms, connection=options["connection"])
+    if "on_full" in options:
+        terms = replace(terms, on_full=checked_on_full(options["on_full"]))
+    if "on_full_timeout" in options:
+        timeout_ms = milliseconds(options["on_full_timeout"], "on_full_timeout")
+        terms = replace(terms, on_full_timeout_ms=timeout_ms)
+    if "ticket" in options:
+        terms = replace(terms, ticket=_text(options["ticket"], "ticket"))
+    if terms.connection is not None and terms.on_full == "wait":
+        raise BadOption(
+            "connection= and on_full='wait' do not go together: your open transaction would keep "
+            "everybody from making room; enqueue outside of it, or leave on_full out and retry "
+            "the transaction on QueueFull"
+        )
+    return terms
+
+
+def _idempotency(template: Job, draft: Draft, body: bytes) -> Idempotency:
+    """Return what tells a request that comes again from one that only has the same key.
+
+    What differs from try to try is no part of it: the id, headers, and a delay, which may
+    have been counted from another moment.
+    """
+    asked = (template.task, template.queue, template.group, template.key, body)
+    return Idempotency(
+        template.task or template.queue,
+        draft.idempotency_key or "",
+        hashlib.blake2b(msgspec.msgpack.encode(asked), digest_size=16).digest(),
+    )
 
 
 def _check_in_time(template: Job) -> None:

@@ -1,27 +1,55 @@
 """The intake: the verb that tasks and message queues are given to store jobs by.
 
-Here a refusal of the engine becomes the error it means, a commit in doubt gets the ids
-to send again, and the observers are told.
+Here what is known of a queue's speed goes into the append, a refusal of the engine or of
+the door becomes the error it means (or, with `on_full="wait"`, a wait and another try), a
+commit in doubt gets the ids to send again, and the observers are told.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
+import threading
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
+import msgspec
+
+from backlane.door import Caller, turned_away
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Admission, Capability
-from backlane.errors import NotSupported, OutcomeUnknown, QueueFull, Refused, StaleId, WrongUse
+from backlane.engine.protocol import Admission, Capability, Engine
+from backlane.errors import (
+    EngineUnavailable,
+    KeyReused,
+    NotSupported,
+    OutcomeUnknown,
+    QueueFull,
+    Refused,
+    StaleId,
+    WrongUse,
+)
+from backlane.gauge import Gauge, Line, Measuring
 from backlane.middleware import Wrap
-from backlane.model.event import JobEnqueued, JobRefused, Observers
+from backlane.model.event import JobEnqueued, JobRefused, Observers, RoomAwaited
 from backlane.model.job import Job, Receipt, Refusal
+from backlane.model.pressure.pace import Pace
+from backlane.model.pressure.slots import Ask
 from backlane.model.queue import Queue
+from backlane.model.retry import milliseconds
+from backlane.options import Terms
 from backlane.place import Place
+from backlane.visit import Tally, Visit
 from backlane.wait import in_a_loop
 
+log = logging.getLogger("backlane")
+
 Answer = list[Receipt] | Refusal
+
+# A reservation takes a millisecond or two; a caller who cannot wait for another's does without.
+LOCK_SECONDS = 0.1
 
 
 class Intake:
@@ -31,11 +59,20 @@ class Intake:
     `wraps` is the middleware around each enqueue.
     """
 
-    __slots__ = ("_admission", "_has_warned", "_observers", "place", "queue", "wraps")
+    __slots__ = (
+        "_gauge",
+        "_has_warned",
+        "_judged",
+        "_observers",
+        "place",
+        "queue",
+        "wraps",
+    )
 
     def __init__(
         self,
         place: Place,
+        gauge: Gauge,
         admission: Admission,
         queue: Callable[[str], Queue],
         observers: Observers,
@@ -44,35 +81,60 @@ class Intake:
         self.place = place
         self.queue = queue
         self.wraps = wraps
-        self._admission = admission
+        self._gauge = gauge
+        self._judged = admission  # with the paces of the last append
         self._observers = observers
         self._has_warned = False
 
     def append(
-        self, jobs: Sequence[Job], connection: object | None, accepted: int = 0
+        self, jobs: Sequence[Job], terms: Terms, tally: Tally | None = None
     ) -> list[Receipt]:
         """Store all jobs or none, in the caller's transaction if there is a connection.
 
-        `accepted` counts the jobs of the same call that are stored already.
+        A caller who waits for room, and whose jobs are told in `tally`, may have some of
+        them stored before the others.
 
         Raises:
-            QueueFull, StaleId, WrongUse: the store refused them.
+            QueueFull, StaleId, KeyReused, WrongUse: the store refused them.
             OutcomeUnknown: names the ids, which can be sent again.
         """
-        self._warn_in_a_loop()
-        try:
-            return self._taken(jobs, self._run(self._plan(jobs), connection), accepted)
-        except OutcomeUnknown as error:
-            raise _naming(jobs, error) from error
+        if in_a_loop():
+            self._check_in_a_loop(jobs[0], terms)
+        answer = self._ask(jobs, terms)
+        if not isinstance(answer, Refusal):
+            return self._taken(jobs, answer, tally)
+        visit = self._visit(jobs, terms, tally)
+        while True:
+            if not isinstance(answer, Refusal):
+                visit.entered(self._taken(visit.part, answer, tally))
+                if visit.is_over:
+                    return visit.receipts
+            elif not visit.cuts(answer):
+                seconds = self._pause(visit, self._full(answer, visit))
+                started = self.place.clock.boot_ms()
+                self.place.rest(seconds)
+                visit.passed(self._passed(seconds, started))
+            answer = self._ask(visit.part, visit.terms)
 
     async def aappend(
-        self, jobs: Sequence[Job], connection: object | None, accepted: int = 0
+        self, jobs: Sequence[Job], terms: Terms, tally: Tally | None = None
     ) -> list[Receipt]:
         """Like `append`."""
-        try:
-            return self._taken(jobs, await self._arun(self._plan(jobs), connection), accepted)
-        except OutcomeUnknown as error:
-            raise _naming(jobs, error) from error
+        answer = await self._aask(jobs, terms)
+        if not isinstance(answer, Refusal):
+            return self._taken(jobs, answer, tally)
+        visit = self._visit(jobs, terms, tally)
+        while True:
+            if not isinstance(answer, Refusal):
+                visit.entered(self._taken(visit.part, answer, tally))
+                if visit.is_over:
+                    return visit.receipts
+            elif not visit.cuts(answer):
+                seconds = self._pause(visit, await self._afull(answer, visit))
+                started = self.place.clock.boot_ms()
+                await self.place.arest(seconds)
+                visit.passed(self._passed(seconds, started))
+            answer = await self._aask(visit.part, visit.terms)
 
     def require(self, capability: Capability, what: str) -> None:
         """Refuse, where it is written, what the engine cannot do.
@@ -86,34 +148,192 @@ class Intake:
                 "use one that has it, such as sqlite:///jobs.db"
             )
 
-    def _plan(self, jobs: Sequence[Job]) -> Plan[Answer]:
-        return self.place.engine.append(jobs, self._admission)
+    # -- one try --
 
-    def _run(self, plan: Plan[Answer], connection: object | None) -> Answer:
-        engine = self.place.engine
-        return engine.run(plan) if connection is None else engine.joined(connection).run(plan)
+    def _ask(self, jobs: Sequence[Job], terms: Terms) -> Answer:
+        engine, queue = self.place.engine, jobs[0].queue
+        try:
+            if terms.connection is not None:
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine)))
+                return engine.joined(terms.connection).run(plan)
+            due = self._gauge.due(engine, queue)
+            if due is not None:
+                self._measure(engine, due)
+            line = self._gauge.line(engine, queue)
+            refusal = self._turned_away(line, jobs, terms)
+            if refusal is not None:
+                return refusal
+            answer = engine.run(engine.append(jobs, self._admission(self._gauge.paces)))
+            return self._let_in(line, answer, len(jobs))
+        except OutcomeUnknown as error:
+            raise _naming(jobs, error) from error
 
-    async def _arun(self, plan: Plan[Answer], connection: object | None) -> Answer:
-        engine = self.place.engine
-        if connection is None:
-            return await engine.arun(plan)
-        return await engine.joined(connection).arun(plan)
+    async def _aask(self, jobs: Sequence[Job], terms: Terms) -> Answer:
+        engine, queue = self.place.engine, jobs[0].queue
+        try:
+            if terms.connection is not None:
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine)))
+                return await engine.joined(terms.connection).arun(plan)
+            due = self._gauge.due(engine, queue)
+            if due is not None:
+                await self._ameasure(engine, due)
+            line = self._gauge.line(engine, queue)
+            refusal = self._turned_away(line, jobs, terms)
+            if refusal is not None:
+                return refusal
+            plan = engine.append(jobs, self._admission(self._gauge.paces))
+            return self._let_in(line, await engine.arun(plan), len(jobs))
+        except OutcomeUnknown as error:
+            raise _naming(jobs, error) from error
 
-    def _taken(self, jobs: Sequence[Job], answer: Answer, accepted: int) -> list[Receipt]:
-        """Return the receipts, or raise what the refusal means; tell the observers."""
-        if isinstance(answer, Refusal):
-            if self._observers:
-                told = JobRefused(jobs[0].task, answer.queue, answer.limit, len(jobs))
-                self._observers.tell(told)
-            raise _error_of(answer, accepted)
-        if self._observers:
-            for job, receipt in zip(jobs, answer, strict=True):
-                made = uuid.UUID(bytes=receipt.first or receipt.job)
-                self._observers.tell(JobEnqueued(made, job.task, job.queue, receipt.is_new))
+    def _measure(self, engine: Engine, due: Measuring) -> None:
+        measured = None
+        try:
+            measured = engine.run(due.plan)
+        except EngineUnavailable as error:  # the append goes on without, and may succeed
+            log.debug("queues could not be measured, so no wait is foretold: %s", error)
+        finally:
+            due.end(measured)
+
+    async def _ameasure(self, engine: Engine, due: Measuring) -> None:
+        measured = None
+        try:
+            measured = await engine.arun(due.plan)
+        except EngineUnavailable as error:
+            log.debug("queues could not be measured, so no wait is foretold: %s", error)
+        finally:
+            due.end(measured)
+
+    def _admission(self, paces: Mapping[str, Pace]) -> Admission:
+        judged = self._judged
+        if judged.paces is not paces:
+            judged = self._judged = msgspec.structs.replace(judged, paces=paces)
+        return judged
+
+    def _turned_away(self, line: Line | None, jobs: Sequence[Job], terms: Terms) -> Refusal | None:
+        if line is None or not line.is_guarded:
+            return None
+        now_ms = self.place.clock.wall_ms()
+        return turned_away(line, jobs, terms.ticket, self._gauge.secret, now_ms)
+
+    def _let_in(self, line: Line | None, answer: Answer, number: int) -> Answer:
+        if line is not None and not isinstance(answer, Refusal):
+            line.slots.entered(number)
         return answer
 
-    def _warn_in_a_loop(self) -> None:
-        if self._has_warned or not in_a_loop():
+    def _taken(
+        self, jobs: Sequence[Job], receipts: list[Receipt], tally: Tally | None
+    ) -> list[Receipt]:
+        """Count what was stored and tell the observers."""
+        if tally is not None:
+            tally.stored += len(receipts)
+        if self._observers:
+            for job, receipt in zip(jobs, receipts, strict=True):
+                made = uuid.UUID(bytes=receipt.first or receipt.job)
+                self._observers.tell(JobEnqueued(made, job.task, job.queue, receipt.is_new))
+        return receipts
+
+    # -- refused --
+
+    def _visit(self, jobs: Sequence[Job], terms: Terms, tally: Tally | None) -> Visit:
+        return Visit(jobs, terms, self._waits_ms(jobs[0], terms), tally)
+
+    def _waits_ms(self, job: Job, terms: Terms) -> int | None:
+        """Return how long a caller waits for room at most; None: it does not wait.
+
+        In a transaction of its own it would keep others from making room, and inside a job
+        a slot that could make some, so there only who says so expressly waits.
+        """
+        if terms.connection is not None or (job.parent is not None and terms.on_full is None):
+            return None
+        queue = self.queue(job.queue)
+        if (terms.on_full or queue.on_full) == "refuse":
+            return None
+        if terms.on_full_timeout_ms is not None:
+            return terms.on_full_timeout_ms
+        return milliseconds(queue.on_full_timeout, "on_full_timeout")
+
+    def _full(self, refusal: Refusal, visit: Visit) -> QueueFull:
+        """Return what a refused caller is told, or raise what waiting would not mend."""
+        caller = self._caller(refusal, visit)
+        lock = caller.lock
+        if lock is None or not lock.acquire(timeout=LOCK_SECONDS):
+            return caller.full(visit.accepted, visit.waited)
+        try:
+            ask = caller.lacks()
+            if ask is not None and visit.terms.connection is None:
+                try:
+                    caller.granted(ask, self.place.engine.run(self._reserve(refusal, ask)))
+                except EngineUnavailable as error:
+                    log.debug("no places of %s could be reserved: %s", refusal.queue, error)
+            return caller.full(visit.accepted, visit.waited)
+        finally:
+            lock.release()
+
+    async def _afull(self, refusal: Refusal, visit: Visit) -> QueueFull:
+        caller = self._caller(refusal, visit)
+        lock = caller.lock
+        if lock is None or not await _acquired(lock):
+            return caller.full(visit.accepted, visit.waited)
+        try:
+            ask = caller.lacks()
+            if ask is not None and visit.terms.connection is None:
+                try:
+                    begins_ms = await self.place.engine.arun(self._reserve(refusal, ask))
+                    caller.granted(ask, begins_ms)
+                except EngineUnavailable as error:
+                    log.debug("no places of %s could be reserved: %s", refusal.queue, error)
+            return caller.full(visit.accepted, visit.waited)
+        finally:
+            lock.release()
+
+    def _caller(self, refusal: Refusal, visit: Visit) -> Caller:
+        fault = _fault(refusal)
+        if fault is not None:
+            self._tell_refused(refusal.limit, visit)
+            raise fault
+        gauge = self._gauge
+        return Caller(
+            refusal,
+            visit.part,
+            gauge.line(self.place.engine, refusal.queue),
+            ticket=visit.terms.ticket,
+            secret=gauge.secret,
+            now_ms=self.place.clock.wall_ms(),
+        )
+
+    def _reserve(self, refusal: Refusal, ask: Ask) -> Plan[int]:
+        return self.place.engine.reserve(refusal.queue, ask.after_ms, ask.spacing_us, ask.number)
+
+    def _pause(self, visit: Visit, full: QueueFull) -> float:
+        """Return the seconds to wait before the next try, or raise the refusal."""
+        seconds = visit.pause(full)
+        if seconds is None:
+            self._tell_refused(full.limit, visit)
+            raise full
+        if self._observers:
+            job, wait = visit.part[0], timedelta(seconds=seconds)
+            told = RoomAwaited(job.task, job.queue, full.limit, visit.left, wait)
+            self._observers.tell(told)
+        return seconds
+
+    def _passed(self, seconds: float, started_ms: int) -> int:
+        # It has been waited, also where a test's clock stands still.
+        return max(1, round(seconds * 1000), self.place.clock.boot_ms() - started_ms)
+
+    def _tell_refused(self, limit: str, visit: Visit) -> None:
+        if self._observers:
+            job = visit.part[0]
+            self._observers.tell(JobRefused(job.task, job.queue, limit, visit.left))
+
+    def _check_in_a_loop(self, job: Job, terms: Terms) -> None:
+        """Warn of a short block of the running event loop; refuse a long one."""
+        if self._waits_ms(job, terms) is not None:
+            raise WrongUse(
+                "on_full='wait' would block the running event loop while it waits for room; "
+                "use `await task.aenqueue(…)` (or asend), or on_full='refuse'"
+            )
+        if self._has_warned:
             return
         self._has_warned = True
         warnings.warn(
@@ -124,7 +344,18 @@ class Intake:
         )
 
 
-def _error_of(refusal: Refusal, accepted: int) -> Refused | WrongUse:
+async def _acquired(lock: threading.Lock) -> bool:
+    """Take a lock that another coroutine of this thread may hold, without blocking it."""
+    tries = round(LOCK_SECONDS * 1000)
+    while not lock.acquire(blocking=False):
+        if not (tries := tries - 1):
+            return False
+        await asyncio.sleep(0.001)
+    return True
+
+
+def _fault(refusal: Refusal) -> Refused | WrongUse | None:
+    """Return the error of a refusal that is the caller's own fault: waiting would not help."""
     match refusal.limit:
         case "stale":
             job = "" if refusal.job is None else f" {uuid.UUID(bytes=refusal.job)}"
@@ -137,16 +368,13 @@ def _error_of(refusal: Refusal, accepted: int) -> Refused | WrongUse:
                 f"queue {refusal.queue!r} does not hold this kind: a queue holds tasks or "
                 "messages, and its first use has fixed which; name another one"
             )
-        case limit:
-            return QueueFull(
-                refusal.queue,
-                limit=limit,
-                depth=refusal.depth,
-                bound=refusal.bound,
-                added=refusal.added,
-                can_fit=refusal.can_fit,
-                accepted=accepted,
+        case "reused":
+            return KeyReused(
+                f"the idempotency key came with another call of queue {refusal.queue!r} in the "
+                "last 24 h; use a new key for a new call, and the same arguments for a repeat"
             )
+        case _:
+            return None
 
 
 def _naming(jobs: Sequence[Job], error: OutcomeUnknown) -> OutcomeUnknown:

@@ -31,8 +31,9 @@ from backlane.model.option import check_options
 from backlane.model.outcome import Outcome, Released, Settlement, Snoozed, Succeeded
 from backlane.model.queue import Kind
 from backlane.model.retry import Duration, milliseconds
-from backlane.options import EnqueueOptions, SendOptions, checked_items
+from backlane.options import EnqueueOptions, SendOptions, Terms, checked_items
 from backlane.task import BATCH
+from backlane.visit import Tally
 from backlane.wait import Wait, in_a_loop
 
 OWNER = "messages"  # of every raw lease: it ends by time alone, so nobody's death ends it
@@ -65,33 +66,35 @@ class MessageQueue:
             TooLarge: the body is larger than a job may be (1 MiB unless set).
             WrongUse: the queue holds tasks.
         """
-        job, connection = self._message(body, options)
-        return _id_of(self._intake.append([job], connection, 0)[0])
+        job, terms = self._message(body, options)
+        return _id_of(self._intake.append([job], terms)[0])
 
     async def asend(self, body: bytes, **options: Unpack[SendOptions]) -> uuid.UUID:
         """Like `send`."""
-        job, connection = self._message(body, options)
-        return _id_of((await self._intake.aappend([job], connection, 0))[0])
+        job, terms = self._message(body, options)
+        return _id_of((await self._intake.aappend([job], terms))[0])
 
     def send_many(self, bodies: Iterable[bytes], **options: Unpack[SendOptions]) -> list[uuid.UUID]:
         """Store many messages, in transactions of 1,000 in order; see `send`.
 
         `QueueFull.accepted` says how many, the first of the call, are stored.
         """
-        draft, sent = self._drafted(options), list[uuid.UUID]()
+        draft, sent, tally = self._drafted(options), list[uuid.UUID](), Tally()
+        draft.check_many()
         for batch in _cut(bodies):
             jobs = draft.jobs([self._checked(body) for body in batch], self._intake.place.clock)
-            sent += map(_id_of, self._intake.append(jobs, draft.connection, len(sent)))
+            sent += map(_id_of, self._intake.append(jobs, draft.terms, tally))
         return sent
 
     async def asend_many(
         self, bodies: Iterable[bytes], **options: Unpack[SendOptions]
     ) -> list[uuid.UUID]:
         """Like `send_many`."""
-        draft, sent = self._drafted(options), list[uuid.UUID]()
+        draft, sent, tally = self._drafted(options), list[uuid.UUID](), Tally()
+        draft.check_many()
         for batch in _cut(bodies):
             jobs = draft.jobs([self._checked(body) for body in batch], self._intake.place.clock)
-            sent += map(_id_of, await self._intake.aappend(jobs, draft.connection, len(sent)))
+            sent += map(_id_of, await self._intake.aappend(jobs, draft.terms, tally))
         return sent
 
     # -- receiving --
@@ -200,13 +203,15 @@ class MessageQueue:
         check_options(options, SendOptions.__annotations__, "send()")
         if "key" in options:
             self._intake.require(Capability.KEYS, "send(key=…)")
+        if "idempotency_key" in options:
+            self._intake.require(Capability.KEYS, "send(idempotency_key=…)")
         if "connection" in options:
             self._intake.require(Capability.JOINS, "send(connection=…)")
         return self._draft.with_options(cast("EnqueueOptions", options), self._intake.queue)
 
-    def _message(self, body: bytes, options: SendOptions) -> tuple[Job, object | None]:
+    def _message(self, body: bytes, options: SendOptions) -> tuple[Job, Terms]:
         draft = self._drafted(options)
-        return draft.job(self._checked(body), self._intake.place.clock), draft.connection
+        return draft.job(self._checked(body), self._intake.place.clock), draft.terms
 
     def _checked(self, body: bytes) -> bytes:
         if not isinstance(body, bytes | bytearray | memoryview):

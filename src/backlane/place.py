@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Engine
 from backlane.errors import BadOption
-from backlane.model.clock import Clock
+from backlane.model.clock import Clock, SystemClock
 
 
 class Place:
@@ -51,6 +53,28 @@ class Place:
             yield
         finally:
             self._replaced = before
+
+    def rest(self, seconds: float) -> None:
+        """Wait so long, by the clock of the place."""
+        if isinstance(self.clock, SystemClock):
+            time.sleep(seconds)
+            return
+        bell = self.engine.listen(())  # rings for nothing, and knows how a test lets time pass
+        try:
+            bell.heard(seconds)
+        finally:
+            bell.close()
+
+    async def arest(self, seconds: float) -> None:
+        """Like `rest`, suspending the coroutine."""
+        if isinstance(self.clock, SystemClock):
+            await asyncio.sleep(seconds)
+            return
+        bell = self.engine.listen(())
+        try:
+            await bell.aheard(seconds)
+        finally:
+            bell.close()
 
     def close(self) -> None:
         """Wait for what has begun and let go of the store; the next use opens it anew."""

@@ -28,6 +28,7 @@ from backlane.model.option import check_options
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
 from backlane.options import EnqueueOptions, checked_items
+from backlane.visit import Tally
 
 P = ParamSpec("P")
 C = TypeVar("C")
@@ -56,6 +57,8 @@ class Task(Generic[P, C, R]):
     lane: Final[Lane]
     takes_context: Final[bool]
     keeps_result: Final[bool]
+    priority: Final[int]
+    expires_ms: Final[int | None]
 
     def __init__(self, declared: Declaration, intake: Intake, max_bytes: int) -> None:
         self.name = declared.name
@@ -66,6 +69,8 @@ class Task(Generic[P, C, R]):
         self.lane = Lane.EXCLUSIVE if declared.runs_in == "process" else Lane.SHARED
         self.takes_context = declared.takes_context
         self.keeps_result = declared.keeps_result
+        self.priority = declared.priority
+        self.expires_ms = declared.expires_ms
         self.resource = declared.resource
         self.retry: Final[Retry] = declared.retry
         self.policy = declared.policy
@@ -169,6 +174,8 @@ class Enqueuer(Generic[P, R]):
         check_options(options, EnqueueOptions.__annotations__, "using()")
         if "key" in options:
             self._intake.require(Capability.KEYS, "using(key=…)")
+        if "idempotency_key" in options:
+            self._intake.require(Capability.KEYS, "using(idempotency_key=…)")
         if "connection" in options:
             self._intake.require(Capability.JOINS, "using(connection=…)")
         draft = self._draft.with_options(options, self._intake.queue)
@@ -181,14 +188,14 @@ class Enqueuer(Generic[P, R]):
         if self._is_wrapped:
             return cast("JobHandle[R]", drive(self._wrapped(self._call(args, kwargs))))
         job = self._draft.job(self._codec.encode_arguments(args, kwargs), self._intake.place.clock)
-        return self._handle(self._intake.append([job], self._draft.connection, 0)[0])
+        return self._handle(self._intake.append([job], self._draft.terms)[0])
 
     async def aenqueue(self, /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
         """See `Task.aenqueue`."""
         if self._is_wrapped:
             return cast("JobHandle[R]", await self._awrapped(self._call(args, kwargs)))
         job = self._draft.job(self._codec.encode_arguments(args, kwargs), self._intake.place.clock)
-        return self._handle((await self._intake.aappend([job], self._draft.connection, 0))[0])
+        return self._handle((await self._intake.aappend([job], self._draft.terms))[0])
 
     # -- many --
 
@@ -197,11 +204,13 @@ class Enqueuer(Generic[P, R]):
     ) -> list[JobHandle[R]]:
         """See `Task.enqueue_many`."""
         handles: list[JobHandle[R]] = []
+        tally = Tally()
+        parts = None if atomic else tally  # what is all or nothing comes in together
         for batch in _batches(calls, atomic=atomic):
             bulk = Bulk()
-            with _telling(len(handles), bulk):
+            with _telling(tally, bulk):
                 jobs = self._jobs(batch, bulk)
-                receipts = self._intake.append(jobs, self._draft.connection, len(handles))
+                receipts = self._intake.append(jobs, self._draft.terms, parts)
             handles += self._handles(receipts, bulk)
         return handles
 
@@ -210,27 +219,28 @@ class Enqueuer(Generic[P, R]):
     ) -> list[JobHandle[R]]:
         """See `Task.aenqueue_many`."""
         handles: list[JobHandle[R]] = []
+        tally = Tally()
+        parts = None if atomic else tally  # what is all or nothing comes in together
         for batch in _batches(calls, atomic=atomic):
             bulk = Bulk()
-            with _telling(len(handles), bulk):
+            with _telling(tally, bulk):
                 jobs = self._jobs(batch, bulk)
-                receipts = await self._intake.aappend(jobs, self._draft.connection, len(handles))
+                receipts = await self._intake.aappend(jobs, self._draft.terms, parts)
             handles += self._handles(receipts, bulk)
         return handles
 
     # -- steps of these --
 
     def _handle(self, receipt: Receipt) -> JobHandle[R]:
-        return JobHandle(receipt.first or receipt.job, self._reader)
+        return JobHandle(receipt.first or receipt.job, self._reader, receipt)
 
     def _handles(self, receipts: list[Receipt], bulk: Bulk) -> list[JobHandle[R]]:
         reader = self._reader
-        handles: list[JobHandle[R]] = [JobHandle(it.first or it.job, reader) for it in receipts]
+        handles: list[JobHandle[R]] = [JobHandle(it.first or it.job, reader, it) for it in receipts]
         return bulk.leave(handles) if self._is_wrapped else handles
 
     def _jobs(self, batch: list[Arguments], bulk: Bulk) -> list[Job]:
-        if self._draft.id is not None:
-            raise BadOption("id= names one job; enqueue many without it, or one by one")
+        self._draft.check_many()
         if self._is_wrapped:
             calls = (self._call(args, kwargs) for args, kwargs in batch)
             return [bulk.enter(self._bulk_wrapped(call)) for call in calls]
@@ -257,11 +267,11 @@ class Enqueuer(Generic[P, R]):
         return self._draft.job(body, self._intake.place.clock, changed)
 
     async def _store(self, call: Call) -> JobHandle[R]:
-        receipts = self._intake.append([self._called(call)], self._draft.connection, 0)
+        receipts = self._intake.append([self._called(call)], self._draft.terms)
         return self._handle(receipts[0])
 
     async def _astore(self, call: Call) -> JobHandle[R]:
-        receipts = await self._intake.aappend([self._called(call)], self._draft.connection, 0)
+        receipts = await self._intake.aappend([self._called(call)], self._draft.terms)
         return self._handle(receipts[0])
 
     async def _park(self, call: Call) -> Any:
@@ -295,12 +305,12 @@ def _is_call(call: object) -> bool:
 
 
 @contextmanager
-def _telling(accepted: int, bulk: Bulk) -> Iterator[None]:
+def _telling(tally: Tally, bulk: Bulk) -> Iterator[None]:
     """Where a batch fails: end the calls in their middleware, and tell what is stored."""
     try:
         yield
     except BaseException as error:
         bulk.fail(error)
-        if accepted:
-            error.add_note(f"The first {accepted} jobs of this call are stored.")
+        if tally.stored:
+            error.add_note(f"The first {tally.stored} jobs of this call are stored.")
         raise

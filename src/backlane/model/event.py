@@ -35,6 +35,19 @@ class JobRefused(msgspec.Struct, frozen=True):
     count: int
 
 
+class RoomAwaited(msgspec.Struct, frozen=True):
+    """A caller with `count` jobs met a full queue and waits `wait` before the next try.
+
+    `limit` says what was full. See `on_full="wait"`.
+    """
+
+    task: str | None
+    queue: str
+    limit: str
+    count: int
+    wait: timedelta
+
+
 class AttemptStarted(msgspec.Struct, frozen=True):
     """A function is about to run. `waited` is the time since its job was enqueued."""
 
@@ -99,6 +112,7 @@ class WorkerChanged(msgspec.Struct, frozen=True):
 Event = (
     JobEnqueued
     | JobRefused
+    | RoomAwaited
     | AttemptStarted
     | AttemptEnded
     | LeaseLost
