@@ -5,7 +5,8 @@ id, a message with its key. So a lost answer costs a repetition, never a second 
 
 After a refusal that says when, the next try comes then, with the ticket; budget and
 throttle are not asked, because the gateway keeps the place. After any other failure
-that may pass, it comes after a jittered wait, within the client's retry budget.
+that may pass, it comes after a jittered wait, within the client's retry budget. The
+throttle is for first tries: it keeps new calls away from a gateway that answers none.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ class Terms(msgspec.Struct, frozen=True):
 class Tries:
     """How often one call was tried, and what came of it."""
 
-    __slots__ = ("count", "in_doubt", "last")
+    __slots__ = ("count", "in_doubt", "last", "was_sent")
 
     def __init__(self) -> None:
         self.count = 0  # tries that were sent, or kept back by the throttle
+        self.was_sent = False
         self.in_doubt = False  # a try may have been done, and none after it told
         self.last: Answer | Lost | None = None
 
@@ -103,7 +105,8 @@ def deliver(request: Request, terms: Terms, pacer: Pacer) -> Steps[Answer]:
     pacer.begin()
     while True:
         tries.count += 1
-        if was_told or pacer.admits():
+        if was_told or pacer.admits(is_retry=tries.was_sent):
+            tries.was_sent = True
             left = max(0.001, ends - pacer.now())
             reply = yield from sending(request, min(terms.timeout, left))
             if isinstance(reply, Answer) and reply.status not in PASSING:
@@ -132,8 +135,10 @@ def _wait(tries: Tries, pacer: Pacer, left: float, *, counted: bool) -> tuple[fl
         until = obeyed(told.seconds, pacer.draw())
         return (until if until < left else None), True
     wait = unpaced_wait(tries, pacer, left)
-    token = None if wait is None else pacer.retry_in(left)
-    if wait is None or token is None or max(wait, token) >= left:
+    if wait is None or not tries.was_sent:  # what was kept back cost nobody anything
+        return wait, False
+    token = pacer.retry_in(left)
+    if token is None or max(wait, token) >= left:
         return None, False
     return max(wait, token), False
 

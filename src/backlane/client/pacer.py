@@ -42,9 +42,9 @@ class Pacer:
         with self._lock:
             self._budget.begin(self.now())
 
-    def admits(self) -> bool:
-        """Count a try that starts, and say whether to send it."""
-        draw = self.draw()
+    def admits(self, *, is_retry: bool) -> bool:
+        """Count a try that starts, and say whether to send it; a retry has its own budget."""
+        draw = 1.0 if is_retry else self.draw()
         with self._lock:
             return self._throttle.begin(self.now(), draw)
 
