@@ -19,6 +19,7 @@ a minute). A resource that fails 2 of 10 at random trips by it once in 10 millio
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -101,6 +102,11 @@ class ResourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 CLOSED = Breaker()
+
+
+def draw(name: str, now_ms: int) -> float:
+    """Return a number in [0, 1) for `settled`: by chance, and the same for all engines."""
+    return zlib.crc32(f"{name} {now_ms}".encode()) / 2**32
 
 
 # -- what happened to it --

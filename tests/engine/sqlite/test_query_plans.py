@@ -16,20 +16,25 @@ from backlane.engine.sqlite.take import BEHEAD, GIVE_HEAD, HEAD
 
 # Small tables, or statements that run rarely; each reason stands beside its statement.
 MAY_SCAN = {
-    "append.LINES": "counter",
-    "claim.DEPARTED": "backlane_lease",
-    "claim.EARLIEST": "backlane_lease",
-    "claim.LAPSED": "backlane_lease",
-    "find.RUNNING": "backlane_lease",
-    "handles.OWNERS": "backlane_lease",
-    "hold.EXTEND_OWNED": "backlane_lease",
-    "settle.QUEUE_NAMES": "backlane_queue",
-    "sweep.KEPT": "backlane_counter",
-    "sweep.WAITING": "backlane_counter",
-    "take.FREE_KEY_OF": "backlane_unique_key",
-    "tune.QUEUES": "line",
-    "workers.FORGET_SILENT": "backlane_worker",
-    "workers.WORKERS": "backlane_worker",
+    "append.LINES": ("counter",),
+    "claim.DEPARTED": ("backlane_lease",),
+    "claim.EARLIEST": ("backlane_lease",),
+    "claim.LAPSED": ("backlane_lease",),
+    "find.RUNNING": ("backlane_lease",),
+    "handles.OWNERS": ("backlane_lease",),
+    "hold.EXTEND_OWNED": ("backlane_lease",),
+    "measure.SERVING": ("backlane_worker",),
+    "resource.ALL": ("backlane_resource",),
+    "resource.HELD_BACK": ("backlane_resource_not_closed", "queue"),
+    "resource.LANES": ("used",),
+    "resource.WAITED_FOR_BY": ("queue",),
+    "settle.QUEUE_NAMES": ("backlane_queue",),
+    "sweep.KEPT": ("backlane_counter",),
+    "sweep.WAITING": ("backlane_counter",),
+    "take.FREE_KEY_OF": ("backlane_unique_key",),
+    "tune.QUEUES": ("line",),
+    "workers.FORGET_SILENT": ("backlane_worker",),
+    "workers.WORKERS": ("backlane_worker",),
 }
 # In the order of their key, and ended by a limit.
 WALKED = {
@@ -83,8 +88,8 @@ def test_a_statement_takes_steps_into_keys(connection: apsw.Connection, name_and
 
     if name in WALKED:
         return
-    allowed = MAY_SCAN.get(name)
-    assert [step for step in found if allowed is None or allowed not in step] == []
+    allowed = MAY_SCAN.get(name, ())
+    assert [step for step in found if not any(word in step for word in allowed)] == []
 
 
 @pytest.mark.parametrize("sql", [HEAD, GIVE_HEAD, BEHEAD], ids=["head", "give", "behead"])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Claimed, Wanted
+from backlane.engine.sqlite import resource
 from backlane.engine.sqlite.moves import Held, Moves
 from backlane.engine.sqlite.record import records_of
 from backlane.engine.sqlite.settle import HeldRow, lapse, ring_queues
@@ -21,7 +22,7 @@ from backlane.model.job import JobRecord
 
 MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
 
-STATUS: Sql[tuple[int | None, int | None, int]] = Sql(
+STATUS: Sql[tuple[int | None, int | None, int, int, int]] = Sql(
     """
     select (
             select value
@@ -30,7 +31,9 @@ STATUS: Sql[tuple[int | None, int | None, int]] = Sql(
             and exists (select 1 from backlane_lease)
         ),
         (select due_ms from backlane_scheduled order by due_ms limit 1),
-        exists (select 1 from backlane_lease where owner = ? and cancelling = 1)
+        exists (select 1 from backlane_lease where owner = ? and cancelling = 1),
+        exists (select 1 from backlane_resource),
+        exists (select 1 from backlane_resource where state <> 'closed')
     """
 )
 FLAGGED: Sql[tuple[bytes]] = Sql(
@@ -124,25 +127,33 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
 
 async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
     """Give leases; the counters are still to be stored by the caller."""
-    earliest, due, is_flagged = (await tx.rows(STATUS, wanted.owner))[0]
+    earliest, due, is_flagged, has_resources, is_held_back = (await tx.rows(STATUS, wanted.owner))[
+        0
+    ]
     has_lapsed = earliest is not None and earliest <= clock.boot_ms()
     buried: list[JobRecord] = []
     is_moved = has_lapsed or bool(wanted.departed) or (due is not None and due <= clock.wall_ms())
     if is_moved:
         buried = await _bring_in(tx, clock, wanted.departed, moves)
-    leases = await Taking(tx, clock, wanted, moves).take()
+    rooms = resource.Rooms(clock.wall_ms(), has_any=bool(has_resources))
+    leases = await Taking(tx, clock, wanted, moves, rooms).take()
+    turned = await rooms.store(tx)
     if leases:
         until = clock.boot_ms() + wanted.lease_ms
         if is_moved or earliest is None or until < earliest:
             await tx.rows(LOWER_EARLIEST, until)
     cancelled = [job for (job,) in await tx.rows(FLAGGED, wanted.owner)] if is_flagged else []
     if is_moved or leases:
-        earliest, due, _ = (await tx.rows(STATUS, wanted.owner))[0]
-    return Claimed(leases, cancelled, _next_due_ms(clock, earliest, due), buried)
+        earliest, due, _, _, is_held_back = (await tx.rows(STATUS, wanted.owner))[0]
+    next_trial_ms = await resource.next_trial_ms(tx, clock) if is_held_back else None
+    next_due_ms = _next_due_ms(clock, earliest, due, next_trial_ms)
+    return Claimed(leases, cancelled, next_due_ms, buried, turned)
 
 
-def _next_due_ms(clock: Clock, earliest: int | None, due: int | None) -> int | None:
-    waits = []
+def _next_due_ms(
+    clock: Clock, earliest: int | None, due: int | None, next_trial_ms: int | None
+) -> int | None:
+    waits = [] if next_trial_ms is None else [next_trial_ms]
     if earliest is not None:
         waits.append(earliest - clock.boot_ms())
     if due is not None:

@@ -15,11 +15,13 @@ from backlane.engine.protocol import (
     Capability,
     Change,
     Claimed,
+    Close,
     Declare,
     Engine,
     Extended,
     Finding,
     Measured,
+    Open,
     Page,
     Presence,
     Retention,
@@ -35,6 +37,7 @@ from backlane.engine.sqlite import amend as amending
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import find as finding
 from backlane.engine.sqlite import hold, joining, measure, sweep, tune, workers
+from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite import settle as settling
 from backlane.engine.sqlite.address import DURABILITIES, parse
 from backlane.engine.sqlite.append import append_all
@@ -48,6 +51,7 @@ from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.writer import Retired
 from backlane.errors import BadOption
+from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal
 from backlane.model.outcome import Settlement
@@ -148,9 +152,15 @@ class SqliteEngine:
 
     @reading
     async def find(
-        self, tx: SqliteTx, selection: Selection, limit: int = 100, cursor: bytes | None = None
+        self,
+        tx: SqliteTx,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
     ) -> Page:
-        return await finding.find(tx, selection, limit, cursor)
+        return await finding.find(tx, selection, limit, cursor, brief=brief)
 
     @reading
     async def list_queues(self, tx: SqliteTx) -> list[QueueRecord]:
@@ -168,6 +178,16 @@ class SqliteEngine:
     @reading
     async def list_workers(self, tx: SqliteTx) -> list[WorkerRecord]:
         return await workers.list_workers(tx, self._clock)
+
+    @reading
+    async def list_resources(self, tx: SqliteTx) -> list[ResourceRecord]:
+        return await resources.list_resources(tx, self._clock)
+
+    @plan
+    async def steer(
+        self, tx: SqliteTx, resource: str, change: Open | Close
+    ) -> ResourceRecord | None:
+        return await resources.steer(tx, self._clock, resource, change)
 
     @plan
     async def sweep(self, tx: SqliteTx, limit: int, retention: Retention) -> Swept:

@@ -15,8 +15,9 @@ import msgspec
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.moves import FINAL_STATES, Held
+from backlane.engine.sqlite.resource import kind_of
 from backlane.engine.sqlite.transaction import SqliteTx, array, integers
-from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Lane, Progress, State
+from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
 
 RUNNING, SCHEDULED, READY = 5, 6, 7
@@ -53,7 +54,7 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
         coalesce(finished.owner, lease.owner, job.owner),
         finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
         deadline_ms, task, key_scope, key_name, group_name, parent, policy,
-        progress.token, progress.fraction, progress.message
+        progress.token, progress.fraction, progress.message, resource.name
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
@@ -69,6 +70,7 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
     and ready.place = job.place
     and ready.seq = job.seq
     left join backlane_progress as progress on progress.seq = job.seq
+    left join backlane_resource as resource on resource.id = job.lane / 2
     """
 )
 CONTENT: Sql[tuple[int, bytes, bytes | None, bytes | None]] = Sql(
@@ -125,6 +127,7 @@ class Standing(NamedTuple):
     progress_token: int | None
     fraction: float | None
     message: str | None
+    resource: str | None
 
     @property
     def state(self) -> State:
@@ -217,7 +220,7 @@ def job_record(one: Standing) -> JobRecord:
         token=one.token,
         enqueued_ms=one.enqueued_ms,
         reason=Reason(one.reason) if one.reason else None,
-        lane=Lane(one.lane),
+        lane=kind_of(one.lane),
         due_ms=one.place if one.code in (SCHEDULED, READY) else None,
         started_ms=one.started_ms,
         ended_ms=one.ended_ms,
@@ -230,6 +233,7 @@ def job_record(one: Standing) -> JobRecord:
         parent=one.parent,
         policy=_policy(one.policy),
         size=one.size,
+        resource=one.resource,
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Settled
+from backlane.engine.sqlite import resource
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.moves import FINAL_CODES, Held, Moves
 from backlane.engine.sqlite.transaction import SqliteTx, array
@@ -97,12 +98,17 @@ async def settle_into(
     held = {row[0]: row for row in rows}
     now = clock.wall_ms()
     lost, rest, done = [], [], []
+    of_resources: dict[int, list[tuple[bytes, Outcome]]] = {}
     for one in settlements:
         row = held.get(one.job)
         if row is None or row[1] != one.token:
             lost.append(one.job)
             continue
         del held[one.job]  # a second outcome for the same lease is late
+        if row[12] > Lane.EXCLUSIVE:  # the lane is a resource's
+            of_resources.setdefault(resource.resource_of(row[12]), []).append(
+                (one.job, one.outcome)
+            )
         if type(one.outcome) is Succeeded:
             done.append((row, one))
         else:
@@ -113,7 +119,8 @@ async def settle_into(
     tx.rings.jobs += ended
     buried = await _settle_rest(tx, rest, moves, now) if rest else []
     await moves.store_rows(tx)
-    return Settled(lost, buried)
+    turned = await resource.feed(tx, clock, of_resources) if of_resources else []
+    return Settled(lost, buried, turned)
 
 
 def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int) -> None:
@@ -237,7 +244,7 @@ class Ending:
                 return self._retry(held, outcome)
             case Crashed(alone=alone, error=error):
                 self._moves.keep_error(held, error, self._now)
-                held = held._replace(crashes=held.crashes + alone, lane=int(Lane.EXCLUSIVE))
+                held = held._replace(crashes=held.crashes + alone, lane=held.lane | Lane.EXCLUSIVE)
                 self._moves.place(held)  # also if it ends here: redriven, it runs alone
                 return self._go_on(_counted(held))
             case Snoozed():

@@ -15,6 +15,7 @@ from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.idempotency import forget_repeats
 from backlane.engine.sqlite.moves import FINAL_STATES, Moves
 from backlane.engine.sqlite.record import READY, SCHEDULED, standings
+from backlane.engine.sqlite.resource import LANES
 from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.workers import forget_silent
@@ -156,7 +157,7 @@ async def _age(tx: SqliteTx, now: int, limit: int) -> int:
     """Raise what has waited long, a level for every five minutes."""
     moved: list[tuple[Any, ...]] = []
     for queue, priority in await tx.rows(WAITING):
-        for lane in (0, 1):
+        for _, lane in await tx.rows(LANES, queue):
             for rank in range(1, 10 - priority):
                 levels = 9 - priority - rank  # gained so far
                 before = now - LEVEL_MS * (levels + 1)

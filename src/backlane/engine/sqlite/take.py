@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from types import NoneType
 from typing import Any, NamedTuple
@@ -13,13 +14,12 @@ from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.group import recount
 from backlane.engine.sqlite.moves import Held, Moves
+from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
 from backlane.engine.sqlite.settle import UNLEASE
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import DEFAULT_POLICY, Lane, Lease, State
+from backlane.model.job import DEFAULT_POLICY, Lease, State
 from backlane.model.outcome import Reason
-
-LANES = tuple(Lane)
 
 OPEN: Sql[tuple[int, str]] = Sql(
     """
@@ -32,6 +32,7 @@ OPEN: Sql[tuple[int, str]] = Sql(
 )
 
 TakenRow = tuple[Any, ...]
+Order = tuple[int, int, int]  # rank, place, seq
 
 # The head of a line: one ascending range of the key of backlane_ready.
 HEAD: Sql[TakenRow] = Sql(
@@ -72,7 +73,7 @@ BEHEAD: Sql[tuple[()]] = Sql(
     and (rank, place, seq) <= (?, ?, ?)
     """
 )
-ORDER: Sql[tuple[int, int, int]] = Sql(
+ORDER: Sql[Order] = Sql(
     """
     select rank, place, seq
     from backlane_ready
@@ -168,10 +169,13 @@ class Source(NamedTuple):
 class Taking:
     """The taking of leases for one claim."""
 
-    __slots__ = ("_ended", "_leases", "_moves", "_terms", "_tx", "_wall", "_wanted")
+    __slots__ = ("_ended", "_leases", "_moves", "_rooms", "_terms", "_tx", "_wall", "_wanted")
 
-    def __init__(self, tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> None:
+    def __init__(
+        self, tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves, rooms: Rooms
+    ) -> None:
         self._tx = tx
+        self._rooms = rooms
         self._wanted = wanted
         self._moves = moves
         self._wall = clock.wall_ms()
@@ -194,31 +198,61 @@ class Taking:
     async def _take_heads(self) -> None:
         wanted = self._wanted
         opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
-        lanes = (0, 1) if wanted.lane is None else (wanted.lane,)
-        sources = [Source(queue, name, lane) for queue, name in opened for lane in lanes]
+        sources = await self._sources(opened)
         while sources and (missing := wanted.number - len(self._leases)) > 0:
             taken: list[tuple[TakenRow, Source]] = []
+            ended = len(self._ended)
             for source, share in await self._shares(sources, missing):
                 taken += [(row, source) for row in await self._take_head(source, share)]
             if len(sources) > 1:
                 taken.sort(key=lambda one: one[0][14:17])
             for row, source in taken:
                 self._take_row(row, source.queue, source.name)
-            if len(taken) < missing:
+            if len(taken) < missing and len(self._ended) == ended:
                 return
+
+    async def _sources(self, opened: Sequence[tuple[int, str]]) -> list[Source]:
+        """Where leases may come from; lanes of resources only where something waits there."""
+        kinds = (0, 1) if self._wanted.lane is None else (self._wanted.lane,)
+        if not self._rooms.has_any:
+            return [Source(queue, name, lane) for queue, name in opened for lane in kinds]
+        names = dict(opened)
+        used = await self._tx.each(LANES, [(queue,) for queue in names])
+        await self._rooms.read(self._tx, {resource_of(lane) for _, lane in used})
+        return [
+            Source(queue, names[queue], lane)
+            for queue, lane in used
+            if lane & 1 in kinds and self._rooms.left(resource_of(lane)) != 0
+        ]
 
     async def _shares(self, sources: Sequence[Source], number: int) -> list[tuple[Source, int]]:
         """How many to take of each source, so that together they are the first in line."""
         if len(sources) == 1:
-            return [(sources[0], number)]
+            left = self._rooms.left(resource_of(sources[0].lane))
+            return [(sources[0], number if left is None else min(left, number))]
         orders = []
         for source in sources:
             rows = await self._tx.rows(ORDER, source.queue, source.lane, number)
             orders += [(order, source) for order in rows]
+        orders.sort()
+        if self._rooms.are_limited:
+            orders = self._within_rooms(orders)
         shares: dict[Source, int] = {}
-        for _, source in sorted(orders)[:number]:
+        for _, source in orders[:number]:
             shares[source] = shares.get(source, 0) + 1
         return list(shares.items())
+
+    def _within_rooms(self, orders: Sequence[tuple[Order, Source]]) -> list[tuple[Order, Source]]:
+        """Leave out what the resources that are tried do not allow."""
+        picked: Counter[int] = Counter()
+        within = []
+        for order, source in orders:
+            number = resource_of(source.lane)
+            left = self._rooms.left(number)
+            if left is None or picked[number] < left:
+                picked[number] += 1
+                within.append((order, source))
+        return within
 
     async def _take_head(self, source: Source, number: int) -> list[TakenRow]:
         """Move the first rows of one source from ready to lease."""
@@ -236,10 +270,14 @@ class Taking:
         wanted = self._wanted
         rows = await self._tx.rows(PICK, array(wanted.ids), wanted.kind)
         keys = []
+        if self._rooms.has_any:
+            await self._rooms.read(self._tx, {resource_of(row[7]) for row in rows})
         for row in rows:
             if len(self._leases) >= wanted.number:
                 break
-            if wanted.lane is None or wanted.lane == row[7]:
+            if self._rooms.left(resource_of(row[7])) == 0:
+                continue
+            if wanted.lane is None or wanted.lane == row[7] & 1:
                 queue, name = row[21:]
                 keys.append((queue, row[7], *row[14:17]))
                 self._take_row(row[:21], queue, name)
@@ -267,13 +305,14 @@ class Taking:
                 body,
                 headers,
                 priority,
-                LANES[lane],
+                KINDS[lane & 1],
                 DEFAULT_POLICY if policy is None else decode_policy(policy),
                 group,
                 enqueued_ms,
                 deadline_ms,
                 None if parked_ms is None else max(0, self._wall - parked_ms),
                 crashes,
+                resource=self._rooms.name(lane) if lane > 1 else None,
             )
         except (msgspec.MsgspecError, IndexError, TypeError):
             lease = None
@@ -281,6 +320,8 @@ class Taking:
             # One damaged row must not stop the rows behind it.
             self._end(row, queue, State.FAILED, Reason.UNDECODABLE)
             return
+        if lane > 1:
+            self._rooms.give(resource_of(lane), job)
         counts.running += 1
         counts.started += 1
         if predicted_ms is not None and token == 1:

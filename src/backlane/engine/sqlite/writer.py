@@ -27,6 +27,7 @@ from backlane.engine.sqlite.plans import AppendPlan, SettlePlan, UnsyncedPlan
 from backlane.engine.sqlite.store import Store
 from backlane.engine.sqlite.transaction import Rings, SqliteTx
 from backlane.errors import OutcomeUnknown
+from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock
 from backlane.model.outcome import ErrorRecord, Failed, Reason, Settlement
 
@@ -327,6 +328,7 @@ class Writer:
         """Settle what can be stored; what cannot becomes a dead letter that says why."""
         lost: list[bytes] = []
         buried: list[bytes] = []
+        turned: list[ResourceRecord] = []
         for one in plan.settlements:
             single = Request(plan.alone([one]))
             error = self._try([single])
@@ -337,7 +339,8 @@ class Writer:
                 return error
             lost += single.value.lost
             buried += single.value.buried
-        request.value = Settled(lost, buried)
+            turned += single.value.turned
+        request.value = Settled(lost, buried, turned)
         if plan.claims is not None:
             claims = Request(plan.claims)
             error = self._try([claims])
