@@ -25,6 +25,8 @@ from backlane.errors import BacklaneError, BadOption, UnknownOption, nearest
 COMMANDS = {
     "worker": "Run the jobs of an application.",
     "run": "Run a worker for development, restarted on change.",
+    "serve": "Serve an application over HTTP.",
+    "token": "Add, list and remove tokens of the gateway.",
     "enqueue": "Enqueue one call of a task.",
     "jobs": "List, show, retry, cancel and delete jobs.",
     "queues": "List, pause, resume, purge and tune queues.",

@@ -17,6 +17,7 @@ from backlane.model.codec import proof
 from backlane.model.codec.call import Arguments, compile_call
 from backlane.model.codec.hints import checked_hint
 from backlane.model.codec.json import MAX_DEPTH, decoder, encode, is_too_deep
+from backlane.model.codec.misfit import misfits
 
 DEFAULT_MAX_BYTES = 1024 * 1024
 
@@ -60,6 +61,7 @@ class Codec:
         "_decode_result",
         "_result_hint",
         "_signature",
+        "_slots",
         "_struct",
         "_takes_nothing",
         "_unbind",
@@ -81,7 +83,7 @@ class Codec:
         call = compile_call(function, owner, skip_first=skip_first)
         self._bind, self._unbind = call.bind, call.unbind
         self._struct, self._signature = call.struct, call.signature
-        self._takes_nothing = not call.slots
+        self._slots, self._takes_nothing = call.slots, not call.slots
         self._decode_arguments = decoder(call.struct)
         result = checked_hint(call.result, owner, "the result") if keeps_result else Any
         self._result_hint = result
@@ -118,6 +120,10 @@ class Codec:
             return self._unbind(self._decode_arguments(body))
         except Exception as error:  # decoding runs code of the user's classes too
             raise self._undecodable(error, body, self._decode_arguments, "arguments") from error
+
+    def misfits(self, body: bytes) -> list[proof.Found]:
+        """Return what keeps these bytes from being a call of this function, each with its path."""
+        return misfits(self._slots, body)
 
     def encode_result(self, value: Any) -> bytes:
         """Return what the function returned as JSON.

@@ -1,0 +1,101 @@
+"""Connections: what uvicorn's protocols do with a request before it is one.
+
+A head that never ends, or that is no HTTP, is answered here with a problem document, and
+the connection ends. Uvicorn parses with httptools where that is installed, else with h11.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.util import find_spec
+from typing import Any
+
+from backlane.problem import Problem, problem
+
+HEAD_BYTES = 64 * 1024
+
+_PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
+
+
+def connection_class() -> type[asyncio.Protocol]:
+    """Return the protocol class that serves a connection."""
+    if find_spec("httptools") is None:
+        return _of_h11()
+    return _of_httptools()
+
+
+def _of_httptools() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    class Connection(HttpToolsProtocol):
+        """A connection whose heads are bounded, which httptools itself does not do."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._seen: object = None  # the request that was parsed last
+            self._head_bytes = 0
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            cycle = self.cycle
+            if cycle is not self._seen:
+                self._seen, self._head_bytes = cycle, 0
+            elif cycle is None or not cycle.more_body:
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                    _end(self.transport, _HEAD_TOO_LARGE)
+
+        def send_400_response(self, msg: str) -> None:
+            _end(self.transport, _not_http(msg))
+
+    return Connection
+
+
+def _of_h11() -> type[asyncio.Protocol]:
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Connection(H11Protocol):
+        """A connection whose malformed requests are answered as all others are."""
+
+        def send_400_response(self, msg: str) -> None:
+            _end(self.transport, _not_http(msg))
+
+    return Connection
+
+
+def is_in_head(connection: Any) -> bool:
+    """Say whether a connection owes the head of a request: its first, or one it has begun."""
+    cycle = connection.cycle
+    return (
+        (cycle is None or cycle.response_complete)
+        and connection.timeout_keep_alive_task is None
+        and not connection.transport.is_closing()
+    )
+
+
+def cut_off(connection: Any) -> None:
+    """End a connection that has not sent a head in time, telling it so."""
+    _end(connection.transport, _TOO_SLOW)
+
+
+def _end(transport: asyncio.Transport, told: Problem) -> None:
+    lines = [f"HTTP/1.1 {told.status} {_PHRASES[told.status]}"]
+    lines += [f"{name}: {value}" for name, value in told.headers]
+    lines += ["Connection: close", "", ""]
+    transport.write("\r\n".join(lines).encode("latin-1") + told.body)
+    transport.close()
+
+
+def _not_http(text: str) -> Problem:
+    return problem(400, "bad-request", "This is no HTTP request", text)
+
+
+_TOO_SLOW = problem(
+    408, "too-slow", "The request came too slowly", "the head of a request did not come in time"
+)
+_HEAD_TOO_LARGE = problem(
+    431,
+    "head-too-large",
+    "The headers are too large",
+    f"a head of up to {HEAD_BYTES} bytes is read",
+)

@@ -1,0 +1,190 @@
+"""Queues: how full they are, how fast, and steering them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+from starlette.responses import Response
+
+from backlane.engine.protocol import Tune
+from backlane.errors import UnknownQueue, nearest
+from backlane.gateway.answer import answer
+from backlane.gateway.body import fitting
+from backlane.gateway.site import Rule, Visit
+from backlane.model.event import QueueChanged
+from backlane.model.queue import Bounds, QueueRecord
+
+
+class DepthResource(msgspec.Struct, frozen=True):
+    """The jobs of a queue by state, and their bytes."""
+
+    jobs: int
+    scheduled: int
+    ready: int
+    running: int
+    blocked: int
+    bytes: int
+
+
+class BoundsResource(msgspec.Struct, frozen=True):
+    """The most a queue holds; `max_wait` in seconds."""
+
+    max_jobs: int | None
+    max_bytes: int | None
+    max_wait: float | None
+    group_share: float | None
+
+
+class CountersResource(msgspec.Struct, frozen=True):
+    """What became of its jobs since the queue was made."""
+
+    appended: int
+    started: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    expired: int
+    retried: int
+
+
+class QueueResource(msgspec.Struct, frozen=True, kw_only=True):
+    """A queue as the gateway shows it; durations are seconds, rates jobs a second."""
+
+    name: str
+    kind: str
+    paused: bool
+    depth: DepthResource
+    bounds: BoundsResource  # in force
+    tuned: BoundsResource  # set at run time; null where nothing was
+    oldest_ready_age: float | None
+    pressure: float | None = None
+    expected_wait: float | None = None
+    service_rate: float | None = None
+    arrival_rate: float | None = None
+    counters: CountersResource
+
+
+class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What to set at run time; `max_wait` of null lifts it, `reset` first forgets all."""
+
+    max_jobs: Annotated[int, Meta(ge=1, le=2**62)] | UnsetType = UNSET
+    max_bytes: Annotated[int, Meta(ge=1, le=2**62)] | UnsetType = UNSET
+    max_wait: Annotated[float, Meta(gt=0, le=3155760000)] | UnsetType | None = UNSET
+    group_share: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    reset: bool = False
+
+
+async def index(visit: Visit) -> Response:
+    """List the queues that the caller may read."""
+    engine = visit.app.engine
+    records = await engine.arun(engine.list_queues())
+    seen = [it for it in records if visit.caller.allows("read", (it.name,))]
+    return answer({"queues": [shown(record) for record in seen]})
+
+
+async def show(visit: Visit) -> Response:
+    """Show one queue."""
+    engine, name = visit.app.engine, visit.param("queue")
+    records = await engine.arun(engine.list_queues())
+    for record in records:
+        if record.name == name:
+            return answer(shown(record))
+    raise _unknown(name, [record.name for record in records])
+
+
+async def pause(visit: Visit) -> Response:
+    """Give its jobs to no worker until it is resumed."""
+    return await _tuned(visit, Tune(paused=True), "paused")
+
+
+async def resume(visit: Visit) -> Response:
+    """Give its jobs to workers again."""
+    return await _tuned(visit, Tune(paused=False), "resumed")
+
+
+async def tune(visit: Visit) -> Response:
+    """Set its bounds at run time."""
+    asked = fitting(_decode, visit.scope, visit.body)
+    change = Tune(
+        max_jobs=asked.max_jobs or None,
+        max_bytes=asked.max_bytes or None,
+        max_wait_ms=_wait_ms(asked.max_wait),
+        group_share=asked.group_share or None,
+        reset=asked.reset,
+    )
+    return await _tuned(visit, change, "tuned")
+
+
+ROUTES = [
+    Rule("GET", "/v1/queues", index, "read"),
+    Rule("GET", "/v1/queues/{queue}", show, "read"),
+    Rule("PATCH", "/v1/queues/{queue}", tune, "operate"),
+    Rule("POST", "/v1/queues/{queue}/pause", pause, "operate"),
+    Rule("POST", "/v1/queues/{queue}/resume", resume, "operate"),
+]
+
+_decode = msgspec.json.Decoder(Tuning).decode
+
+
+def _wait_ms(given: float | UnsetType | None) -> int | None:
+    if given is UNSET:
+        return None
+    return 0 if given is None else max(1, round(given * 1000))
+
+
+async def _tuned(visit: Visit, change: Tune, what: str) -> Response:
+    engine, name = visit.app.engine, visit.param("queue")
+    record = await engine.arun(engine.tune(name, change))
+    if record is None:
+        raise _unknown(name, [])
+    visit.app.observers.tell(QueueChanged(name, what))
+    return answer(shown(record))
+
+
+def _unknown(name: str, known: list[str]) -> UnknownQueue:
+    return UnknownQueue(
+        f"the store holds no queue {name[:128]!r}{nearest(name[:128], known)}: it is made by the "
+        "first job or message, or by the first worker that serves it"
+    )
+
+
+def shown(record: QueueRecord) -> QueueResource:
+    """Return what is shown of a queue."""
+    depth, age = record.depth, record.oldest_ready_ms
+    return QueueResource(
+        name=record.name,
+        kind=record.kind.value,
+        paused=record.paused,
+        depth=DepthResource(
+            depth.jobs, depth.scheduled, depth.ready, depth.running, depth.blocked, depth.bytes
+        ),
+        bounds=_bounds(record.bounds),
+        tuned=BoundsResource(
+            record.tuned_max_jobs,
+            record.tuned_max_bytes,
+            _seconds(record.tuned_max_wait_ms),
+            record.tuned_group_share,
+        ),
+        oldest_ready_age=_seconds(age),
+        counters=CountersResource(
+            appended=record.appended,
+            started=record.started,
+            succeeded=record.succeeded,
+            failed=record.failed,
+            cancelled=record.cancelled,
+            expired=record.expired,
+            retried=record.retried,
+        ),
+    )
+
+
+def _bounds(bounds: Bounds) -> BoundsResource:
+    return BoundsResource(
+        bounds.max_jobs, bounds.max_bytes, _seconds(bounds.max_wait_ms), bounds.group_share
+    )
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000

@@ -1,0 +1,164 @@
+"""The site: what all requests of one gateway share, and one request as endpoints see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import msgspec
+from starlette.datastructures import QueryParams
+
+from backlane.app import Backlane
+from backlane.gateway.declined import misfit
+from backlane.gateway.hub import Hub
+from backlane.gateway.tokens import Token, Tokens
+from backlane.task import Enqueuer
+
+Scope = MutableMapping[str, Any]  # of ASGI
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+DEFAULT_MAX_BODY = 2 * 1024 * 1024  # bytes: a job of the usual limit, and what is around it
+BODY_SECONDS = 20.0  # for the whole body of a request: 100 KiB/s at the limit
+WAIT_SECONDS = 60.0  # the longest a request may ask to be kept waiting
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request may take."""
+
+    max_body: int = DEFAULT_MAX_BODY
+    body_seconds: float = BODY_SECONDS
+
+
+@dataclass(slots=True, kw_only=True)
+class Site:
+    """What all requests of one gateway share.
+
+    `tokens` is None where anybody may do anything: then only this machine may call, unless
+    the site `is_public`. `is_served` says that no other application is in front of it.
+    """
+
+    app: Backlane
+    tokens: Tokens | None = None
+    limits: Limits = field(default_factory=Limits)
+    is_public: bool = False
+    is_served: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams and waits end
+    secret: bytes | None = None  # the store's own, once it was read
+    enqueuers: dict[str, Enqueuer[..., Any]] = field(default_factory=dict)  # by task
+    answered: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route and status
+    hub: Hub = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(lambda: self.app.engine)
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request, behind the door: whose it is, what it says, how to read its body."""
+
+    site: Site
+    caller: Token
+    scope: Scope
+    receive: Receive
+    body: bytes = b""  # read in whole before the endpoint runs
+
+    @property
+    def app(self) -> Backlane:
+        return self.site.app
+
+    def param(self, name: str) -> str:
+        """Return a part of the path."""
+        value: str = self.scope["path_params"][name]
+        return value
+
+    def header(self, name: bytes) -> str | None:
+        """Return a request header by its name in lower case; the last one, if several."""
+        return header(self.scope, name)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return QueryParams(self.scope["query_string"])
+
+    def number(self, name: str, default: float, most: float) -> float:
+        """Return a number of the query, at most `most`.
+
+        Raises:
+            Declined: it is no number from 0.
+        """
+        given = self.query.get(name)
+        if given is None:
+            return default
+        try:
+            value = float(given)
+        except ValueError:
+            value = -1.0
+        if not value >= 0:  # NaN too
+            raise misfit(f"{name} is {given!r:.50}; use a number from 0", (f"/{name}", "no number"))
+        return min(value, most)
+
+    def whole(self, name: str, default: int, least: int, most: int) -> int:
+        """Return a whole number of the query.
+
+        Raises:
+            Declined: it is none within these bounds.
+        """
+        given = self.query.get(name)
+        if given is None:
+            return default
+        if not (given.isascii() and given.isdecimal() and least <= int(given[:9]) <= most):
+            why = f"{name} is {given!r:.50}; use a whole number from {least} to {most}"
+            raise misfit(why, (f"/{name}", why))
+        return int(given)
+
+    def place(self, path: str) -> str:
+        """Return the path of something of this site as the caller must ask for it."""
+        return root(self.scope) + path
+
+
+class Reply(Protocol):
+    """What an endpoint answers with: any response of Starlette, or one like it."""
+
+    status_code: int
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> None: ...
+
+
+Endpoint = Callable[[Visit], Awaitable[Reply]]
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One thing the gateway does: the method and path it is asked by, and the scope it takes.
+
+    A scope of None takes no token at all, `ANY` takes any. Where the path names a `task` or
+    a `queue`, a scope narrowed to it will do; an endpoint that finds out later whose a job
+    is asks `auth.require` itself.
+    """
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    scope: str | None
+
+
+ANY = "any"
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """Return a request header by its name in lower case; the last one, if several."""
+    found: bytes | None = None
+    for each, value in scope["headers"]:
+        if each == name:
+            found = value
+    return None if found is None else found.decode("latin-1")
+
+
+def root(scope: Scope) -> str:
+    """Return the path under which the gateway is mounted, as it stands in a URL."""
+    path: str = scope.get("root_path", "")
+    return quote(path) if path else path
