@@ -355,11 +355,17 @@ class Verbs(Protocol):
         """Change up to 1,000 selected jobs; `cursor` goes on behind the last answer."""
 
     def find(
-        self, selection: Selection, limit: int = 100, cursor: bytes | None = None
+        self,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
     ) -> Plan[Page]:
         """Read job records. Reads at most 10,000 rows a call, so a page may be short.
 
-        Records found by `ids` carry errors, body and result; others leave those out.
+        Records found by `ids` carry errors, body and result, unless they are to be `brief`;
+        others leave those out.
         """
 
     def list_queues(self) -> Plan[list[QueueRecord]]:

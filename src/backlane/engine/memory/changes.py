@@ -26,9 +26,12 @@ AMENDED = 1_000  # jobs an amend changes at most
 READ = 10_000  # rows a call looks at, at most
 
 
-def find(store: Store, selection: Selection, limit: int, cursor: bytes | None) -> Page:
+def find(
+    store: Store, selection: Selection, limit: int, cursor: bytes | None, *, brief: bool
+) -> Page:
     rows, cursor = _select(store, selection, limit, cursor)
-    return Page([job_record(row, whole=bool(selection.ids)) for row in rows], cursor)
+    whole = bool(selection.ids) and not brief
+    return Page([job_record(row, whole=whole) for row in rows], cursor)
 
 
 def amend(store: Store, selection: Selection, change: Change, cursor: bytes | None) -> Amended:

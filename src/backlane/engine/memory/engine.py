@@ -113,9 +113,15 @@ class MemoryEngine:
 
     @reading
     async def find(
-        self, tx: Store, selection: Selection, limit: int = 100, cursor: bytes | None = None
+        self,
+        tx: Store,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
     ) -> Page:
-        return changes.find(tx, selection, limit, cursor)
+        return changes.find(tx, selection, limit, cursor, brief=brief)
 
     @reading
     async def list_queues(self, tx: Store) -> list[QueueRecord]:

@@ -112,10 +112,12 @@ MATCHING: Sql[tuple[int]] = Sql(
 )
 
 
-async def find(tx: SqliteTx, selection: Selection, limit: int, cursor: bytes | None) -> Page:
+async def find(
+    tx: SqliteTx, selection: Selection, limit: int, cursor: bytes | None, *, brief: bool
+) -> Page:
     """Read one page of records."""
     seqs, cursor = await select(tx, selection, limit, cursor)
-    if selection.ids:
+    if selection.ids and not brief:
         return Page(await whole_records(tx, seqs), cursor)
     return Page([job_record(one) for one in await standings(tx, seqs)], cursor)
 
