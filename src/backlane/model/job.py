@@ -191,6 +191,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     due_ms: int | None = None  # scheduled: when; ready: since when
     started_ms: int | None = None  # of the running or last attempt
     ended_ms: int | None = None
+    ran_ms: int | None = None  # how long the attempt that ended it did; final jobs only
     deadline_ms: int | None = None
     owner: str | None = None  # who holds the lease, or ran the last attempt
     cancelling: bool = False  # running, and asked to stop

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, REACHABLE, Desk, retry
 
+from backlane.engine.protocol import Cancel, Redrive
 from backlane.model.job import JobRecord, Key, State
-from backlane.model.outcome import ErrorRecord, Failed, Reason, Succeeded
+from backlane.model.outcome import ErrorRecord, Failed, Reason, Settlement, Succeeded
 
 
 def failing(message: str) -> Failed:
@@ -198,3 +199,25 @@ def test_an_empty_store_has_one_empty_page(desk: Desk) -> None:
     page = desk.find()
 
     assert (page.records, page.cursor) == ([], None)
+
+
+def test_a_finished_job_tells_how_long_its_last_attempt_ran(desk: Desk) -> None:
+    waiting, job = desk.add_one(priority=1), desk.add_one(priority=9)
+    for outcome, ran_ms in ((retry(), 30), (Succeeded(), 40)):
+        lease = desk.lease()
+        desk.run(desk.engine.settle([Settlement(lease.job, lease.token, outcome, ran_ms)]))
+    unrun = desk.in_state(State.CANCELLED)
+
+    assert [desk.record(each).ran_ms for each in (waiting, job, unrun)] == [None, 40, 0]
+
+
+def test_a_failed_job_that_is_run_again_and_cancelled_did_not_run(desk: Desk) -> None:
+    job = desk.add_one()
+    lease = desk.lease()
+    desk.run(desk.engine.settle([Settlement(lease.job, lease.token, failing("no route"), 30)]))
+
+    failed = desk.record(job).ran_ms
+    desk.amend(Redrive(), job)
+    desk.amend(Cancel(), job)
+
+    assert (failed, desk.record(job).ran_ms) == (30, 0)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from backlane.engine.memory import resource
+from backlane.engine.memory.resource import Rooms
 from backlane.engine.memory.store import Row, Store, job_record
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
 from backlane.model.job import JobRecord, Lane, Lease, Note, State
@@ -28,17 +30,21 @@ MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays s
 def claim(store: Store, wanted: Wanted) -> Claimed:
     buried = _bring_in(store, wanted.departed)
     leases: list[Lease] = []
-    while len(leases) < wanted.number and (row := _next_in_line(store, wanted)):
+    rooms = Rooms(store)
+    while len(leases) < wanted.number and (row := _next_in_line(store, wanted, rooms)):
         if store.has_expired(row):
             store.finish(row, State.EXPIRED)
         else:
+            rooms.give(row.job.resource, row.job.id)
             leases.append(store.lease(row, wanted.owner, wanted.lease_ms))
+    turned = rooms.tell()
     mine = [row for row in store.in_state(State.RUNNING) if row.owner == wanted.owner]
     return Claimed(
         leases=leases,
         cancelled=[row.job.id for row in mine if row.cancelling],
         next_due_ms=_next_due_ms(store),
         buried=buried,
+        turned=turned,
     )
 
 
@@ -67,17 +73,21 @@ def note(store: Store, notes: Sequence[Note]) -> list[bytes]:
 
 def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
     lost, buried = [], []
+    of_resources: dict[str, list[tuple[bytes, Outcome]]] = {}
     for one in settlements:
         row = store.held(one.job, one.token)
         if row is None:
             lost.append(one.job)
             continue
+        if row.job.resource:
+            of_resources.setdefault(row.job.resource, []).append((one.job, one.outcome))
         if not isinstance(one.outcome, Released):  # of that the attempt may not have started
             store.lines[row.queue].tally(row.priority).end(one.ran_ms)
         _carry_out(store, row, one.outcome)
+        row.ran_ms = one.ran_ms if row.state.is_final else 0
         if row.state is State.FAILED:
             buried.append(one.job)
-    return Settled(lost=lost, buried=buried)
+    return Settled(lost=lost, buried=buried, turned=resource.feed(store, of_resources))
 
 
 def lapse(store: Store, row: Row) -> None:
@@ -103,14 +113,18 @@ def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
     return [job_record(row) for row in lapsed if row.state is State.FAILED]
 
 
-def _next_in_line(store: Store, wanted: Wanted) -> Row | None:
+def _next_in_line(store: Store, wanted: Wanted, rooms: Rooms) -> Row | None:
     """What is claimed next, if anything may be."""
     if wanted.ids:
         known = [store.rows[job] for job in wanted.ids if job in store.rows]
         ready = [row for row in known if row.state is State.READY]
     else:
         ready = store.heads(wanted.queues, wanted.lane)
-    may = [row for row in ready if _may_be_claimed(store, row, wanted)]
+    may = [
+        row
+        for row in ready
+        if _may_be_claimed(store, row, wanted) and rooms.has_room(row.job.resource)
+    ]
     return min(may, key=lambda row: row.order, default=None)
 
 
@@ -123,6 +137,8 @@ def _next_due_ms(store: Store) -> int | None:
     wall, boot = store.clock.wall_ms(), store.clock.boot_ms()
     waits = [row.place_ms - wall for row in store.in_state(State.SCHEDULED)]
     waits += [row.lease_end_ms - boot for row in store.in_state(State.RUNNING)]
+    next_trial_ms = resource.next_trial_ms(store)
+    waits += [] if next_trial_ms is None else [next_trial_ms]
     return max(0, min(waits)) if waits else None
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from backlane.engine.memory.line import Line
 from backlane.engine.protocol import Presence, WorkerRecord
+from backlane.model.breaker import CLOSED, Breaker, Standing
 from backlane.model.clock import Clock
 from backlane.model.ids import id_ms
 from backlane.model.job import (
@@ -32,6 +33,7 @@ from backlane.model.job import (
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind, QueueRecord
 
+Source = tuple[str, Lane, str | None]  # queue, kind, resource: of where leases come from
 Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
 
 
@@ -61,6 +63,7 @@ class Row:
     progress: Progress | None = None
     started_ms: int | None = None
     ended_ms: int | None = None
+    ran_ms: int = 0  # of the attempt that ended it
     reason: Reason | None = None
     result: bytes | None = None
     errors: tuple[AttemptError, ...] = ()
@@ -91,7 +94,8 @@ class Store:
         self.clock = clock
         self.rows: dict[bytes, Row] = {}  # in order of append
         self._by_state: dict[State, dict[bytes, Row]] = {state: {} for state in State}
-        self._ready: dict[tuple[str, Lane], list[tuple[Order, bytes]]] = {}  # each in order
+        self._ready: dict[Source, list[tuple[Order, bytes]]] = {}  # each in order
+        self.breakers: dict[str, Breaker] = {}  # by resource
         self.lines: dict[str, Line] = {}
         self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
@@ -111,7 +115,7 @@ class Store:
         """The ready job next in line, of each lane of these queues."""
         return [
             self.rows[line[0][1]]
-            for (queue, its_lane), line in self._ready.items()
+            for (queue, its_lane, _), line in self._ready.items()
             if line and queue in queues and lane in (None, its_lane)
         ]
 
@@ -126,6 +130,11 @@ class Store:
 
     def has_expired(self, row: Row) -> bool:
         return row.deadline_ms is not None and row.deadline_ms <= self.clock.wall_ms()
+
+    def is_withheld(self, row: Row) -> bool:
+        """Whether a ready job waits for its resource, and not for a worker."""
+        resource = row.job.resource
+        return bool(resource) and self.breakers[resource].state is not Standing.CLOSED
 
     def line(self, name: str, kind: Kind, declared: Bounds | None = None) -> Line:
         """The queue, made if it is new."""
@@ -152,6 +161,8 @@ class Store:
         self.rows[job.id] = row
         if job.key:
             self.keys[job.key] = job.id
+        if job.resource:
+            self.breakers.setdefault(job.resource, CLOSED)
         if job.delay_ms > 0:
             row.state, row.place_ms = State.SCHEDULED, now + job.delay_ms
         self._count(row, +1)
@@ -197,6 +208,7 @@ class Store:
             deadline_ms=row.deadline_ms,
             parked_ms=None if since is None else max(0, now - since),
             crashes=row.crashes,
+            resource=row.job.resource,
         )
 
     def flag(self, row: Row) -> None:
@@ -218,7 +230,7 @@ class Store:
         """A finished job is as new: ready, its executions counted from zero."""
         row.attempt = row.crashes = 0
         row.reason = row.result = row.ended_ms = row.deadline_ms = row.parked_since_ms = None
-        row.progress = None
+        row.progress, row.ran_ms = None, 0
         if row.job.key:
             self.keys[row.job.key] = row.job.id
         self.put_off(row, 0)
@@ -275,7 +287,7 @@ class Store:
         else:
             del self._by_state[row.state][row.job.id]
         if row.state is State.READY:
-            ready = self._ready.setdefault((row.queue, row.lane), [])
+            ready = self._ready.setdefault((row.queue, row.lane, row.job.resource), [])
             at = bisect.bisect_left(ready, (row.order, row.job.id))
             if by > 0:
                 ready.insert(at, (row.order, row.job.id))
@@ -313,6 +325,7 @@ def job_record(row: Row, *, whole: bool = False) -> JobRecord:
         due_ms=row.place_ms if is_due_known else None,
         started_ms=row.started_ms,
         ended_ms=row.ended_ms,
+        ran_ms=row.ran_ms if row.state.is_final else None,
         deadline_ms=row.deadline_ms,
         owner=row.owner,
         cancelling=row.cancelling,
@@ -322,6 +335,7 @@ def job_record(row: Row, *, whole: bool = False) -> JobRecord:
         parent=job.parent,
         policy=job.policy,
         size=job.size,
+        resource=job.resource,
         body=job.body if whole else b"",
         headers=job.headers if whole else None,
         result=row.result if whole else None,
@@ -357,7 +371,8 @@ def queue_record(store: Store, line: Line) -> QueueRecord:
 
 def oldest_ready_ms(store: Store, line: Line) -> int | None:
     """How long the job next in line has been due."""
-    head = min(store.heads([line.name]), key=lambda row: row.order, default=None)
+    heads = [row for row in store.heads([line.name]) if not store.is_withheld(row)]
+    head = min(heads, key=lambda row: row.order, default=None)
     return None if head is None else max(0, store.clock.wall_ms() - head.place_ms)
 
 

@@ -54,7 +54,8 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
         coalesce(finished.owner, lease.owner, job.owner),
         finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
         deadline_ms, task, key_scope, key_name, group_name, parent, policy,
-        progress.token, progress.fraction, progress.message, resource.name
+        progress.token, progress.fraction, progress.message, resource.name,
+        finished.ran_ms
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
@@ -128,6 +129,7 @@ class Standing(NamedTuple):
     fraction: float | None
     message: str | None
     resource: str | None
+    ran_ms: int | None
 
     @property
     def state(self) -> State:
@@ -234,6 +236,7 @@ def job_record(one: Standing) -> JobRecord:
         policy=_policy(one.policy),
         size=one.size,
         resource=one.resource,
+        ran_ms=one.ran_ms,
     )
 
 
