@@ -36,6 +36,7 @@ from backlane.model.outcome import (
     Snoozed,
     Succeeded,
 )
+from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Depth, Kind, QueueRecord
 
 T = TypeVar("T")
@@ -60,6 +61,12 @@ def snooze(seconds: float = 0, *, parked: bool = False) -> Snoozed:
 
 def settlement(lease: Lease, outcome: Outcome) -> Settlement:
     return Settlement(lease.job, lease.token, outcome)
+
+
+def firsts(answer: list[Receipt] | Refusal) -> list[tuple[bytes, bytes | None]]:
+    """Each job of an append that was taken, with the one that holds its place."""
+    assert isinstance(answer, list), answer
+    return [(receipt.job, receipt.first) for receipt in answer]
 
 
 class Desk:
@@ -89,11 +96,13 @@ class Desk:
         bounds: Bounds | None = None,
         declared: dict[str, Bounds] | None = None,
         kind: Kind = Kind.TASKS,
+        pace: Pace | None = None,
     ) -> list[Receipt] | Refusal:
-        """Append; `bounds` are those declared for `mail`."""
+        """Append; `bounds` are those declared for `mail`, and `pace` is its pace."""
         if bounds:
             declared = {"mail": bounds}
-        return self.run(self.engine.append(jobs, Admission(declared or {}, kind)))
+        paces = {"mail": pace} if pace else {}
+        return self.run(self.engine.append(jobs, Admission(declared or {}, kind, paces)))
 
     def add(self, number: int = 1, queue: str = "mail", **fields: Any) -> list[bytes]:
         """Append some new jobs that must be taken; return their ids."""
