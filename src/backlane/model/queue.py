@@ -234,7 +234,8 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
     tuned_max_wait_ms: int | None = None  # 0: the wait is not bounded, whatever the code says
     tuned_group_share: float | None = None
     depth: Depth = Depth()
-    oldest_ready_ms: int | None = None  # how long the job next in line has been due
+    oldest_ready_ms: int | None = None  # how long the job next in line has been due;
+    # what waits for a resource that is down is not in line
     appended: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -250,7 +251,7 @@ class LineSample(msgspec.Struct, frozen=True):
     """One priority of a queue at a moment. `appended` and `started` only ever grow."""
 
     priority: int
-    ready: int = 0
+    ready: int = 0  # those that wait for a worker, not for a resource that is down
     running: int = 0
     appended: int = 0  # jobs stored, and jobs that came back for a retry
     started: int = 0  # leases given

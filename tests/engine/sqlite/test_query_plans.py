@@ -32,7 +32,9 @@ MAY_SCAN = {
     "sweep.KEPT": ("backlane_counter",),
     "sweep.WAITING": ("backlane_counter",),
     "take.FREE_KEY_OF": ("backlane_unique_key",),
-    "tune.QUEUES": ("line",),
+    "measure.MEASURED": ("backlane_resource",),
+    "measure.WITHHELD": ("backlane_resource_not_closed",),
+    "tune.QUEUES": ("line", "backlane_resource"),
     "workers.FORGET_SILENT": ("backlane_worker",),
     "workers.WORKERS": ("backlane_worker",),
 }

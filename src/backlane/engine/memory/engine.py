@@ -9,6 +9,7 @@ from typing import TypeVar
 from backlane.engine.memory import admission as admitting
 from backlane.engine.memory import changes, measure, sweeper
 from backlane.engine.memory import leases as leasing
+from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
 from backlane.engine.memory.store import Store, queue_record, worker_record
 from backlane.engine.plan import Plan, finish, plan, reading
@@ -18,12 +19,14 @@ from backlane.engine.protocol import (
     Capability,
     Change,
     Claimed,
+    Close,
     Declare,
     Engine,
     Extended,
     Finding,
     Joined,
     Measured,
+    Open,
     Page,
     Presence,
     Retention,
@@ -36,6 +39,7 @@ from backlane.engine.protocol import (
     WorkerRecord,
 )
 from backlane.errors import BadOption, WrongUse
+from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal, State
 from backlane.model.outcome import Settlement
@@ -140,6 +144,14 @@ class MemoryEngine:
     @reading
     async def list_workers(self, tx: Store) -> list[WorkerRecord]:
         return [worker_record(tx, owner) for owner in list(tx.workers)[:WORKERS_LISTED]]
+
+    @reading
+    async def list_resources(self, tx: Store) -> list[ResourceRecord]:
+        return resources.list_resources(tx)
+
+    @plan
+    async def steer(self, tx: Store, resource: str, change: Open | Close) -> ResourceRecord | None:
+        return resources.steer(tx, resource, change)
 
     @plan
     async def sweep(self, tx: Store, limit: int, retention: Retention) -> Swept:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.store import Store, oldest_ready_ms
 from backlane.engine.protocol import Measured
+from backlane.model.job import State
 from backlane.model.queue import Kind, LineSample, QueueSample
 
 CLOCK_AHEAD_MS = 600_000  # a clock set back promises late places for minutes, not for hours
@@ -42,7 +44,7 @@ def _sample(store: Store, line: Line) -> QueueSample:
         name=line.name,
         bounds=line.bounds(),
         is_paused=line.paused,
-        lines=tuple(sample for sample in _lines(line) if sample != LineSample(sample.priority)),
+        lines=tuple(it for it in _lines(store, line) if it != LineSample(it.priority)),
         scheduled=depth.scheduled,
         bytes=depth.bytes,
         ended=sum(tally.ended for tally in tallies),
@@ -56,10 +58,16 @@ def _sample(store: Store, line: Line) -> QueueSample:
     )
 
 
-def _lines(line: Line) -> list[LineSample]:
+def _lines(store: Store, line: Line) -> list[LineSample]:
+    ready = [row for row in store.in_state(State.READY) if row.queue == line.name]
+    withheld = Counter(row.priority for row in ready if store.is_withheld(row))
     return [
         LineSample(
-            priority, tally.ready, tally.running, tally.appended + tally.retried, tally.started
+            priority,
+            tally.ready - withheld[priority],
+            tally.running,
+            tally.appended + tally.retried,
+            tally.started,
         )
         for priority, tally in sorted(line.tallies.items())
     ]

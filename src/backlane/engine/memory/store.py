@@ -133,8 +133,8 @@ class Store:
 
     def is_withheld(self, row: Row) -> bool:
         """Whether a ready job waits for its resource, and not for a worker."""
-        resource = row.job.resource
-        return bool(resource) and self.breakers[resource].state is not Standing.CLOSED
+        breaker = self.breakers.get(row.job.resource or "", CLOSED)
+        return breaker.state is not Standing.CLOSED
 
     def line(self, name: str, kind: Kind, declared: Bounds | None = None) -> Line:
         """The queue, made if it is new."""

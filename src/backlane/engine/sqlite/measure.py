@@ -28,20 +28,15 @@ MEASURED: Sql[_Row] = Sql(
         coalesce(tuned_bytes, declared_bytes), coalesce(tuned_wait_ms, declared_wait_ms),
         coalesce(tuned_share, declared_share), clock_us,
         (
-            select rank * 1000000000000000 + place
-            from backlane_ready
-            where queue = line.id
-            and lane = 0
-            order by rank, place
-            limit 1
-        ),
-        (
-            select rank * 1000000000000000 + place
-            from backlane_ready
-            where queue = line.id
-            and lane = 1
-            order by rank, place
-            limit 1
+            select min((
+                select rank * 1000000000000000 + place
+                from backlane_ready as ready
+                where ready.queue = line.id
+                and ready.lane = open.lane
+                order by rank, place
+                limit 1
+            ))
+            from backlane_lane as open
         )
     from backlane_queue as line
     where name in (select value from carray(?))
@@ -56,6 +51,19 @@ COUNTED: Sql[_Row] = Sql(
     from backlane_counter
     where queue in (select value from carray(?))
     order by queue, priority
+    """
+)
+# What waits for a resource and not for a worker. Counts rows, but only while one is down.
+WITHHELD: Sql[tuple[int, int, int]] = Sql(
+    """
+    select ready.queue, priority, count(*)
+    from backlane_resource as resource
+    cross join carray(?) as given
+    cross join backlane_ready as ready
+    on ready.queue = given.value
+    and ready.lane in (2 * resource.id, 2 * resource.id + 1)
+    where resource.state <> 'closed'
+    group by ready.queue, priority
     """
 )
 SERVING: Sql[tuple[str, int, str, int]] = Sql(
@@ -96,6 +104,8 @@ async def measure(tx: SqliteTx, clock: Clock, queues: Sequence[str]) -> Measured
     counted: dict[int, list[_Row]] = {row[0]: [] for row in rows}
     for row in await tx.rows(COUNTED, integers(list(counted))):
         counted[row[0]].append(row[1:])
+    for number, priority, withheld in await tx.rows(WITHHELD, integers(list(counted))):
+        counted[number] = [_less(line, priority, withheld) for line in counted[number]]
     slots = await _slots(tx, clock, {row[1] for row in rows})
     samples = [_sample(row, counted[row[0]], slots, clock.wall_ms()) for row in rows]
     return Measured(samples, secret)
@@ -120,6 +130,10 @@ def ahead_us(clock_us: int, now_ms: int) -> int:
     return max(0, min(clock_us - now_ms * 1000, CLOCK_AHEAD_MS * 1000))
 
 
+def _less(line: _Row, priority: int, withheld: int) -> _Row:
+    return (line[0], line[1] - withheld, *line[2:]) if line[0] == priority else line
+
+
 async def _slots(tx: SqliteTx, clock: Clock, queues: set[str]) -> dict[str, int]:
     """The slots of live workers for each queue that an announced worker serves."""
     latest = clock.boot_ms() - LIVE_MS
@@ -134,7 +148,7 @@ async def _slots(tx: SqliteTx, clock: Clock, queues: set[str]) -> dict[str, int]
 
 def _sample(row: _Row, counted: Sequence[_Row], slots: Mapping[str, int], now: int) -> QueueSample:
     _, name, kind, paused, *bounds, clock_us = row[:9]
-    heads = [head for head in row[9:] if head is not None]
+    head = row[9]
     scheduled, held, ended, ran_ms, foretold, foretold_ms, waited_ms = (
         sum(column) for column in list(zip(*counted, strict=True))[5:] or [()] * 7
     )
@@ -153,7 +167,7 @@ def _sample(row: _Row, counted: Sequence[_Row], slots: Mapping[str, int], now: i
         foretold=foretold,
         foretold_ms=foretold_ms,
         waited_ms=waited_ms,
-        oldest_ready_ms=max(0, now - min(heads) % 10**15) if heads else None,
+        oldest_ready_ms=None if head is None else max(0, now - head % 10**15),
         slots=slots.get(name, 0 if was_served else None),
         reserved_ms=ahead_us(clock_us, now) // 1000,
     )

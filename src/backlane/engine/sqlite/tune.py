@@ -23,20 +23,15 @@ QUEUES: Sql[_Row] = Sql(
         coalesce(sum(cancelled), 0), coalesce(sum(expired), 0), coalesce(sum(retried), 0),
         coalesce(sum(started), 0), coalesce(sum(ended), 0), coalesce(sum(ran_ms), 0),
         (
-            select rank * 1000000000000000 + place
-            from backlane_ready
-            where queue = line.id
-            and lane = 0
-            order by rank, place
-            limit 1
-        ),
-        (
-            select rank * 1000000000000000 + place
-            from backlane_ready
-            where queue = line.id
-            and lane = 1
-            order by rank, place
-            limit 1
+            select min((
+                select rank * 1000000000000000 + place
+                from backlane_ready as ready
+                where ready.queue = line.id
+                and ready.lane = open.lane
+                order by rank, place
+                limit 1
+            ))
+            from backlane_lane as open
         )
     from backlane_queue as line
     left join backlane_counter as counter on counter.queue = line.id
@@ -102,6 +97,7 @@ async def tune(
         bounds = change.bounds
         if before is None:
             await make_line(tx, queue, change.kind.value, bounds)
+            return None
         # Of another kind it is left alone: the answer says which it is.
         await tx.rows(
             DECLARE,
@@ -133,7 +129,6 @@ def _record(row: _Row, now: int) -> QueueRecord:
     name, kind, paused, *bounds = row[:11]
     declared, tuned = Bounds(*bounds[:4]), bounds[4:]
     scheduled, ready, running, held = row[11:15]
-    heads = [head for head in row[24:] if head is not None]
     return QueueRecord(
         name=name,
         kind=Kind(kind),
@@ -145,7 +140,7 @@ def _record(row: _Row, now: int) -> QueueRecord:
         tuned_max_wait_ms=tuned[2],
         tuned_group_share=tuned[3],
         depth=Depth(scheduled, ready, running, 0, held),
-        oldest_ready_ms=max(0, now - min(heads) % 10**15) if heads else None,
+        oldest_ready_ms=None if row[24] is None else max(0, now - row[24] % 10**15),
         appended=row[15],
         succeeded=row[16],
         failed=row[17],

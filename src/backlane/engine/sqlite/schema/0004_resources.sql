@@ -9,3 +9,13 @@ create table backlane_resource (
     breaker blob                            -- null: nothing is remembered
 ) strict;
 create index backlane_resource_not_closed on backlane_resource (id) where state <> 'closed';
+
+-- Where the job next in line may be: not in the lanes of a resource that is down.
+create view backlane_lane as
+select 0 as lane
+union all
+select 1
+union all
+select 2 * id from backlane_resource where state = 'closed'
+union all
+select 2 * id + 1 from backlane_resource where state = 'closed';
