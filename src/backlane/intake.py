@@ -41,7 +41,7 @@ from backlane.model.queue import Queue
 from backlane.model.retry import milliseconds
 from backlane.options import Terms
 from backlane.place import Place
-from backlane.visit import Tally, Visit
+from backlane.visit import Tally, Visit, shown
 from backlane.wait import in_a_loop
 
 log = logging.getLogger("backlane")
@@ -214,7 +214,7 @@ class Intake:
         if line is None or not line.is_guarded:
             return None
         now_ms = self.place.clock.wall_ms()
-        return turned_away(line, jobs, terms.ticket, self._gauge.secret, now_ms)
+        return turned_away(line, jobs, terms.ticket or shown.get(), self._gauge.secret, now_ms)
 
     def _let_in(self, line: Line | None, answer: Answer, number: int) -> Answer:
         if line is not None and not isinstance(answer, Refusal):
@@ -297,7 +297,7 @@ class Intake:
             refusal,
             visit.part,
             gauge.line(self.place.engine, refusal.queue),
-            ticket=visit.terms.ticket,
+            ticket=visit.terms.ticket or shown.get(),
             secret=gauge.secret,
             now_ms=self.place.clock.wall_ms(),
         )

@@ -7,7 +7,9 @@ room. A visit decides and does nothing itself, so that plain and async callers s
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 
 from msgspec.structs import replace
@@ -124,6 +126,21 @@ class Visit:
         """Count time that was waited."""
         self.waited_ms += ms
         self._left_ms -= ms
+
+
+shown: ContextVar[str | None] = ContextVar("backlane_ticket", default=None)
+"""The ticket that whoever calls this program has shown, such as in a header of its request.
+An enqueue that is given no ticket of its own uses it."""
+
+
+@contextmanager
+def showing(ticket: str | None) -> Iterator[None]:
+    """Let enqueues within the block use the ticket that a caller has shown, if it has."""
+    before = shown.set(ticket or None)
+    try:
+        yield
+    finally:
+        shown.reset(before)
 
 
 def _slice(bound: int) -> int:

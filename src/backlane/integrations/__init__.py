@@ -1,0 +1,1 @@
+"""Integrations: backlane inside web frameworks, each in a module of its own."""

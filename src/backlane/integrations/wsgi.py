@@ -1,0 +1,79 @@
+"""WSGI: a full queue anywhere in a web application becomes an answer that says when.
+
+    application = BusyMiddleware(application)
+
+For applications that let their errors through. A framework that answers errors itself,
+such as Flask or Django, is to be told of `QueueFull` there; for Flask there is
+`backlane.integrations.flask`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from backlane.errors import QueueFull
+from backlane.problem import Problem, busy
+from backlane.visit import showing
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+class BusyMiddleware:
+    """Answers a `QueueFull` that leaves the application with 503 and `Retry-After`.
+
+    The answer is a problem document with the figures, 429 where only the caller's own
+    group is full, and carries a ticket in `Backlane-Ticket`. A request that brings such
+    a ticket along has it used by whatever it enqueues before its response begins.
+
+    .. versionadded:: 0.2
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with showing(environ.get("HTTP_BACKLANE_TICKET")):
+            try:
+                answer = self._app(environ, start_response)
+                if isinstance(answer, list | tuple):
+                    return answer
+                return _Begun(answer)
+            except QueueFull as full:
+                return _answered(busy(full), start_response)
+
+
+class _Begun:
+    """A response whose first part was made already, where an error could still be answered."""
+
+    def __init__(self, parts: Iterable[bytes]) -> None:
+        self._parts = parts
+        self._rest = iter(parts)
+        try:
+            self._first: bytes | None = next(self._rest, None)
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._first is not None:
+            yield self._first
+        yield from self._rest
+
+    def close(self) -> None:
+        close: Callable[[], Any] | None = getattr(self._parts, "close", None)
+        if close is not None:
+            close()
+
+
+def _answered(problem: Problem, start_response: StartResponse) -> list[bytes]:
+    status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
+    # With the error's parts a response that was announced, and not begun, is replaced.
+    start_response(status, list(problem.headers), sys.exc_info())
+    return [problem.body]
