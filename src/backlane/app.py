@@ -242,7 +242,7 @@ class Backlane:
         """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
         if self._is_closed_list:
             self._declared(name)
-        return QueueHandle(name, self._place, self.observers)
+        return QueueHandle(name, self._place, self._gauge, self.observers)
 
     def resource(self, name: str) -> ResourceHandle:
         """Return the grip on what tasks name as `resource=`, to look at, open or close it."""

@@ -22,6 +22,7 @@ from backlane.model.outcome import (
     Snoozed,
     Succeeded,
 )
+from backlane.model.queue import Bounds
 from backlane.worker.channel import (
     Buried,
     Drain,
@@ -66,7 +67,7 @@ FRAMES: list[Frame] = [
     Ping(),
     Lost(bytes(16), None, "mail"),
     Buried(bytes(16), "send", "mail", "crashed"),
-    Hello("sqlite:///x.db", [QueueReport("mail", 1, 2, 3)], frozenset({"send"}), True, False),  # noqa: FBT003
+    Hello("sqlite:///x.db", [QueueReport("mail", Bounds(1, 2, 5_000, 0.1), 3)], frozenset({"send"}), True, False),  # noqa: FBT003
     Unfit("no module"),
     Ended(SETTLEMENTS),
     Noted([Note(bytes(16), 1, Progress(0.5, "half"))]),

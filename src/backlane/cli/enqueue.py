@@ -40,6 +40,16 @@ class EnqueueView(msgspec.Struct, frozen=True, omit_defaults=True):
 @click.option("--queue", metavar="NAME", help="Another queue than the task's own.")
 @click.option("--key", metavar="KEY", help="While a job of this key is unfinished, it is taken.")
 @click.option("--group", metavar="NAME", help="What jobs share, as a tenant.")
+@click.option("--idempotency-key", metavar="KEY", help="For 24 h the same call is the same job.")
+@click.option(
+    "--on-full", type=click.Choice(["refuse", "wait"]), help="What to do when the queue is full."
+)
+@click.option(
+    "--on-full-timeout",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait for room no longer than this.",
+)
 @click.option("--id", metavar="ID", help="The id: sent again, it is the same job.")
 @click.option("--wait", is_flag=True, help="Wait for the result and print it.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import click
 
@@ -10,10 +11,15 @@ from backlane.cli.bulk import YES, Wish, change, confirmed, told
 from backlane.cli.output import Output, age, count, size
 from backlane.cli.store import Store, store_options
 from backlane.cli.view import queue_view
+from backlane.control import tuned_wait_ms
 from backlane.engine.protocol import Delete, Selection, Tune
+from backlane.errors import BadOption
+from backlane.model.clock import SystemClock
 from backlane.model.job import State
+from backlane.model.pressure.meter import Meter
 from backlane.model.queue import QueueRecord
 
+LOOK_SECONDS = 1.0  # between two looks at a queue, which give its speed
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 NAMES = click.argument("names", nargs=-1, required=True, metavar="QUEUE...")
 
@@ -32,30 +38,96 @@ class Bytes(click.ParamType[int]):
         return int(found[1]) * UNITS[found[2]]
 
 
+class MaxWait(click.ParamType[int]):
+    """A bound on the wait in seconds, or `none`; in milliseconds, where 0 is none."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return tuned_wait_ms(float("inf") if value == "none" else float(str(value)))
+        except (ValueError, BadOption):
+            self.fail(f"{value!r} is no wait; use seconds above 0, or 'none'", param, ctx)
+
+
 @click.group()
 def queues() -> None:
-    """List, pause, resume, purge and tune queues."""
+    """List, show, pause, resume, purge and tune queues."""
 
 
 @queues.command("list")
 @store_options
 def list_(store: Store, output: Output) -> None:
     """List all queues with their depth, their bound and what they have seen."""
-    _shown(output, store.queues())
-
-
-def _shown(output: Output, records: list[QueueRecord]) -> None:
+    records = store.queues()
+    meters = _measured(store, [record.name for record in records])
     if output.as_json:
-        output.document([queue_view(record) for record in records])
+        output.document([queue_view(record, meters[record.name]) for record in records])
     elif not records:
         output.line("no queues: nothing was enqueued here yet")
     else:
         columns = ("queue", "state", ">ready", ">scheduled", ">running", ">of", ">bytes")
-        seen = (">oldest", ">succeeded", ">failed", ">retried")
-        output.table(columns + seen, [_row(record) for record in records])
+        seen = (">pressure", ">wait", ">oldest", ">succeeded", ">failed", ">retried")
+        rows = [_row(record, meters[record.name]) for record in records]
+        output.table(columns + seen, rows)
 
 
-def _row(record: QueueRecord) -> tuple[str, ...]:
+@queues.command("show")
+@click.argument("name", metavar="QUEUE")
+@store_options
+def show(store: Store, output: Output, name: str) -> None:
+    """Show one queue: its bounds, how busy it is and what a new job would wait.
+
+    It is read twice, a second apart, so that its speed is that of now.
+    """
+    store.queue(name)
+    meter = _measured(store, [name])[name]
+    time.sleep(LOOK_SECONDS)
+    meter = _measured(store, [name], {name: meter})[name]
+    record = store.queue(name)
+    if output.as_json:
+        output.document(queue_view(record, meter))
+        return
+    for line in _lines(record, meter):
+        output.line(line)
+
+
+def _lines(record: QueueRecord, meter: Meter) -> list[str]:
+    """Return a queue as a person reads it."""
+    depth, bounds = record.depth, record.bounds
+    held = f"{depth.ready:,} ready, {depth.running:,} running"
+    later = f"{depth.scheduled + depth.blocked:,} later, {size(depth.bytes)}"
+    speed = "not known" if meter.mu is None else f"{meter.mu:,.1f} jobs a second"
+    return [
+        f"queue     {record.name} ({'paused' if record.paused else record.kind})",
+        f"holds     {held}, {later}",
+        f"bounds    {_bounds(record)}",
+        f"pressure  {meter.pressure(bounds):.0%} of the fullest bound",
+        f"speed     {speed} while a line stands",
+        f"wait      {_wait(meter)} for a job enqueued now",
+        f"oldest    {age(record.oldest_ready_ms)} in line",
+    ]
+
+
+def _measured(
+    store: Store, names: list[str], known: dict[str, Meter] | None = None
+) -> dict[str, Meter]:
+    """Return what is known of the speed of queues, after one more look at them."""
+    meters = known or {name: Meter() for name in names}
+    now_ms = SystemClock().boot_ms()
+    for sample in store.run(store.engine.measure(names)).queues:
+        meters[sample.name].took(sample, now_ms)
+    return meters
+
+
+def _wait(meter: Meter) -> str:
+    expected_ms = meter.expected_ms()
+    return "not known" if expected_ms is None else f"about {age(expected_ms)}"
+
+
+def _row(record: QueueRecord, meter: Meter) -> tuple[str, ...]:
     depth = record.depth
     return (
         record.name,
@@ -65,6 +137,8 @@ def _row(record: QueueRecord) -> tuple[str, ...]:
         f"{depth.running:,}",
         f"{record.bounds.max_jobs:,}",
         size(depth.bytes),
+        f"{meter.pressure(record.bounds):.0%}",
+        age(meter.expected_ms()),
         age(record.oldest_ready_ms),
         f"{record.succeeded:,}",
         f"{record.failed:,}",
@@ -92,6 +166,15 @@ def resume(store: Store, output: Output, names: tuple[str, ...]) -> None:
 @NAMES
 @click.option("--max-jobs", type=click.IntRange(1), metavar="N", help="The most jobs it holds.")
 @click.option("--max-bytes", type=Bytes(), metavar="SIZE", help="The most bytes, as in 64MiB.")
+@click.option(
+    "--max-wait", type=MaxWait(), metavar="SECONDS", help="The longest expected wait, or 'none'."
+)
+@click.option(
+    "--group-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="The part of --max-jobs that one group may fill, as in 0.1.",
+)
 @click.option("--reset", is_flag=True, help="First forget what was tuned: the code's bounds hold.")
 @store_options
 def tune(
@@ -100,12 +183,22 @@ def tune(
     names: tuple[str, ...],
     max_jobs: int | None,
     max_bytes: int | None,
+    max_wait: int | None,
+    group_share: float | None,
     reset: bool,
 ) -> None:
     """Set the bounds of queues. What is tuned goes before the code, until --reset."""
-    if max_jobs is None and max_bytes is None and not reset:
-        raise click.UsageError("say what to tune: --max-jobs, --max-bytes or --reset")
-    wanted = Tune(max_jobs=max_jobs, max_bytes=max_bytes, reset=reset)
+    if (max_jobs, max_bytes, max_wait, group_share) == (None,) * 4 and not reset:
+        raise click.UsageError(
+            "say what to tune: --max-jobs, --max-bytes, --max-wait, --group-share or --reset"
+        )
+    wanted = Tune(
+        max_jobs=max_jobs,
+        max_bytes=max_bytes,
+        max_wait_ms=max_wait,
+        group_share=group_share,
+        reset=reset,
+    )
     _tuned(store, output, names, wanted, "tuned")
 
 
@@ -118,8 +211,17 @@ def _tuned(store: Store, output: Output, names: tuple[str, ...], wanted: Tune, d
         output.document([queue_view(record) for record in changed])
         return
     for record in changed:
-        bounds = f"{record.bounds.max_jobs:,} jobs, {size(record.bounds.max_bytes)}"
-        output.line(f"queue {record.name} {done}; holds at most {bounds}")
+        output.line(f"queue {record.name} {done}; holds at most {_bounds(record)}")
+
+
+def _bounds(record: QueueRecord) -> str:
+    bounds = record.bounds
+    told = [f"{bounds.max_jobs:,} jobs", size(bounds.max_bytes)]
+    if bounds.max_wait_ms:
+        told.append(f"a wait of {bounds.max_wait_ms / 1000:g} s")
+    if bounds.group_share is not None:
+        told.append(f"{bounds.group_share:.0%} of the jobs for a group")
+    return ", ".join(told)
 
 
 @queues.command("purge")

@@ -14,6 +14,7 @@ import msgspec
 
 from backlane.model.codec import decode_headers, plain
 from backlane.model.job import JobRecord
+from backlane.model.pressure.meter import Meter
 from backlane.model.queue import QueueRecord
 
 
@@ -79,8 +80,14 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     max_jobs: int
     max_bytes: int
+    max_wait_seconds: float | None
+    group_share: float | None
     tuned_max_jobs: int | None
     tuned_max_bytes: int | None
+    tuned_max_wait_seconds: float | None  # 0: lifted, whatever the code says
+    tuned_group_share: float | None
+    pressure: float | None  # 0 to 1, where the queue was measured
+    expected_wait_seconds: float | None  # of a job enqueued now; None: not known
     oldest_ready_seconds: float | None
     appended: int
     succeeded: int
@@ -169,8 +176,12 @@ class _Body(msgspec.Struct, frozen=True):
             return _Body(base64=b64encode(record.body).decode())
 
 
-def queue_view(record: QueueRecord) -> QueueView:
-    """Return what is shown of a queue."""
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
+
+
+def queue_view(record: QueueRecord, meter: Meter | None = None) -> QueueView:
+    """Return what is shown of a queue; `meter` knows its speed."""
     depth, oldest = record.depth, record.oldest_ready_ms
     return QueueView(
         name=record.name,
@@ -184,9 +195,15 @@ def queue_view(record: QueueRecord) -> QueueView:
         bytes=depth.bytes,
         max_jobs=record.bounds.max_jobs,
         max_bytes=record.bounds.max_bytes,
+        max_wait_seconds=_seconds(record.bounds.max_wait_ms or None),
+        group_share=record.bounds.group_share,
         tuned_max_jobs=record.tuned_max_jobs,
         tuned_max_bytes=record.tuned_max_bytes,
-        oldest_ready_seconds=None if oldest is None else oldest / 1000,
+        tuned_max_wait_seconds=_seconds(record.tuned_max_wait_ms),
+        tuned_group_share=record.tuned_group_share,
+        pressure=None if meter is None else meter.pressure(record.bounds),
+        expected_wait_seconds=None if meter is None else _seconds(meter.expected_ms()),
+        oldest_ready_seconds=_seconds(oldest),
         appended=record.appended,
         succeeded=record.succeeded,
         failed=record.failed,

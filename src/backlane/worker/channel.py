@@ -20,6 +20,7 @@ import msgspec
 
 from backlane.model.job import Lease, Note
 from backlane.model.outcome import Settlement
+from backlane.model.queue import Bounds
 from backlane.worker.verdict import Stop
 
 # -- to an executor --
@@ -92,8 +93,7 @@ class QueueReport(msgspec.Struct, frozen=True, array_like=True):
     """A queue as the application declares it."""
 
     name: str
-    max_jobs: int
-    max_bytes: int
+    bounds: Bounds
     concurrency: int | None = None
     has_tasks: bool = True  # a task names it, so that it surely is none of messages
 

@@ -72,8 +72,7 @@ def hello(app: Backlane) -> Hello:
 
 def _report(app: Backlane, name: str, *, has_tasks: bool) -> QueueReport:
     queue = app.queues.get(name) or Queue(name)
-    bounds = queue.bounds
-    return QueueReport(name, bounds.max_jobs, bounds.max_bytes, queue.concurrency, has_tasks)
+    return QueueReport(name, queue.bounds, queue.concurrency, has_tasks)
 
 
 class SharedExecutor:

@@ -116,18 +116,16 @@ class Session:
         for report in self._hello.queues:
             if not report.has_tasks:
                 continue  # it may be one of messages, and to declare it would fix its kind
-            bounds = Bounds(report.max_jobs, report.max_bytes)
+            bounds = report.bounds
             declare = Declare(Kind.TASKS, bounds)
             before = await self._engine.arun(self._engine.tune(report.name, declare))
             if before is not None and before.kind is Kind.TASKS and before.declared != bounds:
                 log.warning(
-                    "queue %s was declared with %d jobs and %d bytes at most, now with %d and %d; "
-                    "if another version still runs, each start changes it",
+                    "queue %s was declared with %s, now with %s; if another version still runs, "
+                    "each start changes it",
                     report.name,
-                    before.declared.max_jobs,
-                    before.declared.max_bytes,
-                    bounds.max_jobs,
-                    bounds.max_bytes,
+                    _told(before.declared),
+                    _told(bounds),
                 )
 
     def start(self) -> None:
@@ -201,6 +199,16 @@ async def _until(holds: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while not holds() and time.monotonic() < until:  # noqa: ASYNC110 - it is nobody's event
         await asyncio.sleep(0.005)
+
+
+def _told(bounds: Bounds) -> str:
+    """Return bounds as a line for people."""
+    told = f"{bounds.max_jobs} jobs and {bounds.max_bytes} bytes at most"
+    if bounds.max_wait_ms is not None:
+        told += f", a wait of {bounds.max_wait_ms / 1000:g} s"
+    if bounds.group_share is not None:
+        told += f", a share of {bounds.group_share:g} for a group"
+    return told
 
 
 def _chosen(hello: Hello, queues: Sequence[str]) -> list[QueueReport]:
