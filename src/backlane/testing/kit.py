@@ -21,8 +21,9 @@ from backlane.engine.memory import MemoryEngine
 from backlane.engine.protocol import Retention, Selection, Wanted
 from backlane.errors import BadOption, WrongUse
 from backlane.handle import JobHandle
+from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import FakeClock
-from backlane.model.event import JobBuried
+from backlane.model.event import JobBuried, ResourceChanged
 from backlane.model.job import JobRecord, Lease
 from backlane.model.outcome import Settlement
 from backlane.task import Task
@@ -197,7 +198,9 @@ class Testing:
     # -- steps of these --
 
     def _next_lease(self, ran: int) -> Lease | None:
-        leases = self.engine.run(self.engine.claim(self._wanted(1))).leases
+        claimed = self.engine.run(self.engine.claim(self._wanted(1)))
+        self._tell_turned(claimed.turned)
+        leases = claimed.leases
         if leases and ran >= DRAIN_LIMIT:
             raise WrongUse(
                 f"{DRAIN_LIMIT:,} attempts ran and {leases[0].task} is due again: a job that "
@@ -212,6 +215,7 @@ class Testing:
     def _settled(self, lease: Lease, settlement: Settlement) -> Ran:
         """Settle an attempt and tell the observers as a worker does."""
         settled = self.engine.run(self.engine.settle([settlement]))
+        self._tell_turned(settled.turned)
         (record,) = self.engine.run(self.engine.find(Selection(ids=(lease.job,)))).records
         if settled.buried and record.reason and self.app.observers:
             job = uuid.UUID(bytes=lease.job)
@@ -224,6 +228,10 @@ class Testing:
             state=record.state,
             error=getattr(settlement.outcome, "error", None),
         )
+
+    def _tell_turned(self, resources: list[ResourceRecord]) -> None:
+        for one in resources:
+            self.app.observers.tell(ResourceChanged(one.name, one.state, one.reason))
 
     def _until(self, duration: dict[str, float]) -> int:
         passing = timedelta(**duration)
