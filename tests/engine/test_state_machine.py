@@ -65,6 +65,7 @@ from backlane.engine.protocol import (
 from backlane.model.clock import FakeClock
 from backlane.model.job import (
     WAITING,
+    Idempotency,
     Job,
     JobRecord,
     Key,
@@ -78,6 +79,7 @@ from backlane.model.job import (
     State,
 )
 from backlane.model.outcome import Reason, Settlement, Succeeded
+from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Depth, Kind, QueueRecord, headroom
 
 T = TypeVar("T")
@@ -87,8 +89,14 @@ STORIES, STEPS = (2_000, 60) if IS_PROOF else (120, 30)
 
 QUEUES = ("mail", "video")
 OWNERS = ("ann", "bob")
-BOUNDS = {"mail": Bounds(max_jobs=6, max_bytes=14), "video": Bounds(max_jobs=3)}
-ADMISSION = Admission(BOUNDS)
+BOUNDS = {
+    "mail": Bounds(max_jobs=6, max_bytes=14, max_wait_ms=4_000),
+    "video": Bounds(max_jobs=3, group_share=0.7),
+}
+SLOW = Pace((0.0, *[0.1] * 4, *[0.3] * 5), slots=1, service_ms=400.0)
+FAST = Pace((3.0,) * 10, slots=2)
+PACES = [{}, {"mail": SLOW}, {"mail": FAST, "video": SLOW}]
+ASKED = [Idempotency("ann", "k", asked, 60_000) for asked in (b"1", b"2")]
 HISTORY = Retention(done_ms=3_600_000, failed_ms=2 * 3_600_000)
 FOREVER_MS = 10**15
 WAITS = (31_000, 400_000, 4_000_000)  # a lease lapses, a job ages, history is old
@@ -124,13 +132,15 @@ drafts = st.fixed_dictionaries(
         "key": st.sampled_from([None, None, None, Key("send", "a"), Key("send", "b")]),
         "group": st.sampled_from([None, "x", "y"]),
         "parent": st.sampled_from([None, None, b"p" * 16]),
+        "idempotency": st.sampled_from([*[None] * 10, *ASKED]),
     }
 )
 
 
 MUST_HAPPEN = {
     *("append", "claim", "settle", "turn", "extend", "note", "amend", "sweep", "tune", "announce"),
-    *("new", "duplicate", "refused for jobs", "refused for bytes"),
+    *("new", "duplicate", "refused for jobs", "refused for bytes", "refused for group"),
+    *("refused for wait", "refused for deadline", "refused for reused", "foretold"),
     *("claimed leases", "claimed buried", "claimed cancelled"),
     *("settled lost", "settled buried", "extended lost"),
     *("amended changed", "amended flagged", "amended skipped"),
@@ -185,24 +195,25 @@ class EnginesAgree(RuleBasedStateMachine):
 
     # -- verbs --
 
-    @rule(drafts=st.lists(drafts, min_size=1, max_size=3))
-    def append_some(self, drafts: list[dict[str, Any]]) -> None:
-        self.append(drafts)
+    @rule(drafts=st.lists(drafts, min_size=1, max_size=3), paces=st.sampled_from(PACES))
+    def append_some(self, drafts: list[dict[str, Any]], paces: dict[str, Pace]) -> None:
+        self.append(drafts, paces)
 
-    def append(self, drafts: list[dict[str, Any]]) -> None:
+    def append(self, drafts: list[dict[str, Any]], paces: dict[str, Pace] | None = None) -> None:
         jobs = [Job(id=self.new_id(), **draft) for draft in drafts]
         self.jobs += jobs
-        self.send(jobs)
+        self.send(jobs, paces)
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data())
-    def append_again(self, data: st.DataObject) -> None:
-        self.send(data.draw(st.lists(st.sampled_from(self.jobs), min_size=1, max_size=3)))
+    @rule(data=st.data(), paces=st.sampled_from(PACES))
+    def append_again(self, data: st.DataObject, paces: dict[str, Pace]) -> None:
+        jobs = data.draw(st.lists(st.sampled_from(self.jobs), min_size=1, max_size=3))
+        self.send(jobs, paces)
 
-    def send(self, jobs: list[Job]) -> None:
+    def send(self, jobs: list[Job], paces: dict[str, Pace] | None = None) -> None:
         before = {queue: self.depth(queue) for queue in QUEUES}
         known = {record.id for record in self.dump()}
-        answer = self.run("append", jobs, ADMISSION)
+        answer = self.run("append", jobs, Admission(BOUNDS, paces=paces or {}))
         if isinstance(answer, Refusal):
             assert {queue: self.depth(queue) for queue in QUEUES} == before
             return
@@ -355,6 +366,8 @@ class EnginesAgree(RuleBasedStateMachine):
                 Tune(paused=False),
                 Tune(max_jobs=2),
                 Tune(max_bytes=9),
+                Tune(max_wait_ms=0),
+                Tune(max_wait_ms=2_000, group_share=0.5),
                 Tune(reset=True),
                 Declare(Kind.TASKS, Bounds(max_jobs=5)),
                 Declare(Kind.MESSAGES, Bounds(max_jobs=5)),
@@ -523,7 +536,8 @@ def kinds(answer: Any) -> list[str]:
         case list():
             return [kind for one in answer for kind in kinds(one)]
         case Receipt():
-            return ["new" if answer.is_new else "duplicate"]
+            told = ["foretold"] if answer.expected_ms else []
+            return ["new" if answer.is_new else "duplicate", *told]
         case msgspec.Struct() if not isinstance(answer, JobRecord | QueueRecord):
             name = type(answer).__name__.lower()
             return [

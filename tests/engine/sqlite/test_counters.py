@@ -45,6 +45,14 @@ KEPT = """
     from backlane_counter
     where scheduled + ready + running + bytes + kept_done + kept_failed <> 0
 """
+GROUPS = """
+    select queue, group_name, count(*)
+    from backlane_job
+    where group_name is not null
+    and seq not in (select seq from backlane_finished)
+    group by queue, group_name
+"""
+HELD = "select queue, name, jobs from backlane_group order by queue, name"
 PLACES = """
     select count(*) from (
         select seq from backlane_scheduled union all select seq from backlane_ready
@@ -63,6 +71,7 @@ def step(desk: Desk, chance: random.Random) -> None:
                 delay_ms=chance.choice([0, 0, 3_000]),
                 expires_ms=chance.choice([None, 20_000]),
                 body=b"x" * chance.randint(0, 50),
+                group=chance.choice([None, "acme", "zenith"]),
             )
         case 2 | 3:
             lane = chance.choice([None, Lane.SHARED])
@@ -90,6 +99,7 @@ def test_counters_equal_rows_after_random_verbs(desk: Desk, path: Path, seed: in
         step(desk, chance)
         counted = sorted(connection.execute(COUNTED).fetchall())
         assert sorted(connection.execute(KEPT).fetchall()) == counted
+        assert connection.execute(HELD).fetchall() == connection.execute(GROUPS).fetchall()
 
     (jobs,) = connection.execute("select count(*) from backlane_job").fetchall()
     assert connection.execute(PLACES).fetchall() == [jobs]

@@ -21,6 +21,7 @@ MAY_SCAN = {
     "claim.EARLIEST": ("backlane_lease",),
     "claim.LAPSED": ("backlane_lease",),
     "find.RUNNING": ("backlane_lease",),
+    "group.LEAVE": ("gone",),
     "handles.OWNERS": ("backlane_lease",),
     "hold.EXTEND_OWNED": ("backlane_lease",),
     "measure.SERVING": ("backlane_worker",),

@@ -26,7 +26,8 @@ JOIN: Sql[tuple[()]] = Sql(
     set jobs = jobs + excluded.jobs
     """
 )
-# The names stay within SQL: one that is damaged must not stop the jobs beside it.
+# The names stay within SQL: one that is damaged must not stop the jobs beside it. What is
+# scanned is as long as the list of groups of these jobs.
 LEAVE: Sql[tuple[()]] = Sql(
     """
     update backlane_group as held
