@@ -12,10 +12,12 @@ from bench.contention import contention
 from bench.depth import depth, history
 from bench.enqueue import enqueue
 from bench.figure import Figure
+from bench.gateway import gateway
 from bench.latency import latency, round_trip
 from bench.no_op import no_op
 from bench.setting import Setting
 from bench.start import idle, imports, start
+from bench.storm.figures import storm
 from bench.waiting import waiting
 
 RESULTS = Path(__file__).parent / "results"  # on the project's disk: /tmp may be memory
@@ -26,12 +28,14 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "latency": latency,
     "round-trip": round_trip,
     "waiting": waiting,
+    "gateway": gateway,
     "contention": contention,
     "depth": depth,
     "history": history,
     "start": start,
     "idle": idle,
     "import": imports,
+    "storm": storm,
 }
 
 

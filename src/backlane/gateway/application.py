@@ -7,6 +7,7 @@ endpoint raises is answered here, so that each of them reads as if nothing could
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -15,7 +16,7 @@ from starlette.routing import Route, Router
 
 from backlane.app import Backlane
 from backlane.errors import BadOption
-from backlane.gateway import auth, jobs, messages, queues, stream, tasks
+from backlane.gateway import auth, health, jobs, messages, metrics, queues, stream, tasks
 from backlane.gateway.answer import tell
 from backlane.gateway.body import Cut, Gone, cut, whole
 from backlane.gateway.declined import decline, problem_of
@@ -41,6 +42,8 @@ RULES: Sequence[Rule] = [
     *queues.ROUTES,
     *messages.ROUTES,
     *stream.ROUTES,
+    *metrics.ROUTES,
+    *health.ROUTES,
 ]
 
 _SUBMIT = tasks.ROUTES[0]
@@ -151,8 +154,10 @@ class _Path:
     def __init__(self, site: Site, rules: Mapping[str, Rule]) -> None:
         self._site = site
         self._rules = rules
+        self._path = next(iter(rules.values())).path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         method: str = scope["method"]
         rule = self._rules.get("GET" if method == "HEAD" else method)
         try:
@@ -166,17 +171,18 @@ class _Path:
         else:
             status = response.status_code
             await response(scope, receive, send)
-        path = "" if rule is None else rule.path
-        self._site.answered[path, status] += 1
+        seconds = time.perf_counter() - began
+        self._site.tally.answered(method, self._path, status, seconds)
 
 
 async def _answered(site: Site, rule: Rule, scope: Scope, receive: Receive) -> Reply:
-    caller = ANYONE if rule.scope is None else auth.caller_of(site, scope)
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    caller = ANYONE if rule.scope is None else auth.caller_of(site, scope, headers)
     _check(caller, rule, scope)
     body = b""
     if rule.method in _WITH_BODY:
-        body = await whole(scope, receive, site.limits)
-    return await rule.endpoint(Visit(site, caller, scope, receive, body))
+        body = await whole(headers, receive, site.limits)
+    return await rule.endpoint(Visit(site, caller, scope, receive, headers, body))
 
 
 def _check(caller: Token, rule: Rule, scope: Scope) -> None:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 from backlane.gateway.declined import decline
-from backlane.gateway.site import ANY, Scope, Site, header
+from backlane.gateway.site import ANY, Headers, Scope, Site, text
 from backlane.gateway.tokens import ANYONE, Token
 
 CHALLENGE = 'Bearer realm="backlane"'
 
 
-def caller_of(site: Site, scope: Scope) -> Token:
+def caller_of(site: Site, scope: Scope, headers: Headers) -> Token:
     """Return whose request it is.
 
     Raises:
@@ -26,9 +27,9 @@ def caller_of(site: Site, scope: Scope) -> Token:
     """
     if site.tokens is None:
         if not site.is_public:
-            _check_local(site, scope)
+            _check_local(site, scope, headers)
         return ANYONE
-    given = header(scope, b"authorization")
+    given = text(headers, b"authorization")
     if given is None:
         _unauthorised("this takes a token: send `Authorization: Bearer <token>`", CHALLENGE)
     scheme, _, secret = given.partition(" ")
@@ -73,25 +74,26 @@ def _unauthorised(detail: str, challenge: str) -> NoReturn:
     decline(401, "unauthorized", "A token is needed", detail, (("WWW-Authenticate", challenge),))
 
 
-def _check_local(site: Site, scope: Scope) -> None:
+def _check_local(site: Site, scope: Scope, headers: Headers) -> None:
     client = scope.get("client")
     if client and not is_loopback(client[0]):
         _forbidden(
             "this gateway has no tokens, so only its own machine may call it; start it with "
             "--tokens, or give gateway(app, tokens=…)"
         )
-    host = header(scope, b"host") or ""
+    host = text(headers, b"host") or ""
     # A page of another site that had its name point here would bring that name along.
     if site.is_served and host and not is_loopback(urlsplit(f"//{host}").hostname or ""):
         _forbidden(f"without tokens this gateway is called as localhost, not as {host[:100]!r}")
     # Browsers say where a request comes from; programs do not.
-    origin = header(scope, b"origin")
-    if header(scope, b"sec-fetch-site") in ("cross-site", "same-site") or (
+    origin = text(headers, b"origin")
+    if text(headers, b"sec-fetch-site") in ("cross-site", "same-site") or (
         origin is not None and urlsplit(origin).netloc != host
     ):
         _forbidden("a page of another site must not call a gateway without tokens")
 
 
+@lru_cache(maxsize=1_000)  # asked of each request, and reading an address takes 8 µs
 def is_loopback(host: str) -> bool:
     """Say whether a name or address is this machine's own; a test's made-up one is."""
     try:

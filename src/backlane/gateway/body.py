@@ -16,7 +16,7 @@ import msgspec
 from backlane.gateway.answer import tell
 from backlane.gateway.declined import Declined, decline, misfit
 from backlane.gateway.pointer import pointer
-from backlane.gateway.site import Limits, Receive, Scope, Send, header
+from backlane.gateway.site import Headers, Limits, Receive, Send, text
 from backlane.model.codec.proof import Found, narrowed
 from backlane.problem import Problem, problem
 
@@ -40,14 +40,14 @@ class Gone(Exception):
     """The caller has left; there is nobody to answer."""
 
 
-async def whole(scope: Scope, receive: Receive, limits: Limits) -> bytes:
+async def whole(headers: Headers, receive: Receive, limits: Limits) -> bytes:
     """Return the body of a request.
 
     Raises:
         Cut: it is too large, or comes too slowly.
         Gone: the caller left in the middle of it.
     """
-    announced = header(scope, b"content-length")
+    announced = text(headers, b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limits.max_body:
         raise Cut(_too_large(limits))
     try:
@@ -58,19 +58,17 @@ async def whole(scope: Scope, receive: Receive, limits: Limits) -> bytes:
 
 
 async def _read(receive: Receive, limits: Limits) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Gone
         part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limits.max_body:
+        if len(body) + len(part) > limits.max_body:
             raise Cut(_too_large(limits))
         if not message.get("more_body", False):
-            return b"".join([*parts, part]) if parts else part
-        parts.append(part)
+            return bytes(body + part) if body else part
+        body += part
 
 
 async def cut(receive: Receive, send: Send, told: Problem) -> None:
@@ -90,14 +88,14 @@ async def cut(receive: Receive, send: Send, told: Problem) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def check_json(scope: Scope, body: bytes) -> None:
+def check_json(headers: Headers, body: bytes) -> None:
     """Refuse a body that says it is something else than JSON.
 
     An unnamed type is refused too: a page of any other site may make a browser send it.
     """
     if not body:
         return
-    given = header(scope, b"content-type") or ""
+    given = text(headers, b"content-type") or ""
     kind = given.partition(";")[0].strip().lower()
     if kind != "application/json" and not _JSON_KIND.fullmatch(kind):
         decline(
@@ -109,13 +107,13 @@ def check_json(scope: Scope, body: bytes) -> None:
         )
 
 
-def fitting(decode: Callable[[bytes], T], scope: Scope, body: bytes) -> T:
+def fitting(decode: Callable[[bytes], T], headers: Headers, body: bytes) -> T:
     """Return a body of JSON as what it is to be.
 
     Raises:
         Declined: 415 and 400 for what is no JSON, 422 for JSON that does not fit.
     """
-    check_json(scope, body)
+    check_json(headers, body)
     try:
         return decode(body)
     except msgspec.ValidationError as error:

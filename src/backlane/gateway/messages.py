@@ -127,7 +127,7 @@ def _queue(visit: Visit) -> MessageQueue:
 
 async def _each(visit: Visit, change: Callable[[str, Receipts], Awaitable[None]]) -> Response:
     """Change each message by its receipt; answer which were, and whose lease was lost."""
-    asked, secret = fitting(_decode, visit.scope, visit.body), await _secret(visit.site)
+    asked, secret = fitting(_decode, visit.headers, visit.body), await _secret(visit.site)
     queue = visit.param("queue")
     known = [it for it in dict.fromkeys(asked.receipts) if _is_signed(it, queue, secret)]
 

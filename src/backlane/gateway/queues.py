@@ -13,6 +13,7 @@ from backlane.errors import UnknownQueue, nearest
 from backlane.gateway.answer import answer
 from backlane.gateway.body import fitting
 from backlane.gateway.site import Rule, Visit
+from backlane.gateway.speed import Speed
 from backlane.model.event import QueueChanged
 from backlane.model.queue import Bounds, QueueRecord
 
@@ -78,20 +79,19 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def index(visit: Visit) -> Response:
     """List the queues that the caller may read."""
-    engine = visit.app.engine
-    records = await engine.arun(engine.list_queues())
-    seen = [it for it in records if visit.caller.allows("read", (it.name,))]
-    return answer({"queues": [shown(record) for record in seen]})
+    speeds = await visit.site.speeds.read()
+    seen = [it for it in speeds if visit.caller.allows("read", (it.record.name,))]
+    return answer({"queues": [shown(it.record, it) for it in seen]})
 
 
 async def show(visit: Visit) -> Response:
     """Show one queue."""
-    engine, name = visit.app.engine, visit.param("queue")
-    records = await engine.arun(engine.list_queues())
-    for record in records:
-        if record.name == name:
-            return answer(shown(record))
-    raise _unknown(name, [record.name for record in records])
+    name = visit.param("queue")
+    speeds = await visit.site.speeds.read(anew=True)
+    for it in speeds:
+        if it.record.name == name:
+            return answer(shown(it.record, it))
+    raise _unknown(name, [it.record.name for it in speeds])
 
 
 async def pause(visit: Visit) -> Response:
@@ -106,7 +106,7 @@ async def resume(visit: Visit) -> Response:
 
 async def tune(visit: Visit) -> Response:
     """Set its bounds at run time."""
-    asked = fitting(_decode, visit.scope, visit.body)
+    asked = fitting(_decode, visit.headers, visit.body)
     change = Tune(
         max_jobs=asked.max_jobs or None,
         max_bytes=asked.max_bytes or None,
@@ -150,8 +150,8 @@ def _unknown(name: str, known: list[str]) -> UnknownQueue:
     )
 
 
-def shown(record: QueueRecord) -> QueueResource:
-    """Return what is shown of a queue."""
+def shown(record: QueueRecord, speed: Speed | None = None) -> QueueResource:
+    """Return what is shown of a queue, with its speed where that was asked for."""
     depth, age = record.depth, record.oldest_ready_ms
     return QueueResource(
         name=record.name,
@@ -168,6 +168,10 @@ def shown(record: QueueRecord) -> QueueResource:
             record.tuned_group_share,
         ),
         oldest_ready_age=_seconds(age),
+        pressure=None if speed is None else speed.pressure,
+        expected_wait=None if speed is None else speed.expected_wait,
+        service_rate=None if speed is None else speed.meter.mu,
+        arrival_rate=None if speed is None else speed.meter.arrivals,
         counters=CountersResource(
             appended=record.appended,
             started=record.started,

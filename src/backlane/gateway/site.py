@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,12 +14,16 @@ from starlette.datastructures import QueryParams
 from backlane.app import Backlane
 from backlane.gateway.declined import misfit
 from backlane.gateway.hub import Hub
+from backlane.gateway.readiness import Readiness
+from backlane.gateway.speed import Speeds
+from backlane.gateway.tally import Tally
 from backlane.gateway.tokens import Token, Tokens
 from backlane.task import Enqueuer
 
 Scope = MutableMapping[str, Any]  # of ASGI
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
+Headers = Mapping[bytes, bytes]  # names in lower case; of several alike the last
 Send = Callable[[Message], Awaitable[None]]
 
 DEFAULT_MAX_BODY = 2 * 1024 * 1024  # bytes: a job of the usual limit, and what is around it
@@ -51,11 +54,15 @@ class Site:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams and waits end
     secret: bytes | None = None  # the store's own, once it was read
     enqueuers: dict[str, Enqueuer[..., Any]] = field(default_factory=dict)  # by task
-    answered: Counter[tuple[str, int]] = field(default_factory=Counter)  # by route and status
+    tally: Tally = field(default_factory=Tally)
+    readiness: Readiness = field(default_factory=Readiness)
     hub: Hub = field(init=False)
+    speeds: Speeds = field(init=False)
 
     def __post_init__(self) -> None:
         self.hub = Hub(lambda: self.app.engine)
+        self.speeds = Speeds(lambda: self.app.engine, lambda: self.app.clock)
+        self.app.observe(self.tally.saw)
 
 
 @dataclass(slots=True)
@@ -66,6 +73,7 @@ class Visit:
     caller: Token
     scope: Scope
     receive: Receive
+    headers: Headers
     body: bytes = b""  # read in whole before the endpoint runs
 
     @property
@@ -79,7 +87,7 @@ class Visit:
 
     def header(self, name: bytes) -> str | None:
         """Return a request header by its name in lower case; the last one, if several."""
-        return header(self.scope, name)
+        return text(self.headers, name)
 
     @property
     def query(self) -> Mapping[str, str]:
@@ -149,12 +157,9 @@ class Rule(msgspec.Struct, frozen=True):
 ANY = "any"
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """Return a request header by its name in lower case; the last one, if several."""
-    found: bytes | None = None
-    for each, value in scope["headers"]:
-        if each == name:
-            found = value
+def text(headers: Headers, name: bytes) -> str | None:
+    """Return a request header by its name in lower case."""
+    found = headers.get(name)
     return None if found is None else found.decode("latin-1")
 
 

@@ -69,7 +69,7 @@ async def submit(visit: Visit) -> Reply:
     site = visit.site
     task = _task(visit)
     body = visit.body
-    asked = fitting(_decode, visit.scope, body) if body else NO_OPTIONS
+    asked = fitting(_decode, visit.headers, body) if body else NO_OPTIONS
     args, kwargs = _arguments(task, asked.arguments)
     options = _options(visit, task, asked)
     handle = await _enqueued(site, task, args, kwargs, options)
@@ -133,11 +133,10 @@ def _options(visit: Visit, task: AnyTask, submission: Submission) -> dict[str, A
                 options[name] = value
     if (queue := options.get("queue")) is not None:
         _check_queue(visit, task, queue)
-    for name, _ in visit.scope["headers"]:
-        if name == b"idempotency-key":
-            options |= idempotency_key(visit)
-        elif name == b"backlane-ticket":
-            options |= ticket(visit)
+    if b"idempotency-key" in visit.headers:
+        options |= idempotency_key(visit)
+    if b"backlane-ticket" in visit.headers:
+        options |= ticket(visit)
     return options
 
 
