@@ -11,6 +11,7 @@ def create_app() -> Flask:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -41,6 +42,7 @@ class BacklaneFlask:
     def __init__(self, create: Callable[[], Flask] | None = None) -> None:
         self._create = create
         self._flask: Flask | None = None
+        self._lock = threading.RLock()  # `create` calls init_app
 
     @property
     def middleware(self) -> Middleware:
@@ -78,8 +80,9 @@ class BacklaneFlask:
             return await following(call)
 
     def _bound(self) -> Flask:
-        if self._flask is None and self._create is not None:
-            self._flask = self._create()
+        with self._lock:  # tasks of many threads may be the first
+            if self._flask is None and self._create is not None:
+                self._flask = self._create()
         if self._flask is None:
             raise WrongUse(
                 "a task is to run within a Flask application, and none was initialised in this "

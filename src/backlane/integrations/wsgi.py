@@ -12,17 +12,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from backlane.errors import QueueFull
 from backlane.problem import Problem, busy
 from backlane.visit import showing
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 class BusyMiddleware:
