@@ -8,8 +8,9 @@ import apsw
 import pytest
 from tests.engine.contract.desk import SUCCEEDED, Desk, retry
 
-from backlane.model.job import State
+from backlane.model.job import Refusal, State
 from backlane.model.outcome import Reason
+from backlane.model.queue import Bounds
 
 
 @pytest.fixture
@@ -41,6 +42,18 @@ def test_a_row_that_cannot_be_read_is_buried_and_the_rest_runs(desk: Desk, damag
     record = desk.record(bad)
     assert (record.state, record.reason) == (State.FAILED, Reason.UNDECODABLE)
     assert desk.depth().jobs == 2
+
+
+def test_a_group_whose_name_is_damaged_gives_its_place_back(desk: Desk, damage):
+    first, bad = desk.add(2, group="acme")
+    damage("update backlane_job set group_name = cast(x'c328' as text) where id = ?", bad)
+    assert desk.claimed_ids() == [first]
+    bounds = Bounds(max_jobs=10, group_share=0.2)
+
+    taken, refused = (desk.append(desk.job(group="acme"), bounds=bounds) for _ in range(2))
+
+    assert isinstance(taken, list)
+    assert isinstance(refused, Refusal)
 
 
 def test_a_row_whose_job_is_gone_stops_no_one(desk: Desk, damage):

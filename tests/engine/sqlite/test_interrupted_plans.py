@@ -25,7 +25,8 @@ from backlane.engine.protocol import (
     Wanted,
 )
 from backlane.engine.sqlite.transaction import SqliteTx
-from backlane.model.job import Key, Note, Progress
+from backlane.model.job import Idempotency, Key, Note, Progress
+from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Kind
 
 
@@ -57,11 +58,13 @@ class StoppingTx(SqliteTx):
 def append(desk: Desk) -> Plan:
     key = Key("send", "once")
     jobs = [desk.job(key=key, expires_ms=5_000), desk.job(delay_ms=9), desk.job("new")]
-    return desk.engine.append(jobs, Admission())
+    jobs += [desk.job(group="acme"), desk.job(idempotency=Idempotency("ann", "k", b"print"))]
+    share = {"mail": Bounds(group_share=0.5)}
+    return desk.engine.append(jobs, Admission(share, paces={"mail": Pace((9.0,) * 10, slots=1)}))
 
 
 def turn(desk: Desk) -> Plan:
-    desk.add(8, key=None)
+    desk.add(8, group="acme")
     leases = desk.claim(6).leases
     desk.add(3, delay_ms=1_000)
     desk.clock.advance(seconds=2)
@@ -87,8 +90,8 @@ def amend(change: Any) -> Callable[[Desk], Plan]:
     def make(desk: Desk) -> Plan:
         desk.add(2, expires_ms=60_000)
         desk.add(1, key=Key("send", "k"))
-        desk.add(1, delay_ms=1_000)
-        desk.finished(FAILED)
+        desk.add(1, delay_ms=1_000, group="acme")
+        desk.finished(FAILED, group="acme")
         return desk.engine.amend(Selection(), change)
 
     return make
@@ -97,7 +100,8 @@ def amend(change: Any) -> Callable[[Desk], Plan]:
 def sweep(desk: Desk) -> Plan:
     desk.add(1, expires_ms=1_000)
     desk.add(2, priority=3)
-    desk.finished(priority=9)
+    desk.finished(priority=9, group="acme")
+    desk.append(desk.job(idempotency=Idempotency("ann", "k", b"print", window_ms=1)))
     desk.clock.advance(minutes=10)
     return desk.engine.sweep(100, Retention(done_ms=1, least_ms=0))
 
