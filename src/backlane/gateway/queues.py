@@ -79,7 +79,7 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def index(visit: Visit) -> Response:
     """List the queues that the caller may read."""
-    speeds = await visit.site.speeds.read()
+    speeds = await visit.site.speeds.read(anew=True)
     seen = [it for it in speeds if visit.caller.allows("read", (it.record.name,))]
     return answer({"queues": [shown(it.record, it) for it in seen]})
 
