@@ -110,10 +110,10 @@ class Intake:
                 if visit.is_over:
                     return visit.receipts
             elif not visit.cuts(answer):
-                seconds = self._pause(visit, self._full(answer, visit))
-                started = self.place.clock.boot_ms()
-                self.place.rest(seconds)
-                visit.passed(self._passed(seconds, started))
+                pause_ms = self._pause_ms(visit, self._full(answer, visit))
+                started_ms = self.place.clock.boot_ms()
+                self.place.rest(pause_ms / 1000)
+                visit.passed(max(pause_ms, self.place.clock.boot_ms() - started_ms))
             answer = self._ask(visit.part, visit.terms)
 
     async def aappend(
@@ -130,10 +130,10 @@ class Intake:
                 if visit.is_over:
                     return visit.receipts
             elif not visit.cuts(answer):
-                seconds = self._pause(visit, await self._afull(answer, visit))
-                started = self.place.clock.boot_ms()
-                await self.place.arest(seconds)
-                visit.passed(self._passed(seconds, started))
+                pause_ms = self._pause_ms(visit, await self._afull(answer, visit))
+                started_ms = self.place.clock.boot_ms()
+                await self.place.arest(pause_ms / 1000)
+                visit.passed(max(pause_ms, self.place.clock.boot_ms() - started_ms))
             answer = await self._aask(visit.part, visit.terms)
 
     def require(self, capability: Capability, what: str) -> None:
@@ -305,21 +305,17 @@ class Intake:
     def _reserve(self, refusal: Refusal, ask: Ask) -> Plan[int]:
         return self.place.engine.reserve(refusal.queue, ask.after_ms, ask.spacing_us, ask.number)
 
-    def _pause(self, visit: Visit, full: QueueFull) -> float:
-        """Return the seconds to wait before the next try, or raise the refusal."""
-        seconds = visit.pause(full)
-        if seconds is None:
+    def _pause_ms(self, visit: Visit, full: QueueFull) -> int:
+        """Return how long to wait before the next try, or raise the refusal."""
+        pause_ms = visit.pause_ms(full)
+        if pause_ms is None:
             self._tell_refused(full.limit, visit)
             raise full
         if self._observers:
-            job, wait = visit.part[0], timedelta(seconds=seconds)
+            job, wait = visit.part[0], timedelta(milliseconds=pause_ms)
             told = RoomAwaited(job.task, job.queue, full.limit, visit.left, wait)
             self._observers.tell(told)
-        return seconds
-
-    def _passed(self, seconds: float, started_ms: int) -> int:
-        # It has been waited, also where a test's clock stands still.
-        return max(1, round(seconds * 1000), self.place.clock.boot_ms() - started_ms)
+        return pause_ms
 
     def _tell_refused(self, limit: str, visit: Visit) -> None:
         if self._observers:

@@ -103,12 +103,12 @@ class Visit:
         if refusal.limit in ("jobs", "group"):
             free = refusal.bound - refusal.depth
             self._size = free if 0 < free < number else min(number, _slice(refusal.bound))
-            return 0 < free < number
+            return self._size < number
         self._size = number // 2
         return True
 
-    def pause(self, full: QueueFull) -> float | None:
-        """Return the seconds to wait before the next try; None: give up now.
+    def pause_ms(self, full: QueueFull) -> int | None:
+        """Return how long to wait before the next try; None: give up now.
 
         A time that lies beyond the caller's patience is not waited for.
         """
@@ -117,10 +117,10 @@ class Visit:
             return None
         if full.retry_after is None:
             draw = random.random()  # noqa: S311 - spread, not secrecy
-            return min(full_jitter(self._tries, draw), self._left_ms / 1000)
+            return min(round(full_jitter(self._tries, draw) * 1000) + 1, self._left_ms)
         self.terms = replace(self.terms, ticket=full.ticket)
-        seconds = full.retry_after.total_seconds()
-        return seconds if seconds * 1000 <= self._left_ms else None
+        after_ms = full.retry_after // timedelta(milliseconds=1) + 1
+        return after_ms if after_ms <= self._left_ms else None
 
     def passed(self, ms: int) -> None:
         """Count time that was waited."""
