@@ -17,6 +17,7 @@ from bench.latency import latency, round_trip
 from bench.no_op import no_op
 from bench.setting import Setting
 from bench.start import idle, imports, start
+from bench.streams import streams
 from bench.storm.figures import storm
 from bench.waiting import waiting
 
@@ -28,6 +29,7 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "latency": latency,
     "round-trip": round_trip,
     "waiting": waiting,
+    "streams": streams,
     "gateway": gateway,
     "contention": contention,
     "depth": depth,
