@@ -34,6 +34,7 @@ COMMANDS = {
     "dead": "List dead letters and run them again.",
     "migrate": "Bring a store's schema up to date.",
     "doctor": "Look for settings and states that lose jobs or time.",
+    "capacity": "Tell how long jobs wait and how many slots would do.",
     "bench": "Measure what this machine does, in a minute.",
     "demo": "Index Python files while a worker is killed.",
 }
