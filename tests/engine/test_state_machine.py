@@ -47,11 +47,14 @@ from backlane.engine.protocol import (
     Admission,
     Cancel,
     Claimed,
+    Close,
     Declare,
     Delete,
     Engine,
     Extended,
+    Measured,
     Move,
+    Open,
     Presence,
     Redrive,
     Reprioritise,
@@ -85,7 +88,7 @@ from backlane.model.queue import Bounds, Depth, Kind, QueueRecord, headroom
 T = TypeVar("T")
 
 IS_PROOF = bool(os.environ.get("BACKLANE_PROVE"))
-STORIES, STEPS = (2_000, 60) if IS_PROOF else (120, 30)
+STORIES, STEPS = (2_000, 60) if IS_PROOF else (160, 30)
 
 QUEUES = ("mail", "video")
 OWNERS = ("ann", "bob")
@@ -95,7 +98,8 @@ BOUNDS = {
 }
 SLOW = Pace((0.0, *[0.1] * 4, *[0.3] * 5), slots=1, service_ms=400.0)
 FAST = Pace((3.0,) * 10, slots=2)
-PACES = [{}, {"mail": SLOW}, {"mail": FAST, "video": SLOW}]
+BUSY = Pace((3.0,) * 10, slots=0)
+PACES = [{}, {"mail": SLOW}, {"mail": FAST, "video": SLOW}, {"mail": BUSY}]
 ASKED = [Idempotency("ann", "k", asked, 60_000) for asked in (b"1", b"2")]
 HISTORY = Retention(done_ms=3_600_000, failed_ms=2 * 3_600_000)
 FOREVER_MS = 10**15
@@ -132,6 +136,7 @@ drafts = st.fixed_dictionaries(
         "key": st.sampled_from([None, None, None, Key("send", "a"), Key("send", "b")]),
         "group": st.sampled_from([None, "x", "y"]),
         "parent": st.sampled_from([None, None, b"p" * 16]),
+        "resource": st.sampled_from([None, None, "stripe", "mailgun"]),
         "idempotency": st.sampled_from([*[None] * 10, *ASKED]),
     }
 )
@@ -139,6 +144,7 @@ drafts = st.fixed_dictionaries(
 
 MUST_HAPPEN = {
     *("append", "claim", "settle", "turn", "extend", "note", "amend", "sweep", "tune", "announce"),
+    *("reserve", "steer", "claimed turned", "settled turned"),
     *("new", "duplicate", "refused for jobs", "refused for bytes", "refused for group"),
     *("refused for wait", "refused for deadline", "refused for reused", "foretold"),
     *("claimed leases", "claimed buried", "claimed cancelled"),
@@ -366,6 +372,8 @@ class EnginesAgree(RuleBasedStateMachine):
                 Tune(paused=False),
                 Tune(max_jobs=2),
                 Tune(max_bytes=9),
+                Tune(max_wait_ms=2_000, group_share=0.5),
+                Tune(max_wait_ms=0),
                 Tune(max_wait_ms=0),
                 Tune(max_wait_ms=2_000, group_share=0.5),
                 Tune(reset=True),
@@ -379,12 +387,54 @@ class EnginesAgree(RuleBasedStateMachine):
             return  # the first append is to fix the kind
         self.run("tune", queue, change)
 
-    @rule(owner=owners, leaving=st.booleans(), running=st.integers(0, 3))
-    def announce(self, owner: str, leaving: bool, running: int) -> None:
+    @rule(
+        owner=owners,
+        leaving=st.booleans(),
+        running=st.integers(0, 3),
+        most=st.sampled_from([{}, {"mail": 1}]),
+    )
+    def announce(self, owner: str, leaving: bool, running: int, most: dict[str, int]) -> None:
         presence = Presence(
-            owner=owner, host="h", pid=1, queues=QUEUES, slots=4, running=running, leaving=leaving
+            owner=owner,
+            host="h",
+            pid=1,
+            queues=QUEUES,
+            slots=4,
+            running=running,
+            most=most,
+            leaving=leaving,
         )
         self.run("announce", presence)
+
+    @rule(
+        queue=st.sampled_from([*QUEUES, "nothing"]),
+        after_ms=st.sampled_from([-5, 0, 700, 90_000]),
+        spacing_us=st.sampled_from([300, 1_000_000]),
+        number=st.integers(1, 5),
+    )
+    def reserve(self, queue: str, after_ms: int, spacing_us: int, number: int) -> None:
+        self.run("reserve", queue, after_ms, spacing_us, number)
+
+    @rule(
+        resource=st.sampled_from(["stripe", "mailgun"]),
+        change=st.sampled_from([Open(), Open(5_000), Close(), Close()]),
+    )
+    def steer(self, resource: str, change: Any) -> None:
+        self.run("steer", resource, change)
+
+    @precondition(lambda self: self.leases)
+    @rule(owner=owners, resource=st.sampled_from(["stripe", "mailgun"]), is_well=st.booleans())
+    def try_a_resource(self, owner: str, resource: str, is_well: bool) -> None:
+        """Open it for a moment, then let what may be claimed of it end alike."""
+        self.run("steer", resource, Open(1))
+        self.clock.advance(milliseconds=1)
+        wanted = Wanted(owner=owner, number=4, lease_ms=30_000, queues=QUEUES, lane=None)
+        for _ in range(3):
+            claimed = self.run("claim", wanted)
+            self.take(claimed)
+            outcome = SUCCEEDED if is_well else retry(0)
+            ended = [Settlement(it.job, it.token, outcome, 5) for it in claimed.leases]
+            self.run("settle", ended)
 
     # -- time --
 
@@ -404,6 +454,8 @@ class EnginesAgree(RuleBasedStateMachine):
             return
         self.run("list_queues")
         self.run("list_workers")
+        self.run("list_resources")
+        self.run("measure", QUEUES)
         right = self.dump()
         for name, engine in self.engines.items():
             for ours, theirs in zip(right, dump(engine), strict=True):
@@ -462,6 +514,8 @@ class EnginesAgree(RuleBasedStateMachine):
         """Whatever happened: jobs that are not finished come to an end."""
         for queue in QUEUES:
             self.run("tune", queue, Tune(paused=False))
+        for resource in ("stripe", "mailgun"):
+            self.run("steer", resource, Close())
         wanted = Wanted(owner="cid", number=1_000, lease_ms=FOREVER_MS, queues=QUEUES, lane=None)
         self.clock.advance(days=2)
         claimed = self.run("claim", msgspec.structs.replace(wanted, departed=OWNERS))
@@ -517,9 +571,12 @@ def is_like(right: Any, answer: Any) -> bool:
                 and sorted(right.cancelled) == sorted(answer.cancelled)
                 and by_id(right.buried) == by_id(answer.buried)
                 and is_soon_enough(right.next_due_ms, answer.next_due_ms)
+                and right.turned == answer.turned
             )
         case Extended():  # a lease may be given twice
             return right.lost == answer.lost and set(right.cancelled) == set(answer.cancelled)
+        case Measured():  # each store has a secret of its own
+            return right.queues == answer.queues
         case Swept():
             return unordered(right) == unordered(answer)
         case _:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 from types import NoneType
 from typing import Any, NamedTuple
 
@@ -199,6 +200,7 @@ class Taking:
         wanted = self._wanted
         opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
         sources = await self._sources(opened)
+        orders: list[Order] = []
         while sources and (missing := wanted.number - len(self._leases)) > 0:
             taken: list[tuple[TakenRow, Source]] = []
             ended = len(self._ended)
@@ -208,8 +210,13 @@ class Taking:
                 taken.sort(key=lambda one: one[0][14:17])
             for row, source in taken:
                 self._take_row(row, source.queue, source.name)
+                if self._rooms.are_limited and len(orders) < len(self._leases):
+                    orders.append(row[14:17])
             if len(taken) < missing and len(self._ended) == ended:
-                return
+                break
+        if orders:  # a trial may have been found behind one that had expired
+            inline = sorted(zip(orders, self._leases, strict=True), key=itemgetter(0))
+            self._leases = [lease for _, lease in inline]
 
     async def _sources(self, opened: Sequence[tuple[int, str]]) -> list[Source]:
         """Where leases may come from; lanes of resources only where something waits there."""
