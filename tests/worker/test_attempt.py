@@ -148,10 +148,27 @@ def test_an_unhandled_full_queue_puts_the_job_off_as_long_as_it_says(app: Backla
     assert outcome(app, raising(app, lambda: full)) == Snoozed(3_000)
 
 
-def test_a_full_queue_that_knows_no_better_puts_the_job_off_for_five_seconds(app: Backlane):
+def test_a_full_queue_that_knows_no_better_puts_jobs_off_for_about_five_seconds(app: Backlane):
     full = QueueFull("next", limit="jobs", depth=1, bound=1)
+    task = raising(app, lambda: full)
 
-    assert outcome(app, raising(app, lambda: full)) == Snoozed(5_000)
+    delays = {outcome(app, task).delay_ms for _ in range(20)}
+
+    assert len(delays) > 10  # they met it together, and must not all come back together
+    assert 2_500 <= min(delays) <= max(delays) <= 7_500
+
+
+def test_a_full_queue_never_puts_a_job_off_for_no_time(app: Backlane):
+    full = QueueFull("next", limit="jobs", depth=1, bound=1, retry_after=timedelta(0))
+
+    assert outcome(app, raising(app, lambda: full)) == Snoozed(100)
+
+
+def test_what_can_never_fit_fails_the_job_as_any_error_does(app: Backlane):
+    """A job that sent more than its queue can hold was put off for ever, uncounted."""
+    full = QueueFull("next", limit="bytes", depth=0, bound=1, can_fit=False)
+
+    assert isinstance(outcome(app, raising(app, lambda: full)), RetryAfter)
 
 
 def test_an_unknown_task_is_parked_longer_each_time_and_failed_after_an_hour(app: Backlane):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import traceback
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +35,7 @@ from backlane.model.retry import Retry, delay_ms
 MESSAGE_CHARS = 2_000
 TRACEBACK_CHARS = 8_000  # enough for some forty frames; rows of errors stay small
 QUEUE_FULL_MS = 5_000  # when the refusal itself knows no better
+QUEUE_FULL_LEAST_MS = 100
 HARD_AFTER_SOFT_MS = 5_000  # unless the task says otherwise
 PARKED_FIRST_MS = 1_000
 PARKED_LONGEST_MS = 300_000
@@ -60,10 +63,19 @@ def judge(error: BaseException, lease: Lease, retry: Retry, stop: Stop | None) -
         return _stopped(error, lease, retry, stop)
     if isinstance(error, Snooze):
         return Snoozed(error.delay_ms)
-    if isinstance(error, QueueFull):
-        after = error.retry_after
-        return Snoozed(QUEUE_FULL_MS if after is None else int(after.total_seconds() * 1000))
+    if isinstance(error, QueueFull) and error.can_fit:
+        return Snoozed(_room_ms(error))
     return _by_policy(error, lease, retry)
+
+
+def _room_ms(full: QueueFull) -> int:
+    """Return how long a job that met a full queue is put off: as told, or about 5 s.
+
+    Never for no time at all, and not all for the same time: they met it together.
+    """
+    if full.retry_after is not None:
+        return max(QUEUE_FULL_LEAST_MS, full.retry_after // timedelta(milliseconds=1))
+    return int(QUEUE_FULL_MS * (0.5 + random.random()))  # noqa: S311 - spread, not secrecy
 
 
 def _stopped(error: BaseException, lease: Lease, retry: Retry, stop: Stop) -> Outcome:
