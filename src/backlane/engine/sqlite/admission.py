@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -51,7 +51,7 @@ class Line:
     jobs: int = 0
     bytes: int = 0
     running: int = 0
-    ready: list[int] | None = None  # by priority; None: none, or nobody asked
+    ready: list[int] = field(default_factory=lambda: [0] * 10)  # by priority
     groups: dict[str, int] | None = None  # jobs of each; None: none, or nobody asked
 
     def bounds(self, declared: Bounds | None) -> Bounds:
@@ -61,7 +61,6 @@ class Line:
 
     def add(self, jobs: Sequence[Job]) -> None:
         """Count jobs where those who come after look."""
-        self.ready = self.ready or [0] * 10
         self.groups = self.groups or {}
         for job in jobs:
             if job.delay_ms <= 0:
@@ -81,9 +80,11 @@ class Store:
     newest: int
     forgotten_ms: int
     now_ms: int
-    accepted: list[tuple[Job, Line]]
-    predicted: list[tuple[int, int]]  # which of the accepted, and the wait it was told
-    asked: Repeats  # new ones, to be stored
+    accepted: list[tuple[Job, Line]] = field(default_factory=list)
+    entered: dict[str, Line] = field(default_factory=dict)  # the queues of those
+    predicted: list[tuple[int, int]] = field(default_factory=list)  # which, and its wait
+    asked: Repeats = field(default_factory=dict)  # new ones, to be stored
+    has_resources: bool = False  # that some of the jobs name
     has_followers: bool = False  # whose waits and shares depend on what is accepted before
 
 
@@ -159,6 +160,8 @@ class Judging:
             portion = portions.get(job.queue) or self._open(job.queue)
             portion.jobs.append(job)
             portion.size += len(job.body) + len(job.headers or b"")
+            if job.expires_ms is not None:
+                portion.has_deadlines = True
         return None
 
     def _known(self, asked: Idempotency) -> Repeat | None:
@@ -209,7 +212,7 @@ class Judging:
             store.repeats |= self._repeats
             store.asked |= self._repeats
         for name, portion in portions.items():
-            line = store.lines[name] = portion.line
+            line = store.lines[name] = store.entered[name] = portion.line
             line.jobs += len(portion.jobs)
             line.bytes += portion.size
             if store.has_followers:
@@ -269,7 +272,16 @@ def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
 class Portion:
     """What a batch brings to one queue, judged by its bounds."""
 
-    __slots__ = ("bounds", "expected", "jobs", "line", "longest_ms", "pace", "size")
+    __slots__ = (
+        "bounds",
+        "expected",
+        "has_deadlines",
+        "jobs",
+        "line",
+        "longest_ms",
+        "pace",
+        "size",
+    )
 
     def __init__(self, line: Line, bounds: Bounds, pace: Pace | None) -> None:
         self.line = line
@@ -277,14 +289,14 @@ class Portion:
         self.pace = pace
         self.jobs: list[Job] = []
         self.size = 0
+        self.has_deadlines = False
         self.expected: list[int | None] = []  # the wait of each job; empty: none is known
         self.longest_ms: int | None = None
 
     def over_bound(self) -> Refusal | None:
         """Refuse what would pass a bound on jobs, bytes or the share of a group."""
         if self.pace is not None:
-            self.expected = self._foretell(self.pace)
-            self.longest_ms = max((ms for ms in self.expected if ms is not None), default=None)
+            self._foretell(self.pace)
         line, bounds, number = self.line, self.bounds, len(self.jobs)
         if line.jobs + number > bounds.max_jobs:
             most = _places(bounds.max_jobs, self.jobs)
@@ -297,23 +309,25 @@ class Portion:
             return self._over_share(group_places(bounds))
         return None
 
-    def _foretell(self, pace: Pace) -> list[int | None]:
-        """The expected wait of each job; None of those that are due later."""
-        ready = self.line.ready.copy() if self.line.ready else [0] * 10
-        running, priority = self.line.running, self.jobs[0].priority
-        if all(job.priority == priority and job.delay_ms <= 0 for job in self.jobs):
-            ahead = sum(ready[priority:])
-            places = range(ahead, ahead + len(self.jobs))
-            return [pace.expected_ms(priority, place, running) for place in places]
-        expected: list[int | None] = []
+    def _foretell(self, pace: Pace) -> None:
+        """Find the expected wait of each job; None of those that are due later."""
+        ready, running, first = self.line.ready, self.line.running, self.jobs[0]
+        if _are_alike(self.jobs):
+            if first.delay_ms <= 0:
+                ahead = sum(ready[first.priority :])
+                places = range(ahead, ahead + len(self.jobs))
+                self.expected = [pace.expected_ms(first.priority, n, running) for n in places]
+                self.longest_ms = self.expected[-1]
+            return
+        ready = ready.copy()
         for job in self.jobs:
             if job.delay_ms > 0:
-                expected.append(None)
+                self.expected.append(None)
                 continue
             ahead = sum(ready[job.priority :])
-            expected.append(pace.expected_ms(job.priority, ahead, running))
+            self.expected.append(pace.expected_ms(job.priority, ahead, running))
             ready[job.priority] += 1
-        return expected
+        self.longest_ms = max((ms for ms in self.expected if ms is not None), default=None)
 
     def _over_share(self, places: int) -> Refusal | None:
         ours = Counter(job.group for job in self.jobs if job.group is not None)
@@ -335,7 +349,7 @@ class Portion:
             longest, i = max(waits, default=(0, 0))
             if longest > max_wait:
                 return self._late(pace, "wait", longest, i, max_wait)
-        if all(job.expires_ms is None for job in self.jobs):
+        if not self.has_deadlines:
             return None
         late = [
             (ms - pace.latest_ms(job.expires_ms), i, ms)
@@ -377,6 +391,14 @@ class Portion:
         if bounds.max_wait_ms and self.longest_ms:
             fullest = max(fullest, self.longest_ms / bounds.max_wait_ms)
         return min(1.0, fullest)
+
+
+def _are_alike(jobs: Sequence[Job]) -> bool:
+    """Whether the last of these jobs waits the longest, or none of them from now on."""
+    if len(jobs) == 1:
+        return True
+    priority, is_delayed = jobs[0].priority, jobs[0].delay_ms > 0
+    return all(job.priority == priority and (job.delay_ms > 0) == is_delayed for job in jobs)
 
 
 def _places(number: int, jobs: Sequence[Job]) -> int:

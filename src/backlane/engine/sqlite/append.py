@@ -39,26 +39,17 @@ HOLDER: Sql[tuple[str, str, bytes]] = Sql(
     and name = ?
     """
 )
+# One row for each priority of a queue: as a rule it has one, and summing up here cost more.
 LINES: Sql[tuple[Any, ...]] = Sql(
     """
     select queue.id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
-        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share,
-        coalesce(sum(scheduled + ready + running), 0), coalesce(sum(bytes), 0),
-        coalesce(sum(running), 0),
+        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, priority, scheduled, ready, running,
+        bytes,
         (select max(seq) from backlane_job),
         (select value from backlane_meta where name = 'forgotten_ms')
     from backlane_queue as queue
     left join backlane_counter as counter on counter.queue = queue.id
     where name in (select value from carray(?))
-    group by queue.id
-    """
-)
-# Served by the key of backlane_counter: at most ten rows.
-AHEAD: Sql[tuple[int, int]] = Sql(
-    """
-    select priority, ready
-    from backlane_counter
-    where queue = ?
     """
 )
 NEWEST: Sql[tuple[int, int]] = Sql(
@@ -130,7 +121,9 @@ async def append_all(tx: SqliteTx, clock: Clock, batches: Sequence[Batch]) -> li
 
 async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     ids, names, keys, groups, asked = [], set(), [], set(), []
-    for jobs, _ in batches:
+    is_paced = has_resources = False
+    for jobs, admission in batches:
+        is_paced = is_paced or bool(admission.paces)
         for job in jobs:
             ids.append(job.id)
             names.add(job.queue)
@@ -140,8 +133,10 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
                 groups.add((job.queue, job.group))
             if job.idempotency:
                 asked.append(job.idempotency)
+            if job.resource:
+                has_resources = True
     if not ids:
-        return Store(set(), {}, {}, {}, 0, -1, now_ms, [], [], {})
+        return Store(set(), {}, {}, {}, 0, -1, now_ms)
     taken = {row[0] for row in await tx.rows(TAKEN, array(ids))}
     holders = {}
     if keys:
@@ -150,25 +145,11 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     found = await tx.rows(LINES, array(list(names)))
     lines = _lines(found)
     newest, forgotten_ms = found[0][-2:] if found else (await tx.rows(NEWEST))[0]
-    store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms, [], [], {})
-    is_paced = await _read_ahead(tx, lines, batches)
+    store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms)
+    store.has_resources = has_resources
     has_shares = await _read_groups(tx, lines, groups, batches) if groups else False
     store.has_followers = len(batches) > 1 and (is_paced or has_shares)
     return store
-
-
-async def _read_ahead(tx: SqliteTx, lines: dict[str, Line], batches: Sequence[Batch]) -> bool:
-    """Read what waits by priority, of the queues whose pace somebody knows."""
-    paced: set[str] = set()
-    for _, admission in batches:
-        if admission.paces:
-            paced.update(admission.paces)
-    for name in paced.intersection(lines) if paced else ():
-        line = lines[name]
-        line.ready = [0] * 10
-        for priority, ready in await tx.rows(AHEAD, line.id):
-            line.ready[priority] = ready
-    return bool(paced)
 
 
 async def _read_groups(
@@ -194,10 +175,18 @@ async def read_lines(tx: SqliteTx, names: set[str]) -> dict[str, Line]:
 
 
 def _lines(rows: Sequence[tuple[Any, ...]]) -> dict[str, Line]:
-    return {
-        row[1]: Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11], *row[11:14])
-        for row in rows
-    }
+    lines: dict[str, Line] = {}
+    for row in rows:
+        line = lines.get(row[1])
+        if line is None:
+            line = lines[row[1]] = Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11])
+        priority, scheduled, ready, running, size = row[11:16]
+        if priority is not None:
+            line.jobs += scheduled + ready + running
+            line.bytes += size
+            line.running += running
+            line.ready[priority] = ready
+    return lines
 
 
 async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int:
@@ -211,12 +200,14 @@ async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int
 
 async def _insert(tx: SqliteTx, store: Store) -> None:
     now = store.now_ms
-    for line in {id(line): line for _, line in store.accepted}.values():
+    for line in store.entered.values():
         if not line.id:
             line.id = await make_line(tx, line.name, line.kind, line.declared)
         tx.rings.queues.add(line.name)
-    named = {job.resource for job, _ in store.accepted if job.resource}
-    resources = await resource.number(tx, named) if named else {}
+    resources = {}
+    if store.has_resources:
+        named = {job.resource for job, _ in store.accepted if job.resource}
+        resources = await resource.number(tx, named)
     moves = Moves()
     rows, keys, deadlines = [], [], []
     groups: dict[tuple[int, str], int] = {}
@@ -251,7 +242,7 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         await tx.each(SET_DEADLINE, deadlines)
     if groups:
         await group.join(tx, groups)
-    await moves.store(tx)
+    await moves.store_counts(tx)
 
 
 def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]:
@@ -271,7 +262,7 @@ def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]
         key.name if key else None,
         job.group,
         job.parent,
-        encode_policy(job.policy),
+        None if job.policy is DEFAULT_POLICY else encode_policy(job.policy),
         job.headers,
         job.body,
         None,
