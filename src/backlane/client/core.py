@@ -234,7 +234,8 @@ class Core:
         own = options.get("deadline")
         # What the gateway was asked to wait is no delay of its own.
         deadline = self._settings.deadline + wait if own is None else seconds(own, "deadline")
-        return Terms(deadline, self._settings.timeout + wait, self._settings.attempts, jobs)
+        timeout = self._settings.timeout + wait
+        return Terms(deadline, timeout, self._settings.attempts, wait, jobs)
 
 
 def _wall_ms() -> int:

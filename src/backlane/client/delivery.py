@@ -19,7 +19,7 @@ from backlane.client.pacer import Pacer
 from backlane.client.refusal import error_of, kind_of, told_of
 from backlane.client.step import Answer, Lost, Request, Sleep, Steps, sending
 from backlane.errors import BacklaneError, GatewayUnavailable, OutcomeUnknown
-from backlane.model.backoff import full_jitter, obeyed
+from backlane.model.backoff import Throttle, full_jitter, obeyed
 from backlane.problem import TICKET_HEADER
 
 # What may pass by itself: RFC 9110 and, of 425, RFC 8470.
@@ -34,12 +34,14 @@ class Terms(msgspec.Struct, frozen=True):
         deadline: seconds for all of it, waits between tries included.
         timeout: seconds for one try.
         attempts: the most tries; None: as many as fit before the deadline.
+        wait: seconds that the gateway is asked to take.
         jobs: the ids that are in doubt when an answer is lost.
     """
 
     deadline: float
     timeout: float
     attempts: int | None = None
+    wait: float = 0.0
     jobs: tuple[uuid.UUID, ...] = ()
 
 
@@ -105,16 +107,22 @@ def deliver(request: Request, terms: Terms, pacer: Pacer) -> Steps[Answer]:
     pacer.begin()
     while True:
         tries.count += 1
-        if was_told or pacer.admits(is_retry=tries.was_sent):
+        number = None
+        if not was_told:
+            patience = terms.wait + Throttle.PATIENCE_SECONDS
+            number = pacer.start(patience, is_retry=tries.was_sent)
+        if was_told or number is not None:
             tries.was_sent = True
             left = max(0.001, ends - pacer.now())
             reply = yield from sending(request, min(terms.timeout, left))
-            if isinstance(reply, Answer) and reply.status not in PASSING:
-                pacer.accepted(counted=not was_told)
+            is_over = isinstance(reply, Answer) and reply.status not in PASSING
+            # Who refuses with a time has reckoned it: nothing is wrong there.
+            pacer.end(number, is_accepted=is_over or _estimate(reply, pacer) is not None)
+            if isinstance(reply, Answer) and is_over:
                 return good(reply)
             tries.note(reply)
             request = _with_ticket(request, reply)
-        wait, was_told = _wait(tries, pacer, ends - pacer.now(), counted=not was_told)
+        wait, was_told = _wait(tries, pacer, ends - pacer.now())
         if wait is None or tries.count == terms.attempts:
             raise tries.giving_up(terms)
         yield Sleep(wait)
@@ -127,12 +135,17 @@ def good(answer: Answer) -> Answer:
     raise error_of(answer)
 
 
-def _wait(tries: Tries, pacer: Pacer, left: float, *, counted: bool) -> tuple[float | None, bool]:
+def _estimate(reply: Answer | Lost | None, pacer: Pacer) -> float | None:
+    """Return the seconds after which there will be room, where that was reckoned."""
+    told = told_of(reply, pacer.wall()) if isinstance(reply, Answer) else None
+    return told.seconds if told is not None and told.is_estimate else None
+
+
+def _wait(tries: Tries, pacer: Pacer, left: float) -> tuple[float | None, bool]:
     """Return the seconds until the next try, None for never, and whether they were told."""
-    told = told_of(tries.last, pacer.wall()) if isinstance(tries.last, Answer) else None
-    if told is not None and told.is_estimate:
-        pacer.accepted(counted=counted)  # it refuses as it should: nothing is wrong with it
-        until = obeyed(told.seconds, pacer.draw())
+    estimate = _estimate(tries.last, pacer)
+    if estimate is not None:
+        until = obeyed(estimate, pacer.draw())
         return (until if until < left else None), True
     wait = unpaced_wait(tries, pacer, left)
     if wait is None or not tries.was_sent:  # what was kept back cost nobody anything

@@ -42,20 +42,21 @@ class Pacer:
         with self._lock:
             self._budget.begin(self.now())
 
-    def admits(self, *, is_retry: bool) -> bool:
-        """Count a try that starts, and say whether to send it; a retry has its own budget."""
+    def start(self, patience: float, *, is_retry: bool) -> int | None:
+        """Return the number of a try that may be sent, or None to keep it back.
+
+        A retry is never kept back here: it has a budget of its own. After `patience`
+        seconds without an answer it counts as failed.
+        """
         draw = 1.0 if is_retry else self.draw()
         with self._lock:
-            return self._throttle.begin(self.now(), draw)
+            return self._throttle.begin(self.now(), draw, patience)
 
-    def accepted(self, *, counted: bool) -> None:
-        """Count an answer which shows that the gateway does its work.
-
-        Not of a try that `admits` was not asked about: it would count without its request.
-        """
-        if counted:
+    def end(self, number: int | None, *, is_accepted: bool) -> None:
+        """Count whether the answer to a try shows that the gateway does its work."""
+        if number is not None:
             with self._lock:
-                self._throttle.accept(self.now())
+                self._throttle.end(number, self.now(), is_accepted=is_accepted)
 
     def retry_in(self, within: float) -> float | None:
         """Take leave for one retry; return the seconds until it holds, or None for never."""

@@ -24,6 +24,7 @@ comes in as `draw`, a number from [0, 1). Nothing here is locked.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 
 BASE_SECONDS = 0.25
@@ -100,49 +101,72 @@ class Throttle:
     """Keeps back, by chance, requests that the last two minutes say would fail.
 
     The share kept back is max(0, (requests - 2 * accepts) / (requests + 1)): nothing
-    while at least half of the requests are answered, nearly all when none is. One a
-    `floor` second passes all the same: with the formula alone a lone caller whose
-    server came back would go on keeping back nine of ten requests for two minutes.
+    while at least half of the requests are answered, nearly all when none is. Requests
+    count from their start, otherwise a server that hangs would be sent ever more; those
+    that could not have been answered yet are left out of both, or a burst of calls would
+    throttle itself. In two points it is milder than its source, because callers here do
+    not give up but try again until their deadline: what was kept back is not counted as
+    a request, and one in `floor_seconds` passes whatever the share. With neither, a lone
+    caller whose server came back would keep back nine of ten requests for two minutes.
     """
 
     WINDOW_SECONDS = 120.0
     SLICE_SECONDS = 1.0  # what is forgotten at once
     MULTIPLE = 2.0  # K: how many requests an accepted one allows
+    PATIENCE_SECONDS = 1.0  # an answer that takes longer is late
 
-    __slots__ = ("_accepts", "_floor_seconds", "_requests", "_sent_at", "_slices")
+    __slots__ = (
+        "_accepts",
+        "_ends",
+        "_floor_seconds",
+        "_number",
+        "_requests",
+        "_sent_at",
+        "_slices",
+        "_young",
+    )
 
     def __init__(self, *, floor_seconds: float = 1.0) -> None:
         self._slices: deque[list[float]] = deque()  # [begin, requests, accepts]
         self._requests = self._accepts = 0.0
         self._floor_seconds = floor_seconds
         self._sent_at: float | None = None
+        self._number = 0
+        self._young: set[int] = set()  # under way, and not late
+        self._ends: list[tuple[float, int]] = []  # a heap: when each will be late
 
     def share(self, now: float) -> float:
         """Return the share of requests that is kept back now, 0 to below 1."""
         self._forget(now)
-        excess = self._requests - self.MULTIPLE * self._accepts
-        return max(0.0, excess / (self._requests + 1))
+        while self._ends and self._ends[0][0] <= now:
+            self._young.discard(heapq.heappop(self._ends)[1])
+        requests = self._requests - len(self._young)
+        return max(0.0, (requests - self.MULTIPLE * self._accepts) / (max(0.0, requests) + 1))
 
-    def begin(self, now: float, draw: float) -> bool:
-        """Count a request that starts, and say whether to send it.
+    def begin(self, now: float, draw: float, patience: float = PATIENCE_SECONDS) -> int | None:
+        """Return the number of a request that may be sent now, or None to keep it back.
 
-        It is counted here and not at its end: otherwise those under way would be
-        unknown, and a server that hangs would be sent ever more. Those kept back count
-        too, as the formula wants.
+        It is late when it was not answered after `patience` seconds. A `draw` of 1 passes
+        always, and is counted.
         """
         overdue = self._sent_at is None or now - self._sent_at >= self._floor_seconds
-        sends = draw >= self.share(now) or overdue
+        if draw < self.share(now) and not overdue:
+            return None
         self._slice(now)[1] += 1
         self._requests += 1
-        if sends:
-            self._sent_at = now
-        return sends
+        self._sent_at = now
+        self._number += 1
+        self._young.add(self._number)
+        heapq.heappush(self._ends, (now + patience, self._number))
+        return self._number
 
-    def accept(self, now: float) -> None:
-        """Count an answer which shows that the server does its work."""
-        self._forget(now)
-        self._slice(now)[2] += 1
-        self._accepts += 1
+    def end(self, number: int, now: float, *, is_accepted: bool) -> None:
+        """Count what became of a request: did the answer show that the server does its work?"""
+        self._young.discard(number)
+        if is_accepted:
+            self._forget(now)
+            self._slice(now)[2] += 1
+            self._accepts += 1
 
     def _slice(self, now: float) -> list[float]:
         if not self._slices or now - self._slices[-1][0] >= self.SLICE_SECONDS:
