@@ -64,8 +64,7 @@ def serve(
     import msgspec
 
     from backlane.gateway import gateway
-    from backlane.gateway.server import Settings, listening
-    from backlane.gateway.server import serve as serve_gateway
+    from backlane.gateway.server import Settings, listening, server
 
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
     if log_level != "debug":
@@ -76,4 +75,4 @@ def serve(
         made = gateway(app, tokens=tokens, max_body=max_body)
         given = msgspec.convert(settings, Settings)
         with listening(given, has_tokens=tokens is not None) as listener:
-            serve_gateway(made, given, listener, click.echo)
+            server(made, given, listener, click.echo).run([listener])

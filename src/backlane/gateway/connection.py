@@ -32,18 +32,18 @@ def _of_httptools() -> type[asyncio.Protocol]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._seen: object = None  # the request that was parsed last
             self._head_bytes = 0
 
         def data_received(self, data: bytes) -> None:
+            before = self.cycle
+            owes_head = before is None or not before.more_body
             super().data_received(data)
-            cycle = self.cycle
-            if cycle is not self._seen:
-                self._seen, self._head_bytes = cycle, 0
-            elif cycle is None or not cycle.more_body:
-                self._head_bytes += len(data)
-                if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-                    _end(self.transport, _HEAD_TOO_LARGE)
+            if self.cycle is not before or not owes_head:
+                self._head_bytes = 0
+                return
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                _end(self.transport, _HEAD_TOO_LARGE)
 
         def send_400_response(self, msg: str) -> None:
             _end(self.transport, _not_http(msg))

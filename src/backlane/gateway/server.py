@@ -70,17 +70,20 @@ def listening(settings: Settings, *, has_tokens: bool) -> socket.socket:
         ) from error
 
 
-def serve(
+def server(
     gateway: Gateway, settings: Settings, listener: socket.socket, announce: Callable[[str], None]
-) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called with the URL once it does."""
+) -> uvicorn.Server:
+    """Return what serves on `listener` once it runs, until SIGTERM, SIGINT or `should_exit`.
+
+    `announce` is called with the URL when it begins.
+    """
     gateway.site.is_served = True
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     config = _config(gateway, settings)
-    server = _Server(config, gateway, settings, lambda: announce(f"http://{shown}:{port}"))
-    config.app = _Bounded(gateway, server, _room(settings.max_connections))
-    server.run([listener])
+    made = _Server(config, gateway, settings, lambda: announce(f"http://{shown}:{port}"))
+    config.app = _Bounded(gateway, made, _room(settings.max_connections))
+    return made
 
 
 def _config(gateway: Gateway, settings: Settings) -> uvicorn.Config:
