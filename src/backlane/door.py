@@ -47,10 +47,11 @@ def turned_away(
         if waited_ms > bounds.max_wait_ms:
             return Refusal(job.queue, NO_WORKERS, waited_ms, bounds.max_wait_ms, jobs=meter.depth)
     shown = _shown(ticket, job, secret, now_ms)
-    with line.lock:
-        room = line.slots.room(meter, bounds, job.priority, len(jobs), now_ms)
-        if line.slots.may_enter(room, shown, len(jobs), now_ms):
-            return None
+    # Without the lock, for this only reads: another coroutine of this very thread may hold
+    # it while it waits for the store, and the loop would stand still for ever.
+    room = line.slots.room(meter, bounds, job.priority, len(jobs), now_ms)
+    if line.slots.may_enter(room, shown, len(jobs), now_ms):
+        return None
     depth, expected_ms = meter.depth, meter.expected_ms(job.priority)
     return Refusal(
         job.queue,
