@@ -16,7 +16,7 @@ from starlette.routing import Route, Router
 
 from backlane.app import Backlane
 from backlane.errors import BadOption
-from backlane.gateway import auth, health, jobs, messages, metrics, queues, stream, tasks
+from backlane.gateway import auth, health, jobs, messages, metrics, openapi, queues, stream, tasks
 from backlane.gateway.answer import tell
 from backlane.gateway.body import Cut, Gone, cut, whole
 from backlane.gateway.declined import decline, problem_of
@@ -45,6 +45,7 @@ RULES: Sequence[Rule] = [
     *metrics.ROUTES,
     *health.ROUTES,
 ]
+RULES = [*RULES, openapi.rule_of(RULES)]
 
 _SUBMIT = tasks.ROUTES[0]
 _BEFORE, _AFTER = _SUBMIT.path.split("{task}")

@@ -46,7 +46,8 @@ Seconds = Annotated[float, Meta(ge=0)]
 class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The body of a submission: the arguments by name, and the options of an enqueue."""
 
-    arguments: Raw = Raw(b"{}")
+    # By a factory, for a schema cannot tell of a raw default.
+    arguments: Raw = msgspec.field(default_factory=lambda: Raw(b"{}"))
     id: str | None = None
     queue: str | None = None
     delay: Seconds | None = None

@@ -89,6 +89,16 @@ class Codec:
         self._result_hint = result
         self._decode_result = decoder(result)
 
+    @property
+    def parameters(self) -> tuple[msgspec.structs.FieldInfo, ...]:
+        """What a call takes: each by its name in JSON, with its type and default."""
+        return msgspec.structs.fields(self._struct)
+
+    @property
+    def result(self) -> Any:
+        """The type of what a call returns."""
+        return self._result_hint
+
     def encode_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Return a call's arguments as a JSON object by name.
 
