@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.figure import Figure, at_most, percentile
+from bench.figure import Figure, at_most
 from bench.setting import Setting
 from bench.storm.policy import POLICIES, TICKETS
 from bench.storm.scenes import CLIENTS, CROWD, OVERLOAD_SECONDS, PASSERS_BY
@@ -30,8 +30,12 @@ def storm(_setting: Setting) -> list[Figure]:
         figures.append(
             at_most(f"refused {RECOVERY} s after 3x, {name}", refused, unit="callers", bar=0.5)
         )
-        waited = percentile(story.line_waits, 99) / 1000
+        waited = story.waited_ms(99) / 1000
         figures.append(at_most(f"p99 wait of accepted jobs, {name}", waited, unit="s", bar=6.5))
+        for percent, bar in ((50, 20), (90, 50)):
+            missed = story.missed(percent) * 100
+            what = f"wait told against waited, {percent} % of jobs, {name}"
+            figures.append(at_most(what, missed, unit="% off", bar=bar))
     return figures
 
 

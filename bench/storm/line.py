@@ -30,7 +30,7 @@ class Line:
     waited_ms: float = 0.0
     clock_us: int = 0
     deepest: int = 0
-    waits_ms: list[float] = field(default_factory=list)
+    waits: list[tuple[float, int | None, float]] = field(default_factory=list)  # and waited ms
 
     @property
     def depth(self) -> int:
@@ -56,7 +56,7 @@ class Line:
         since, expected = self.ready.popleft()
         self.running += 1
         self.started += 1
-        self.waits_ms.append(now - since)
+        self.waits.append((since, expected, now - since))
         if expected is not None:
             self.foretold += 1
             self.foretold_ms += expected

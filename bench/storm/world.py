@@ -58,7 +58,8 @@ class Story:
     waits: list[float] = field(default_factory=list)  # milliseconds from the first attempt
     idle_ms: float = 0.0  # of all slots together, while refused callers wait
     deepest: int = 0
-    line_waits: list[float] = field(default_factory=list)  # of accepted jobs, milliseconds
+    # Of accepted jobs: since when, what they were told, what they waited, in milliseconds.
+    line_waits: list[tuple[float, int | None, float]] = field(default_factory=list)
 
     @property
     def attempts_per_accepted(self) -> float:
@@ -71,6 +72,19 @@ class Story:
     @property
     def p95_seconds(self) -> float:
         return percentile(self.waits, 95) / 1000
+
+    def waited_ms(self, percent: float) -> float:
+        """Return what so many per cent of the accepted jobs waited at most, in the line."""
+        return percentile([waited for _, _, waited in self.line_waits], percent)
+
+    def missed(self, percent: float, least_ms: int = 100) -> float:
+        """Return by what part of their wait so many per cent of the promises missed at most.
+
+        A promise of less than `least_ms` is none that anybody plans by.
+        """
+        told = [(foretold, waited) for _, foretold, waited in self.line_waits if foretold]
+        missed = [abs(waited - f) / max(1, waited) for f, waited in told if f >= least_ms]
+        return percentile(missed, percent)
 
     def per_second(self) -> list[int]:
         """Return the attempts in each second."""
@@ -123,7 +137,7 @@ class World:
             self._now = at
             act()
         self._story.deepest = self._line.deepest
-        self._story.line_waits = self._line.waits_ms
+        self._story.line_waits = self._line.waits
         return self._story
 
     def _at(self, when: float, act: Callable[[], None]) -> None:

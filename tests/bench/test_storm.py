@@ -62,4 +62,14 @@ def test_callers_that_do_not_return_leave_no_refusals_behind(obeys: float) -> No
 
 def test_no_bound_is_passed() -> None:
     assert storm(CROWD).deepest <= 200
-    assert max(storm(OVERLOAD).line_waits) <= 1.3 * 5_000
+    assert storm(OVERLOAD).waited_ms(99) <= 1.3 * 5_000
+
+
+@pytest.mark.parametrize(
+    "load", [((30, 95), (60, 95)), ((30, 300), (60, 90)), ((30, 50), (60, 300))]
+)
+def test_jobs_wait_as_long_as_they_were_told(load: tuple[tuple[float, float], ...]) -> None:
+    story = storm(replace(OVERLOAD, load=load), replace(TICKETS, obeys=0.0))
+
+    assert story.missed(50) <= 0.2
+    assert story.missed(90) <= 0.5

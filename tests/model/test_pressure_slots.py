@@ -204,7 +204,7 @@ def test_a_due_ticket_has_its_places_and_no_more(held: int, places: int, late: i
     assert may == (places <= held and late >= -100)
 
 
-@given(st.integers(1, 10**12))
+@given(st.integers(2_000, 10**12))
 def test_a_clock_set_back_refuses_nobody_for_long(back: int) -> None:
     one = line()
     one.saw(QueueSample(name="mail", bounds=Bounds()), NOW)
@@ -216,6 +216,18 @@ def test_a_clock_set_back_refuses_nobody_for_long(back: int) -> None:
 
     assert not one.is_ahead(then)
     assert refused(one, full(mu=100, excess=0), Shared(), then) <= then + 10
+
+
+@given(st.integers(2_000, 10**12))
+def test_a_process_s_own_clock_goes_back_with_the_machine_s(back: int) -> None:
+    one, slots = line(), []
+    for now in (NOW, NOW - back):
+        ask = one.lacks(full(mu=100, excess=0), 1, now)
+        assert ask is not None
+        one.alone(ask, now)
+        slots.append(one.hand_out(1, now) - now)
+
+    assert slots == [10, 10]
 
 
 # -- room --

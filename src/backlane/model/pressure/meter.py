@@ -33,6 +33,7 @@ class Meter:
         self.sample: QueueSample | None = None  # the last one
         self.at_ms = 0  # when it was taken
         self.calibration = 1.0  # by what the rates alone are multiplied to come true
+        self._pace: Pace | None = None  # of the last sample: every arrival asks for it
         self._forget()
 
     def _forget(self) -> None:
@@ -49,11 +50,12 @@ class Meter:
         before, self.sample = self.sample, sample
         apart_ms, self.at_ms = at_ms - self.at_ms, at_ms
         if before is None:
-            return
-        if _is_another(before, sample):
+            pass  # one sample tells no rate
+        elif _is_another(before, sample):
             self._forget()
         elif 0 < apart_ms <= LONGEST_GAP_MS:
             self._fold(before, sample, apart_ms)
+        self._pace = self._paced()
 
     def _fold(self, before: QueueSample, sample: QueueSample, apart_ms: int) -> None:
         seconds = apart_ms / 1000
@@ -152,6 +154,9 @@ class Meter:
 
     def pace(self) -> Pace | None:
         """Return the speed of the line, calibrated; None: paused, or nothing is known."""
+        return self._pace
+
+    def _paced(self) -> Pace | None:
         mu, sample = self.mu, self.sample
         if mu is None or sample is None or sample.is_paused:
             return None

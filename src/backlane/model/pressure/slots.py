@@ -73,8 +73,7 @@ class SlotLine:
 
     def saw(self, sample: QueueSample, at_ms: int) -> None:
         """Take note of where the clock stands for all processes."""
-        if at_ms < self._sampled_ms:  # this machine's clock was set back: so are its promises
-            self._alone_ms, self._left = 0.0, 0
+        self._follow(at_ms, self._sampled_ms)
         self._until_ms = max(self._alone_ms, at_ms + float(sample.reserved_ms))
         appended = sum(line.appended for line in sample.lines)
         others, seconds = 0.0, (at_ms - self._sampled_ms) / 1000
@@ -131,6 +130,7 @@ class SlotLine:
 
     def lacks(self, room: Room, places: int, now_ms: int) -> Ask | None:
         """Return the run to reserve before `hand_out`; None: the one in hand will do."""
+        self._follow(now_ms, self._asked_ms)
         self._skip(now_ms + room.excess / room.mu * 1000)
         if self._left >= places or self._clock(now_ms) >= now_ms + MOST_MS:
             return None
@@ -185,6 +185,13 @@ class SlotLine:
     def _clock(self, now_ms: int) -> float:
         # Further ahead than anyone is told, it was this machine's clock that was set back.
         return min(self._until_ms, now_ms + float(MOST_MS))
+
+    def _follow(self, now_ms: int, before_ms: int) -> None:
+        """Forget what was promised where this machine's clock was set back since."""
+        if now_ms < before_ms - LEAST_MS:
+            self._until_ms = self._alone_ms = 0.0
+            self._left = 0
+            self._asked_ms = now_ms
 
     def _skip(self, least_ms: float) -> None:
         """Leave out slots in hand that come before the line is back at its low mark."""
