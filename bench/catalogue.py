@@ -15,6 +15,7 @@ from bench.figure import Figure
 from bench.gateway import gateway
 from bench.latency import latency, round_trip
 from bench.no_op import no_op
+from bench.overload import overload
 from bench.setting import Setting
 from bench.start import idle, imports, start
 from bench.streams import streams
@@ -34,6 +35,7 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "contention": contention,
     "depth": depth,
     "history": history,
+    "overload": overload,
     "start": start,
     "idle": idle,
     "import": imports,
