@@ -215,6 +215,7 @@ class Counting:
 
 
 def test_a_queue_is_measured_once_a_second_whatever_is_enqueued(line):
+    line.task.enqueue("ada")
     counting = Counting(line)
     with line.app.replaced(counting, line.clock):
         for _ in range(5):
@@ -227,7 +228,10 @@ def test_a_queue_is_measured_once_a_second_whatever_is_enqueued(line):
 def test_queues_in_use_are_measured_together(line):
     app = Backlane("memory://", clock=line.clock)
     task = app.task(nothing)
+    for name in ("a", "b", "c"):
+        task.using(queue=name).enqueue()
     counting = Counting(line)
+    counting.engine = app.engine
     with app.replaced(counting, line.clock):
         for name in ("a", "b", "c"):
             task.using(queue=name).enqueue()

@@ -162,6 +162,9 @@ class Gauge:
                 line.meter.took(sample, now_ms)
                 line.slots.saw(sample, wall_ms)
                 line.is_guarded = sample.reserved_ms > 0 or _is_deserted(sample)
+        for line in self._lines.values():
+            if line.meter.sample is None:  # its first append makes it, so look again soon
+                line.due_ms = now_ms
         paces = ((name, line.meter.pace()) for name, line in self._lines.items())
         self.paces = {name: pace for name, pace in paces if pace is not None}
 
