@@ -22,6 +22,7 @@ MAY_SCAN = {
     "claim.LAPSED": ("backlane_lease",),
     "find.RUNNING": ("backlane_lease",),
     "group.LEAVE": ("gone",),
+    "group.RECOUNT": ("backlane_scheduled", "backlane_lease", "held"),
     "handles.OWNERS": ("backlane_lease",),
     "hold.EXTEND_OWNED": ("backlane_lease",),
     "measure.SERVING": ("backlane_worker",),

@@ -18,10 +18,10 @@ from backlane.engine.protocol import (
     Skipped,
 )
 from backlane.engine.sqlite import group
-from backlane.engine.sqlite.admission import Line
 from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.portion import Line
 from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
 from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx

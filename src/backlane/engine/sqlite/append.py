@@ -15,9 +15,10 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import group, resource
-from backlane.engine.sqlite.admission import Answer, Batch, Line, Store, judge
+from backlane.engine.sqlite.admission import Answer, Batch, Store, judge
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.portion import Line
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, Job, Key, Policy

@@ -55,7 +55,7 @@ DROP: Sql[tuple[()]] = Sql(
     and jobs <= 0
     """
 )
-# Counts the unfinished jobs of every group anew; runs when a name was found damaged.
+# These two count the groups of a queue anew: they run when a name was found damaged.
 FORGET_ALL: Sql[tuple[()]] = Sql(
     """
     delete from backlane_group
@@ -65,12 +65,17 @@ FORGET_ALL: Sql[tuple[()]] = Sql(
 RECOUNT: Sql[tuple[()]] = Sql(
     """
     insert into backlane_group (queue, name, jobs)
-    select queue, group_name, count(*)
-    from backlane_job
+    select job.queue, group_name, count(*)
+    from (
+        select seq from backlane_ready where queue = ?1
+        union all
+        select seq from backlane_scheduled where queue = ?1
+        union all
+        select seq from backlane_lease where queue = ?1
+    ) as held
+    cross join backlane_job as job on job.seq = held.seq
     where group_name is not null
-    and queue = ?
-    and seq not in (select seq from backlane_finished)
-    group by queue, group_name
+    group by job.queue, group_name
     """
 )
 

@@ -17,17 +17,29 @@ create table backlane_group (
     primary key (queue, name)
 ) strict, without rowid;
 
+-- From where jobs wait or run, for the history may be a thousand times as long.
 insert into backlane_group (queue, name, jobs)
-select queue, group_name, count(*)
-from backlane_job
+select job.queue, group_name, count(*)
+from (
+    select seq from backlane_ready
+    union all
+    select seq from backlane_scheduled
+    union all
+    select seq from backlane_lease
+) as held
+cross join backlane_job as job on job.seq = held.seq
 where group_name is not null
-and seq not in (select seq from backlane_finished)
-group by queue, group_name;
+group by job.queue, group_name;
 
 -- Leases of jobs with a group: their end has one more thing to do.
 update backlane_lease
 set is_plain = 0
-where seq in (select seq from backlane_job where group_name is not null);
+where exists (
+    select 1
+    from backlane_job as job
+    where job.seq = backlane_lease.seq
+    and group_name is not null
+);
 
 -- Outlives the job, so that a request that comes again is answered with the first one's.
 create table backlane_idempotency (
