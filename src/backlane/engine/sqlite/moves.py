@@ -170,7 +170,8 @@ class Counts:
         self.appended = self.retried = 0
         self.succeeded = self.failed = self.cancelled = self.expired = 0
         self.kept_done = self.kept_failed = 0
-        self.started = self.ended = self.ran_ms = 0
+        self.started = 0  # leases given: they are running as well
+        self.ended = self.ran_ms = 0
         self.foretold = self.foretold_ms = self.waited_ms = 0
 
     def end(self, state: State) -> None:
@@ -197,7 +198,7 @@ class Counts:
         return (
             self.scheduled,
             self.ready,
-            self.running,
+            self.running + self.started,
             self.bytes,
             self.appended,
             self.retried,

@@ -105,7 +105,7 @@ async def settle_into(
             lost.append(one.job)
             continue
         del held[one.job]  # a second outcome for the same lease is late
-        if row[12] > Lane.EXCLUSIVE:  # the lane is a resource's
+        if row[12] > 1:  # the lane is a resource's
             of_resources.setdefault(resource.resource_of(row[12]), []).append(
                 (one.job, one.outcome)
             )
@@ -125,21 +125,19 @@ async def settle_into(
 
 def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int) -> None:
     """Finish what succeeded; flat, because this is the path of nearly every job."""
-    counts = None
     line = (-1, -1)
+    number = held = ran_ms = 0
     for row, one in done:
         _, token, seq, queue, priority, attempt, revision, size, started_ms, owner, is_plain = row[
             :11
         ]
-        if counts is None or line != (queue, priority):
+        if line != (queue, priority):
+            _count_succeeded(moves, line, number, held, ran_ms)
             line = (queue, priority)
-            counts = moves.at(queue, priority)
-        counts.running -= 1
-        counts.bytes -= size
-        counts.succeeded += 1
-        counts.kept_done += 1
-        counts.ended += 1
-        counts.ran_ms += one.ran_ms
+            number = held = ran_ms = 0
+        number += 1
+        held += size
+        ran_ms += one.ran_ms
         if not is_plain:
             moves.freed.append((seq,))
         result = one.outcome.result if isinstance(one.outcome, Succeeded) else None
@@ -159,6 +157,20 @@ def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int)
                 result,
             )
         )
+    _count_succeeded(moves, line, number, held, ran_ms)
+
+
+def _count_succeeded(
+    moves: Moves, line: tuple[int, int], number: int, held: int, ran_ms: int
+) -> None:
+    if number:
+        counts = moves.at(*line)
+        counts.running -= number
+        counts.bytes -= held
+        counts.succeeded += number
+        counts.kept_done += number
+        counts.ended += number
+        counts.ran_ms += ran_ms
 
 
 async def _settle_rest(

@@ -194,6 +194,7 @@ class Taking:
         if self._ended:
             await self._tx.each(UNLEASE, self._ended)
             await self._moves.store_rows(self._tx)
+        self._tx.rings.starts += [lease.job for lease in self._leases]
         return self._leases
 
     async def _take_heads(self) -> None:
@@ -319,7 +320,6 @@ class Taking:
                 deadline_ms,
                 None if parked_ms is None else max(0, self._wall - parked_ms),
                 crashes,
-                resource=self._rooms.name(lane) if lane > 1 else None,
             )
         except (msgspec.MsgspecError, IndexError, TypeError):
             lease = None
@@ -329,14 +329,13 @@ class Taking:
             return
         if lane > 1:
             self._rooms.give(resource_of(lane), job)
-        counts.running += 1
+            lease = msgspec.structs.replace(lease, resource=self._rooms.name(lane))
         counts.started += 1
         if predicted_ms is not None and token == 1:
             counts.foretold += 1
             counts.foretold_ms += predicted_ms
             counts.waited_ms += max(0, self._wall - place)
         self._leases.append(lease)
-        self._tx.rings.starts.append(job)
 
     def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:
         """The job ends unrun."""
