@@ -47,12 +47,10 @@ class Served:
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
 
-    def raw(self, sent: bytes, *, close: bool = True) -> bytes:
-        """Send bytes and return all that comes back until the connection ends."""
+    def raw(self, sent: bytes) -> bytes:
+        """Send bytes and return all that comes back until the gateway ends the connection."""
         with self.connect() as connection:
             connection.sendall(sent)
-            if close:
-                connection.shutdown(socket.SHUT_WR)
             return read_all(connection)
 
 
@@ -83,15 +81,18 @@ def problem(answer: bytes) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    app: Backlane, *, limits: Limits | None = None, head_seconds: float = 10.0, **options: Any
+    app: Backlane,
+    *,
+    limits: Limits | None = None,
+    head_seconds: float = 10.0,
+    room: int = 1_000,
+    **options: Any,
 ) -> Iterator[Served]:
     """Serve an application's gateway within the block."""
     made = gateway(app, **options)
     if limits is not None:
         made.site.limits = limits
-    settings = Settings(
-        port=0, head_seconds=head_seconds, max_connections=options.pop("room", 1_000)
-    )
+    settings = Settings(port=0, head_seconds=head_seconds, max_connections=room)
     began = threading.Event()
     with listening(settings, has_tokens=made.site.tokens is not None) as listener:
         port = listener.getsockname()[1]

@@ -32,7 +32,8 @@ def _of_httptools() -> type[asyncio.Protocol]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._head_bytes = 0
+            self._head_bytes = 0  # of a head that has not ended yet
+            self._refusal: Problem | None = None
 
         def data_received(self, data: bytes) -> None:
             before = self.cycle
@@ -45,10 +46,29 @@ def _of_httptools() -> type[asyncio.Protocol]:
             if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
                 _end(self.transport, _HEAD_TOO_LARGE)
 
+        def on_headers_complete(self) -> None:
+            self._refusal = _refusal(self.url, self.headers, self.parser.get_http_version())
+            if self._refusal is not None:
+                raise ValueError  # the parser stops, and has a 400 sent
+            super().on_headers_complete()
+
         def send_400_response(self, msg: str) -> None:
-            _end(self.transport, _not_http(msg))
+            _end(self.transport, self._refusal or _not_http(msg))
 
     return Connection
+
+
+def _refusal(url: bytes, headers: list[tuple[bytes, bytes]], version: str) -> Problem | None:
+    """Return what is wrong with a head that can be parsed."""
+    size, hosts = len(url), 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        hosts += name == b"host"
+    if size > HEAD_BYTES:
+        return _HEAD_TOO_LARGE
+    if hosts > 1 or (not hosts and version == "1.1"):
+        return _NOT_ONE_HOST
+    return None
 
 
 def _of_h11() -> type[asyncio.Protocol]:
@@ -93,6 +113,7 @@ def _not_http(text: str) -> Problem:
 _TOO_SLOW = problem(
     408, "too-slow", "The request came too slowly", "the head of a request did not come in time"
 )
+_NOT_ONE_HOST = _not_http("a request of HTTP/1.1 has one Host header")
 _HEAD_TOO_LARGE = problem(
     431,
     "head-too-large",
