@@ -16,6 +16,7 @@ from backlane.engine.protocol import (
     Declare,
     Delete,
     Move,
+    Open,
     Presence,
     Redrive,
     Reprioritise,
@@ -106,6 +107,22 @@ def sweep(desk: Desk) -> Plan:
     return desk.engine.sweep(100, Retention(done_ms=1, least_ms=0))
 
 
+def steer(desk: Desk) -> Plan:
+    desk.add(resource="stripe")
+    return desk.engine.steer("stripe", Open(for_ms=1_000))
+
+
+def trial(desk: Desk) -> Plan:
+    """Claim the first trial of a resource, and settle a job of another."""
+    desk.add(2, resource="stripe")
+    desk.add(resource="mailgun", priority=9)
+    lease = desk.lease()
+    desk.run(desk.engine.steer("stripe", Open(for_ms=1_000)))
+    desk.clock.advance(seconds=1)
+    wanted = Wanted(owner="ann", number=9, lease_ms=30_000, queues=("mail",))
+    return desk.engine.turn([settlement(lease, retry(0))], [wanted])
+
+
 MAKERS: dict[str, Callable[[Desk], Plan]] = {
     "append": append,
     "turn": turn,
@@ -119,6 +136,9 @@ MAKERS: dict[str, Callable[[Desk], Plan]] = {
     "sweep": sweep,
     "tune": lambda desk: desk.engine.tune("mail", Tune(max_jobs=5, paused=True, reset=True)),
     "declare": lambda desk: desk.engine.tune("new", Declare(Kind.TASKS, Bounds(1, 1))),
+    "reserve": lambda desk: desk.engine.reserve("mail", 500, 1_000, 5),
+    "steer": steer,
+    "trial": trial,
     "announce": lambda desk: desk.engine.announce(
         Presence(owner="a", host="h", pid=1, queues=("q",), slots=1, running=0)
     ),
