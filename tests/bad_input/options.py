@@ -40,7 +40,7 @@ def names() -> Iterator[Bad]:
             if where.startswith("@app.task(name") and name is None:
                 continue  # not given
             yield bad(where, use, name)
-    for where in ("key", "group"):
+    for where in ("key", "group", "idempotency_key", "ticket"):
         for text in ["", "x" * 257, None, 3, b"k", ["k"]]:
             yield bad(f"using({where}=…)", using(where), text)
             yield bad(f"send({where}=…)", sending(where), text)
@@ -76,6 +76,10 @@ TIMED: dict[str, Use] = {
     "send(expires=…)": sending("expires"),
     "@app.task(timeout=…)": lambda world, it: world.app.task(name="t", timeout=it)(ordinary),
     "@app.task(expires=…)": lambda world, it: world.app.task(name="t", expires=it)(ordinary),
+    "using(on_full_timeout=…)": using("on_full_timeout"),
+    "send(on_full_timeout=…)": sending("on_full_timeout"),
+    "Queue(max_wait=…)": lambda world, it: Queue("q", max_wait=it),
+    "Queue(on_full_timeout=…)": lambda world, it: Queue("q", on_full_timeout=it),
     "Retry(base=…)": lambda world, it: Retry(base=it),
     "Retry(cap=…)": lambda world, it: Retry(cap=it),
     "Snooze(…)": lambda world, it: Snooze(it),
@@ -99,6 +103,11 @@ def bad(where: str, use: Use, value: Any) -> Bad:
     return Bad(f"{where} with {value!r:.40}", lambda world: use(world, value), BadOption)
 
 
+def tuned(world: World, **bounds: Any) -> object:
+    world.good.enqueue(1)
+    return world.app.queue("default").tune(**bounds)
+
+
 WHOLE = [0, -1, 1.5, "5", True, [1]]
 
 OPTIONS: dict[str, tuple[Use, list[Any]]] = {
@@ -108,6 +117,31 @@ OPTIONS: dict[str, tuple[Use, list[Any]]] = {
     "Queue(runs_in=…)": (
         lambda world, it: Queue("q", runs_in=it),
         ["", "proces", 3, True, b"loop"],
+    ),
+    "Queue(max_wait=0)": (lambda world, it: Queue("q", max_wait=it), [0, 0.0, timedelta(0)]),
+    "Queue(group_share=…)": (
+        lambda world, it: Queue("q", group_share=it),
+        [0, -0.1, 1.1, float("nan"), "0.1", True, [0.1]],
+    ),
+    "Queue(on_full=…)": (lambda world, it: Queue("q", on_full=it), ["", "block", None, True, 3]),
+    "using(on_full=…)": (using("on_full"), ["", "block", None, True, 3]),
+    "send(on_full=…)": (sending("on_full"), ["", "block", None, True, 3]),
+    "tune(group_share=…)": (
+        lambda world, it: tuned(world, group_share=it),
+        [0, -0.1, 1.1, float("nan"), "0.1", True],
+    ),
+    "tune(max_wait=0)": (lambda world, it: tuned(world, max_wait=it), [0, timedelta(0)]),
+    "expected_wait(…)": (
+        lambda world, it: world.app.queue("default").expected_wait(it),
+        [-1, 10, 5.0, "5", None],
+    ),
+    "enqueue_many(…) with an id": (
+        lambda world, it: world.good.using(**it).enqueue_many([((1,), {})]),
+        [{"idempotency_key": "k"}],
+    ),
+    "send_many(…) with an id": (
+        lambda world, it: world.app.messages("raw").send_many([b"a"], **it),
+        [{"idempotency_key": "k"}, {"id": "0197a0c5-7c00-7000-8000-000000000007"}],
     ),
     "Retry(attempts=…)": (lambda world, it: Retry(attempts=it), [*WHOLE, None]),
     "Retry(on=…)": (lambda world, it: Retry(on=it), [ValueError, [ValueError], ("a",), (3,), None]),
@@ -243,6 +277,11 @@ def conflicts() -> Iterator[Bad]:
     yield Bad(
         "a connection on an engine without one",
         lambda world: world.good.using(connection=object()),
+        (NotSupported, BadOption),
+    )
+    yield Bad(
+        "a wait for room in an open transaction",
+        lambda world: world.good.using(on_full="wait", connection=object()),
         (NotSupported, BadOption),
     )
     yield Bad(

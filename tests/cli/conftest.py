@@ -107,11 +107,12 @@ class Stage:
         self.engine.run(self.engine.append(jobs, Admission()))
         return [str(uuid.UUID(bytes=job.id)) for job in jobs]
 
-    def ended(self, outcome: Outcome, queue: str = "mail", **fields: Any) -> str:
+    def ended(self, outcome: Outcome, queue: str = "mail", ran_ms: int = 0, **fields: Any) -> str:
         """Append a job, claim it, settle it."""
         (made,) = self.enqueued(queue, policy=Policy(attempts=3), **fields)
         token = self.claimed(made)
-        self.engine.run(self.engine.settle([Settlement(uuid.UUID(made).bytes, token, outcome)]))
+        settlement = Settlement(uuid.UUID(made).bytes, token, outcome, ran_ms)
+        self.engine.run(self.engine.settle([settlement]))
         return made
 
     def failed(self, message: str = "no route", queue: str = "mail") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backlane.engine.protocol import Tune
+from backlane.engine.protocol import Presence, Tune
+from backlane.model.outcome import Succeeded
 
 
 def test_queues_are_listed_with_depth_and_bounds(backlane, stage, url):
@@ -73,6 +74,69 @@ def test_a_size_that_cannot_be_is_wrong_use(backlane, stage, url, bad):
 
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
+
+
+def test_tune_sets_the_wait_and_the_share_of_a_group(backlane, shown, stage, url):
+    stage.enqueued("mail")
+
+    said = backlane(
+        "queues", "tune", "mail", "--max-wait", "30", "--group-share", "0.1", "--url", url
+    )
+    (queue,) = shown("queues", "list")
+
+    assert (queue["max_wait_seconds"], queue["group_share"]) == (30.0, 0.1)
+    assert "a wait of 30 s, 10% of the jobs for a group" in said.stdout
+
+
+def test_tune_lifts_the_bound_on_the_wait(shown, stage):
+    stage.enqueued("mail")
+    stage.engine.run(stage.engine.tune("mail", Tune(max_wait_ms=5_000)))
+
+    (queue,) = shown("queues", "tune", "mail", "--max-wait", "none")
+
+    assert (queue["max_wait_seconds"], queue["tuned_max_wait_seconds"]) == (None, 0.0)
+
+
+@pytest.mark.parametrize("bad", ["0", "-1", "soon", "nan", ""])
+def test_a_wait_that_cannot_be_is_wrong_use(backlane, stage, url, bad):
+    stage.enqueued("mail")
+
+    result = backlane("queues", "tune", "mail", f"--max-wait={bad}", "--url", url)
+
+    assert result.exit_code == 2
+    assert "use seconds above 0, or 'none'" in result.stderr
+
+
+def test_a_list_tells_the_pressure_and_an_unknown_wait(shown, stage):
+    stage.enqueued("mail", 3)
+    stage.engine.run(stage.engine.tune("mail", Tune(max_jobs=4)))
+
+    (queue,) = shown("queues", "list")
+
+    assert (queue["pressure"], queue["expected_wait_seconds"]) == (0.75, None)
+
+
+def test_one_queue_is_shown_in_words(backlane, stage, url, monkeypatch):
+    monkeypatch.setattr("backlane.cli.queues.LOOK_SECONDS", 0.01)
+    stage.enqueued("mail", 3)
+
+    lines = backlane("queues", "show", "mail", "--url", url).stdout.splitlines()
+
+    assert lines[0] == "queue     mail (tasks)"
+    assert lines[1].startswith("holds     3 ready, 0 running, 0 later")
+    assert "wait      not known for a job enqueued now" in lines
+
+
+def test_a_queue_that_runs_is_shown_with_its_speed(shown, stage, monkeypatch):
+    monkeypatch.setattr("backlane.cli.queues.LOOK_SECONDS", 0.01)
+    stage.ended(Succeeded(None), "mail", ran_ms=100)
+    stage.enqueued("mail", 30)
+    presence = Presence(owner="w", host="h", pid=1, queues=("mail",), slots=2, running=0)
+    stage.engine.run(stage.engine.announce(presence))
+
+    queue = shown("queues", "show", "mail")
+
+    assert queue["expected_wait_seconds"] == pytest.approx(1.5, abs=0.2)  # 30 jobs, 20 a second
 
 
 def test_reset_forgets_what_was_tuned(shown, stage):

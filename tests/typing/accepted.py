@@ -46,7 +46,10 @@ async def timed(call: Call, following: Next) -> object:
 
 app = Backlane(
     "sqlite:///jobs.db",
-    queues=[Queue("mail", max_jobs=50_000), Queue("video", runs_in="process", concurrency=2)],
+    queues=[
+        Queue("mail", max_jobs=50_000, max_wait=timedelta(seconds=30), group_share=0.1),
+        Queue("video", runs_in="process", concurrency=2, on_full="wait", on_full_timeout=60),
+    ],
     middleware=[Middleware(attempt=timed, enqueue=timed)],
 )
 
@@ -112,6 +115,9 @@ def enqueue() -> None:
     assert_type(plain.enqueue(datetime.now(UTC)).result(timedelta(seconds=1)), list[int])
     assert_type(send_mail.using(delay=60, priority=5, key="a").enqueue(7, "hi"), JobHandle[str])
     send_mail.using(at=datetime.now(UTC), headers={"a": "b"}, group="acme", id=uuid.uuid4())
+    send_mail.using(on_full="wait", on_full_timeout=5, ticket="t", idempotency_key="k")
+    assert_type(send_mail.enqueue(7, "hi").pressure, float | None)
+    assert_type(send_mail.enqueue(7, "hi").expected_wait, timedelta | None)
     send_mail.using(queue="video", expires=timedelta(days=1)).using(delay=0.5).enqueue(7, "hi")
     many = send_mail.enqueue_many([((7, "hi"), {}), ((8,), {"template": "hi"})], atomic=True)
     assert_type(many, list[JobHandle[str]])

@@ -73,6 +73,10 @@ def options() -> None:
     app.task(timeout=(1, 2, 3))  # error
     Queue("mail", max_job=3)  # error
     Queue("mail", runs_in="fiber")  # error
+    Queue("mail", on_full="block")  # error
+    Queue("mail", max_wait="30")  # error
+    send_mail.using(on_full="block")  # error
+    send_mail.using(ticket=7)  # error
     Queue(3)  # error
     Retry(atempts=3)  # error
     Retry(on=OSError)  # error
