@@ -210,7 +210,7 @@ class Judging:
                 return [Receipt(job.id, None, fullest) for job in jobs]
             pairs = zip(jobs, expected, strict=True)
             return [Receipt(job.id, None, fullest, expected_ms) for job, expected_ms in pairs]
-        fullness = {job.queue: self._pressure(job.queue) for job in jobs}
+        fullness = {queue: self._pressure(queue) for queue in {job.queue for job in jobs}}
         waits = iter(expected)
         return [
             Receipt(job.id, first, fullness[job.queue], None if first else next(waits, None))
