@@ -8,12 +8,15 @@ import uuid
 
 import pytest
 
+from backlane.cli.capacity import seen
 from backlane.cli.overhead import FEWEST, cheap_tasks, overhead_ms
 from backlane.engine.protocol import Admission, Presence
 from backlane.model.clock import SystemClock
 from backlane.model.ids import new_id
 from backlane.model.job import Job, JobRecord, State
 from backlane.model.outcome import Settlement, Succeeded
+from backlane.model.pressure.meter import Meter
+from backlane.model.queue import Bounds, LineSample, QueueSample
 
 LOOK = ("--over", "0.2")
 
@@ -116,6 +119,35 @@ def test_live_figures_come_from_two_looks(shown, ran, stage, announced):
     assert queue["wait_now_s"] == pytest.approx(1.55)  # 31 jobs at 4 slots / 0.2 s
     assert queue["max_jobs"] == 4 + 20
     assert queue["stable"] is True
+
+
+def test_where_a_line_stands_what_is_taken_counts_and_not_the_slots():
+    """Four slots for jobs of 200 ms could take 20 a second; here they take 10."""
+    meter = Meter()
+    for second in range(5):
+        done, came = 10 * second, 15 * second
+        line = LineSample(5, ready=50, running=4, appended=came, started=done)
+        meter.took(
+            QueueSample(
+                name="mail",
+                bounds=Bounds(),
+                lines=(line,),
+                ended=done,
+                ran_ms=200 * done,
+                oldest_ready_ms=5_000,
+                slots=4,
+            ),
+            second * 1_000,
+        )
+
+    view = seen("mail", meter, 1.0, None)
+
+    assert view.service_s == pytest.approx(0.2)
+    assert view.can_take == pytest.approx(10)
+    assert view.utilisation == pytest.approx(1.5)
+    assert view.stable is False
+    assert view.slots_needed == 7
+    assert view.max_jobs == 4 + 10
 
 
 def test_what_nothing_tells_is_left_open(shown, backlane, stage, url):

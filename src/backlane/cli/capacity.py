@@ -31,6 +31,7 @@ class CapacityView(msgspec.Struct, frozen=True, kw_only=True):
     taken: float | None = None  # jobs a second, over the same seconds
     service_s: float | None
     slots: int | None
+    can_take: float | None = None  # jobs a second that the slots can take
     utilisation: float | None = None
     stable: bool | None = None
     ready: int | None = None
@@ -89,7 +90,7 @@ def capacity(
         return
     with opened(*named(url, app)) as store:
         meters = _measured(store, names, over)
-        queues = [_seen(name, meter, wait, percent) for name, meter in meters.items()]
+        queues = [seen(name, meter, wait, percent) for name, meter in meters.items()]
         _told(output, _with_cheap(store, queues))
 
 
@@ -129,12 +130,17 @@ def _measured(store: Store, names: Sequence[str], over: float) -> dict[str, Mete
     return meters
 
 
-def _seen(name: str, meter: Meter, wait: float | None, percent: float | None) -> CapacityView:
+def seen(name: str, meter: Meter, wait: float | None, percent: float | None) -> CapacityView:
+    """Return what a meter knows of a queue, and what would keep its jobs within a wait."""
     slots = meter.sample.slots if meter.sample else None
-    service = meter.service_ms / 1000 if meter.service_ms else None
+    ran = meter.service_ms / 1000 if meter.service_ms else None
     expected = meter.expected_ms()
+    # Where a line stood, what was taken tells how long a job does keep its slot: claims and
+    # commits are in it, and that slots are shared or not for jobs of this kind.
+    kept = slots / meter.mu if slots and meter.mu else ran
     return msgspec.structs.replace(
-        _view(name, meter.arrivals, service, slots, wait, percent),
+        _view(name, meter.arrivals, kept, slots, wait, percent),
+        service_s=ran,
         taken=meter.starting,
         ready=meter.ready,
         wait_now_s=None if expected is None else expected / 1000,
@@ -173,6 +179,7 @@ def _view(
     load = Load(arrivals, service, slots)
     return msgspec.structs.replace(
         known,
+        can_take=load.throughput if math.isfinite(load.throughput) else None,
         utilisation=load.utilisation,
         stable=load.is_stable,
         mean_wait_s=_finite(mean_wait_s(load)),
@@ -230,12 +237,12 @@ def _row(view: CapacityView) -> tuple[str, ...]:
 
 
 def _growing(view: CapacityView) -> str:
-    came, service, slots = view.arrivals or 0.0, view.service_s or 0.0, view.slots or 0
-    least = slots_for(came, service, math.inf)
+    came, slots, can_take = view.arrivals or 0.0, view.slots or 0, view.can_take or 0.0
+    least = slots_for(came, slots / can_take, math.inf) if can_take else None
     enough = "more than a million" if least is None else f"at least {least:,}"
     return (
         f"{f'queue {view.queue}' if view.queue else 'the plan'}: {count(slots, 'slot')} can take "
-        f"{slots / service:,.1f} of {came:,.1f} jobs/s, so the line grows until it is full; "
+        f"{can_take:,.1f} of {came:,.1f} jobs/s, so the line grows until it is full; "
         f"{enough} would do"
     )
 
