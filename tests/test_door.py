@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from datetime import timedelta
 
@@ -84,6 +85,23 @@ def test_callers_who_come_when_told_are_taken_at_their_first_return(line):
         taken += refused(line, ticket) is None
 
     assert taken >= 0.95 * len(waiting)
+
+
+def test_coroutines_that_are_refused_together_do_not_wait_for_each_other_for_ever(tmp_path):
+    """One that asked the store for places held a lock which another blocked the loop for."""
+    line = Line(f"sqlite:///{tmp_path}/jobs.db", queue=Queue("mail", max_wait=5))
+    line.warm()
+    overfill(line)
+
+    async def main() -> list[object]:
+        return await asyncio.gather(
+            *(line.task.aenqueue("ada") for _ in range(100)), return_exceptions=True
+        )
+
+    told = sorted(full.retry_after for full in asyncio.run(main()))
+    line.app.close()
+
+    assert timedelta(seconds=5) <= told[-1] <= timedelta(seconds=9)
 
 
 # -- newcomers --

@@ -190,7 +190,7 @@ class Intake:
         measured = None
         try:
             measured = engine.run(due.plan)
-        except EngineUnavailable as error:  # the append goes on without, and may succeed
+        except (EngineUnavailable, OutcomeUnknown) as error:  # the append may yet succeed
             log.debug("queues could not be measured, so no wait is foretold: %s", error)
         finally:
             due.end(measured)
@@ -199,7 +199,7 @@ class Intake:
         measured = None
         try:
             measured = await engine.arun(due.plan)
-        except EngineUnavailable as error:
+        except (EngineUnavailable, OutcomeUnknown) as error:
             log.debug("queues could not be measured, so no wait is foretold: %s", error)
         finally:
             due.end(measured)
@@ -264,7 +264,7 @@ class Intake:
             if ask is not None and visit.terms.connection is None:
                 try:
                     caller.granted(ask, self.place.engine.run(self._reserve(refusal, ask)))
-                except EngineUnavailable as error:
+                except (EngineUnavailable, OutcomeUnknown) as error:
                     log.debug("no places of %s could be reserved: %s", refusal.queue, error)
             return caller.full(visit.accepted, visit.waited)
         finally:
@@ -281,7 +281,7 @@ class Intake:
                 try:
                     begins_ms = await self.place.engine.arun(self._reserve(refusal, ask))
                     caller.granted(ask, begins_ms)
-                except EngineUnavailable as error:
+                except (EngineUnavailable, OutcomeUnknown) as error:
                     log.debug("no places of %s could be reserved: %s", refusal.queue, error)
             return caller.full(visit.accepted, visit.waited)
         finally:
