@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -278,3 +279,20 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     oldest_ready_ms: int | None = None
     slots: int | None = None  # of live workers that serve it; None: no worker was ever there
     reserved_ms: int = 0  # how far the queue's virtual clock is ahead of now
+
+
+def in_line(ready: Mapping[int, int], withheld: Mapping[int, int]) -> dict[int, int]:
+    """Return what is in line by priority, of all that is ready.
+
+    `withheld` counts what is not in line by the level it waits at, which ageing may have
+    raised above its priority: then the nearest priorities below have it.
+    """
+    left = dict(ready)
+    over = 0
+    for priority in range(9, -1, -1):
+        over += withheld.get(priority, 0)
+        fewer = min(left.get(priority, 0), over)
+        if fewer:
+            left[priority] -= fewer
+            over -= fewer
+    return left

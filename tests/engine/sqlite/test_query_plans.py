@@ -35,7 +35,7 @@ MAY_SCAN = {
     "sweep.WAITING": ("backlane_counter",),
     "take.FREE_KEY_OF": ("backlane_unique_key",),
     "measure.MEASURED": ("backlane_resource",),
-    "measure.WITHHELD": ("backlane_resource_not_closed",),
+    "measure.DOWN": ("backlane_resource_not_closed",),
     "tune.QUEUES": ("line", "backlane_resource"),
     "workers.FORGET_SILENT": ("backlane_worker",),
     "workers.WORKERS": ("backlane_worker",),

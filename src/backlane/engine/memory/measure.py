@@ -9,7 +9,7 @@ from backlane.engine.memory.line import Line
 from backlane.engine.memory.store import Store, oldest_ready_ms
 from backlane.engine.protocol import Measured
 from backlane.model.job import State
-from backlane.model.queue import Kind, LineSample, QueueSample
+from backlane.model.queue import Kind, LineSample, QueueSample, in_line
 
 CLOCK_AHEAD_MS = 600_000  # a clock set back promises late places for minutes, not for hours
 LIVE_MS = 30_000  # a worker whose last beat is older is not counted on
@@ -59,12 +59,15 @@ def _sample(store: Store, line: Line) -> QueueSample:
 
 
 def _lines(store: Store, line: Line) -> list[LineSample]:
-    ready = [row for row in store.in_state(State.READY) if row.queue == line.name]
-    withheld = Counter(row.priority for row in ready if store.is_withheld(row))
+    ready = store.in_state(State.READY) if store.are_some_down else []
+    withheld = Counter(
+        row.rank for row in ready if row.queue == line.name and store.is_withheld(row)
+    )
+    left = in_line({it: tally.ready for it, tally in line.tallies.items()}, withheld)
     return [
         LineSample(
             priority,
-            tally.ready - withheld[priority],
+            left[priority],
             tally.running,
             tally.appended + tally.retried,
             tally.started,

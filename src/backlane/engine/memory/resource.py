@@ -58,6 +58,8 @@ def feed(
 
 def next_trial_ms(store: Store) -> int | None:
     """Return until when what waits for a resource may be tried, if not at once."""
+    if not store.are_some_down:
+        return None
     now = store.clock.wall_ms()
     waited_for = {row.job.resource for row in store.in_state(State.READY)}
     waits = [

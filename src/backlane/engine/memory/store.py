@@ -131,6 +131,11 @@ class Store:
     def has_expired(self, row: Row) -> bool:
         return row.deadline_ms is not None and row.deadline_ms <= self.clock.wall_ms()
 
+    @property
+    def are_some_down(self) -> bool:
+        """Whether some resource is not closed: only then jobs wait for one."""
+        return any(it.state is not Standing.CLOSED for it in self.breakers.values())
+
     def is_withheld(self, row: Row) -> bool:
         """Whether a ready job waits for its resource, and not for a worker."""
         breaker = self.breakers.get(row.job.resource or "", CLOSED)
