@@ -10,12 +10,37 @@ from datetime import timedelta
 
 import pytest
 
-from backlane import BacklaneError, Duplicate, JobFailed, JobNotFound, OutcomeUnknown, QueueFull
+from backlane import (
+    BacklaneError,
+    Duplicate,
+    JobFailed,
+    JobNotFound,
+    KeyReused,
+    OutcomeUnknown,
+    QueueFull,
+)
 from backlane.errors import nearest
 
 ID = uuid.UUID(int=7)
 RAISED = [
     QueueFull("mail", limit="jobs", depth=2, bound=2, retry_after=timedelta(seconds=3)),
+    QueueFull(
+        "mail",
+        limit="group",
+        depth=5,
+        bound=5,
+        jobs=50,
+        added=2,
+        group="acme",
+        promised=True,
+        retry_after=timedelta(seconds=3),
+        estimated_wait=timedelta(seconds=9),
+        ticket="signed",
+        can_fit=True,
+        accepted=7,
+        waited=timedelta(seconds=1),
+    ),
+    KeyReused("another call"),
     Duplicate("taken", ID),
     JobFailed("it failed", "error", None),
     OutcomeUnknown("in doubt", (ID,)),
@@ -53,6 +78,18 @@ def test_a_full_queue_that_can_never_take_so_much_says_what_to_change():
     full = QueueFull("mail", limit="bytes", depth=0, bound=9, can_fit=False)
 
     assert "raise max_bytes" in str(full)
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("wait", "a new job of queue 'mail' would wait 7.5 s, its max_wait is 5 s; "),
+        ("deadline", "a new job of queue 'mail' would wait 7.5 s, and expires in 5 s; "),
+        ("no_workers", "no worker serves queue 'mail', where a job has waited 8 s; start one"),
+    ],
+)
+def test_a_refusal_for_time_is_told_in_seconds(limit, said):
+    assert str(QueueFull("mail", limit=limit, depth=7.5, bound=5.0)).startswith(said)
 
 
 def test_the_nearest_name_is_offered_and_none_where_none_is_near():

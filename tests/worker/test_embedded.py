@@ -13,10 +13,12 @@ import pytest
 from tests.worker.conftest import wait_until
 from tests.worker.yard import make
 
-from backlane import Backlane, Context, JobFailed, Retry, UnknownQueue, WrongUse
+from backlane import Backlane, Context, JobFailed, Queue, Retry, UnknownQueue, WrongUse
+from backlane.engine.protocol import Declare
 from backlane.errors import BadOption
 from backlane.model import event as events
 from backlane.model.job import State
+from backlane.model.queue import DEFAULT_MAX_BYTES, Bounds, Kind
 from backlane.worker import Worker
 
 
@@ -117,6 +119,32 @@ def test_a_blocked_loop_costs_no_lease(app: Backlane):
             return job.attempts
 
     assert asyncio.run(main()) == 1
+
+
+def greet(name: str) -> str:
+    return name
+
+
+def test_a_worker_declares_all_bounds_of_its_queues():
+    queue = Queue("mail", max_jobs=7, max_wait=5, group_share=0.5)
+    app = Backlane("memory://", queues=[queue])
+    app.task(name="greet", queue="mail")(greet)
+
+    with Worker(app):
+        record = app.queue("mail").record()
+
+    assert record.declared == Bounds(7, DEFAULT_MAX_BYTES, 5_000, 0.5)
+
+
+def test_bounds_that_differ_are_told_in_words(caplog: pytest.LogCaptureFixture):
+    app = Backlane("memory://", queues=[Queue("mail", max_wait=5)])
+    app.task(name="greet", queue="mail")(greet)
+    app.engine.run(app.engine.tune("mail", Declare(Kind.TASKS, Bounds())))
+
+    with Worker(app):
+        pass
+
+    assert "268435456 bytes at most, a wait of 5 s; if another version" in caplog.text
 
 
 def test_leaving_the_block_lets_running_jobs_finish(app: Backlane):
