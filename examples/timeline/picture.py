@@ -13,7 +13,7 @@ from playwright.sync_api import Page, sync_playwright
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "images" / "timeline.png"
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1120, 800
+WIDTH, HEIGHT = 1120, 830
 FLOOD_SECONDS = 3.5  # until about half of the hearts are in
 
 

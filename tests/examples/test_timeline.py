@@ -138,6 +138,8 @@ def test_the_page_fits_its_window_in_both_colours(browser, site: Site, scheme: s
     )
     page = context.new_page()
     page.goto(site.url)
+    post(page, "W" * 280)  # one word, as long as a post may be
+    page.locator("#jobs .job").wait_for()
 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
