@@ -13,11 +13,11 @@ import uvicorn
 from werkzeug.serving import make_server
 
 
-def listening() -> socket.socket:
-    """Return a socket that listens on a free port of this machine."""
+def listening(port: int = 0) -> socket.socket:
+    """Return a socket that listens on a port of this machine, a free one unless given."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.bind(("127.0.0.1", 0))
+    made.bind(("127.0.0.1", port))
     made.listen(512)
     return made
 
@@ -36,11 +36,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def served(asgi: Any, **settings: Any) -> Iterator[str]:
+def served(asgi: Any, port: int = 0) -> Iterator[str]:
     """Serve an ASGI application with uvicorn; its address is the block's value."""
-    given = {"log_level": "critical", "timeout_graceful_shutdown": 1, **settings}
-    with listening() as door:
-        server = Server(uvicorn.Config(asgi, **given))
+    with listening(port) as door:
+        config = uvicorn.Config(asgi, log_level="critical", timeout_graceful_shutdown=1)
+        server = Server(config)
         thread = threading.Thread(target=server.run, args=([door],), daemon=True)
         thread.start()
         ends = time.monotonic() + 10

@@ -11,7 +11,13 @@ from backlane.client.asynchronous import (
     AsyncRemoteQueue,
 )
 from backlane.client.blocking import Client, RemoteJob, RemoteMessages, RemoteQueue
-from backlane.client.record import RemoteError, RemoteMessage, RemoteProgress, RemoteRecord
+from backlane.client.record import (
+    RemoteError,
+    RemoteMessage,
+    RemoteProgress,
+    RemoteQueueRecord,
+    RemoteRecord,
+)
 
 __all__ = [
     "Client",
@@ -26,4 +32,5 @@ __all__ = [
     "RemoteProgress",
     "RemoteError",
     "RemoteMessage",
+    "RemoteQueueRecord",
 ]

@@ -19,8 +19,8 @@ import httpx2
 from backlane.client.connection import DEADLINE, TIMEOUT, core_of, http_of
 from backlane.client.core import LEASE, Core, Submitted
 from backlane.client.drive import AsyncDriver
-from backlane.client.option import RemoteSendOptions, SubmitOptions, seconds
-from backlane.client.record import RemoteMessage, RemoteRecord
+from backlane.client.option import RemoteSendOptions, SubmitOptions, TuneOptions, seconds
+from backlane.client.record import RemoteMessage, RemoteQueueRecord, RemoteRecord
 from backlane.model.ids import parse_id
 from backlane.model.retry import Duration
 
@@ -90,8 +90,8 @@ class AsyncClient:
 
     # -- queues --
 
-    async def queues(self) -> list[dict[str, Any]]:
-        """Read all queues: of each what `GET /v1/queues/{queue}` tells."""
+    async def queues(self) -> list[RemoteQueueRecord]:
+        """Read all queues that the token may read."""
         return await self._driver.run(self._core.queues())
 
     def queue(self, name: str) -> AsyncRemoteQueue:
@@ -219,7 +219,7 @@ class AsyncRemoteQueue:
     def __repr__(self) -> str:
         return f"<AsyncRemoteQueue {self.name}>"
 
-    async def record(self) -> dict[str, Any]:
+    async def record(self) -> RemoteQueueRecord:
         """Read what is known of the queue now.
 
         Raises:
@@ -227,18 +227,18 @@ class AsyncRemoteQueue:
         """
         return await self._driver.run(self._core.queue(self.name))
 
-    async def pause(self) -> dict[str, Any]:
+    async def pause(self) -> RemoteQueueRecord:
         """Let no worker claim from it; running jobs go on."""
         return await self._driver.run(self._core.pause(self.name))
 
-    async def resume(self) -> dict[str, Any]:
+    async def resume(self) -> RemoteQueueRecord:
         """Let workers claim from it again."""
         return await self._driver.run(self._core.resume(self.name))
 
-    async def tune(self, **wanted: float | bool | None) -> dict[str, Any]:
-        """Change bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
+    async def tune(self, **wanted: Unpack[TuneOptions]) -> RemoteQueueRecord:
+        """Change its bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
 
-        `max_wait` is in seconds, None lifts it. `reset=True` goes back to what is declared.
+        A `max_wait` of None lifts it. `reset=True` goes back to what is declared.
         """
         return await self._driver.run(self._core.tune(self.name, wanted))
 

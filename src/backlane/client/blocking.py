@@ -20,8 +20,8 @@ import httpx2
 from backlane.client.connection import DEADLINE, TIMEOUT, core_of, http_of
 from backlane.client.core import LEASE, Core, Submitted
 from backlane.client.drive import BlockingDriver
-from backlane.client.option import RemoteSendOptions, SubmitOptions, seconds
-from backlane.client.record import RemoteMessage, RemoteRecord
+from backlane.client.option import RemoteSendOptions, SubmitOptions, TuneOptions, seconds
+from backlane.client.record import RemoteMessage, RemoteQueueRecord, RemoteRecord
 from backlane.model.ids import parse_id
 from backlane.model.job import State
 from backlane.model.retry import Duration
@@ -92,8 +92,8 @@ class Client:
 
     # -- queues --
 
-    def queues(self) -> list[dict[str, Any]]:
-        """Read all queues: of each what `GET /v1/queues/{queue}` tells."""
+    def queues(self) -> list[RemoteQueueRecord]:
+        """Read all queues that the token may read."""
         return self._driver.run(self._core.queues())
 
     def queue(self, name: str) -> RemoteQueue:
@@ -225,7 +225,7 @@ class RemoteQueue:
     def __repr__(self) -> str:
         return f"<RemoteQueue {self.name}>"
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> RemoteQueueRecord:
         """Read what is known of the queue now.
 
         Raises:
@@ -233,18 +233,18 @@ class RemoteQueue:
         """
         return self._driver.run(self._core.queue(self.name))
 
-    def pause(self) -> dict[str, Any]:
+    def pause(self) -> RemoteQueueRecord:
         """Let no worker claim from it; running jobs go on."""
         return self._driver.run(self._core.pause(self.name))
 
-    def resume(self) -> dict[str, Any]:
+    def resume(self) -> RemoteQueueRecord:
         """Let workers claim from it again."""
         return self._driver.run(self._core.resume(self.name))
 
-    def tune(self, **wanted: float | bool | None) -> dict[str, Any]:
-        """Change bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
+    def tune(self, **wanted: Unpack[TuneOptions]) -> RemoteQueueRecord:
+        """Change its bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
 
-        `max_wait` is in seconds, None lifts it. `reset=True` goes back to what is declared.
+        A `max_wait` of None lifts it. `reset=True` goes back to what is declared.
         """
         return self._driver.run(self._core.tune(self.name, wanted))
 

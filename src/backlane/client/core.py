@@ -19,21 +19,25 @@ from backlane.client.event import following
 from backlane.client.option import (
     RemoteSendOptions,
     SubmitOptions,
+    TuneOptions,
     body_of,
     checked,
     headers_of,
     prefer,
     query_of,
     seconds,
+    tuning_of,
 )
 from backlane.client.pacer import Pacer
 from backlane.client.record import (
     Done,
     RemoteMessage,
+    RemoteQueueRecord,
+    RemoteQueues,
     RemoteRecord,
+    Sent,
     read,
     read_messages,
-    read_plain,
 )
 from backlane.client.step import Answer, Request, Sleep, Steps
 from backlane.errors import BadOption, LeaseLost, ResultTimeout, Unencodable
@@ -146,34 +150,34 @@ class Core:
 
     # -- queues --
 
-    def queues(self) -> Steps[list[dict[str, Any]]]:
+    def queues(self) -> Steps[list[RemoteQueueRecord]]:
         """Read all queues."""
         request = Request("GET", "/v1/queues")
         answer = yield from deliver(request, self._terms({}), self._pacer)
-        found: list[dict[str, Any]] = read_plain(answer)["queues"]
-        return found
+        return read(answer, RemoteQueues).queues
 
-    def queue(self, name: str) -> Steps[dict[str, Any]]:
+    def queue(self, name: str) -> Steps[RemoteQueueRecord]:
         """Read one queue."""
         return self._of_queue("GET", name, "")
 
-    def pause(self, name: str) -> Steps[dict[str, Any]]:
+    def pause(self, name: str) -> Steps[RemoteQueueRecord]:
         return self._of_queue("POST", name, "/pause")
 
-    def resume(self, name: str) -> Steps[dict[str, Any]]:
+    def resume(self, name: str) -> Steps[RemoteQueueRecord]:
         return self._of_queue("POST", name, "/resume")
 
-    def tune(self, name: str, wanted: Mapping[str, Any]) -> Steps[dict[str, Any]]:
-        return self._of_queue("PATCH", name, "", _encoded(wanted))
+    def tune(self, name: str, wanted: TuneOptions) -> Steps[RemoteQueueRecord]:
+        """Change a queue's bounds at run time."""
+        checked(wanted, TuneOptions, "tune()")
+        return self._of_queue("PATCH", name, "", _encoded(tuning_of(wanted)))
 
     def _of_queue(
         self, method: str, name: str, verb: str, body: bytes | None = None
-    ) -> Steps[dict[str, Any]]:
+    ) -> Steps[RemoteQueueRecord]:
         headers = {} if body is None else JSON
         request = Request(method, f"/v1/queues/{_part(name)}{verb}", (), headers, body)
         answer = yield from deliver(request, self._terms({}), self._pacer)
-        found: dict[str, Any] = read_plain(answer)
-        return found
+        return read(answer, RemoteQueueRecord)
 
     # -- messages --
 
@@ -187,7 +191,7 @@ class Core:
         path = f"/v1/queues/{_part(queue)}/messages"
         request = Request("POST", path, query_of(options), headers, bytes(body))
         answer = yield from deliver(request, self._terms(options), self._pacer)
-        return uuid.UUID(read_plain(answer)["id"])
+        return read(answer, Sent).id
 
     def receive(
         self, queue: str, most: int, wait: Duration, lease: Duration

@@ -163,8 +163,9 @@ def unpaced_wait(tries: Tries, pacer: Pacer, left: float) -> float | None:
     if least >= left:
         return None
     wait = least + full_jitter(tries.count, pacer.draw())
-    # One last try beats none, so a wait beyond the end is drawn again before it.
-    return wait if wait < left else least + (left - least) * pacer.draw()
+    # One last try beats none, so a wait beyond the end is drawn again, with time to send.
+    most = least + 0.75 * (left - least)
+    return wait if wait < most else least + (most - least) * pacer.draw()
 
 
 def _with_ticket(request: Request, reply: Answer | Lost) -> Request:

@@ -44,6 +44,10 @@ _UNSENT = (
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=4.5)
 
 
+# Ours ends a try after those of httpx2, which know whether there was a connection at all.
+_GRACE = 0.05
+
+
 def lost(error: Exception) -> Lost:
     """Return what came of a request that ended in this error."""
     return Lost(error, sent=not isinstance(error, _UNSENT))
@@ -209,7 +213,7 @@ class AsyncDriver:
     async def _send(self, sent: Send) -> Answer | Lost:
         # `timeout` of httpx2 begins anew with each byte: it alone would not end a trickle.
         try:
-            async with asyncio.timeout(sent.timeout):
+            async with asyncio.timeout(sent.timeout + _GRACE):
                 response = await self._http.request(**_arguments(sent.request, sent.timeout))
         except TimeoutError:
             error = httpx2.ReadTimeout(f"no whole answer within {sent.timeout:.1f} s")
@@ -221,7 +225,7 @@ class AsyncDriver:
     async def _open(self, step: Open) -> tuple[_AsyncStream | None, Answer | Lost]:
         try:
             sent = self._http.build_request(**_streaming(step))
-            async with asyncio.timeout(step.timeout):
+            async with asyncio.timeout(step.timeout + _GRACE):
                 response = await self._http.send(sent, stream=True)
         except TimeoutError:
             return None, Lost(httpx2.ReadTimeout("no answer in time"), sent=True)

@@ -44,6 +44,16 @@ class RemoteSendOptions(TypedDict, total=False):
     deadline: Duration
 
 
+class TuneOptions(TypedDict, total=False):
+    """What `tune` changes of a queue while it runs."""
+
+    max_jobs: int
+    max_bytes: int
+    max_wait: Duration | None  # None lifts it
+    group_share: float
+    reset: bool  # first go back to what is declared
+
+
 _DURATIONS = ("delay", "expires")
 _PLAIN = ("queue", "priority", "key", "group")
 
@@ -90,6 +100,14 @@ def query_of(options: RemoteSendOptions) -> tuple[tuple[str, str], ...]:
         elif name in _PLAIN and value is not None:
             query.append((name, str(value)))
     return tuple(query)
+
+
+def tuning_of(wanted: TuneOptions) -> dict[str, Any]:
+    """Return the members of a tuning's body."""
+    members: dict[str, Any] = dict(wanted)
+    if (wait := wanted.get("max_wait")) is not None:
+        members["max_wait"] = seconds(wait, "max_wait")
+    return members
 
 
 def headers_of(options: Mapping[str, Any]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -109,6 +109,70 @@ class RemoteMessage(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
 
 
+class RemoteDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """The unfinished jobs of a queue by state, and their bytes."""
+
+    jobs: int = 0
+    scheduled: int = 0
+    ready: int = 0
+    running: int = 0
+    blocked: int = 0
+    bytes: int = 0
+
+
+class RemoteBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """The most a queue holds; None where nothing bounds it, or nothing was tuned."""
+
+    max_jobs: int | None = None
+    max_bytes: int | None = None
+    max_wait: float | None = None  # seconds
+    group_share: float | None = None
+
+
+class RemoteCounters(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a queue's jobs since it was made."""
+
+    appended: int = 0
+    started: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    expired: int = 0
+    retried: int = 0
+
+
+class RemoteQueueRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the gateway tells of a queue. Durations are seconds, rates jobs a second.
+
+    .. versionadded:: 0.2
+    """
+
+    name: str
+    kind: str = "tasks"
+    paused: bool = False
+    depth: RemoteDepth = RemoteDepth()
+    bounds: RemoteBounds = RemoteBounds()  # in force
+    tuned: RemoteBounds = RemoteBounds()  # set at run time
+    oldest_ready_age: float | None = None
+    pressure: float | None = None  # 0..1
+    expected_wait: float | None = None  # of a job of usual priority; None: not known
+    service_rate: float | None = None
+    arrival_rate: float | None = None
+    counters: RemoteCounters = RemoteCounters()
+
+
+class RemoteQueues(msgspec.Struct, frozen=True):
+    """The answer that lists queues."""
+
+    queues: list[RemoteQueueRecord]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """The answer to a message that was sent."""
+
+    id: uuid.UUID
+
+
 class _Messages(msgspec.Struct, frozen=True):
     messages: list[_Message]
 
@@ -129,9 +193,9 @@ class Done(msgspec.Struct, frozen=True):
     lost: tuple[str, ...] = ()
 
 
-_JSON = msgspec.json.Decoder()
 _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (RemoteRecord, _Messages, Done)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (RemoteRecord, RemoteQueueRecord, RemoteQueues, Sent, Done, _Messages)
 }
 
 
@@ -151,14 +215,6 @@ def read_bytes(body: bytes, kind: type[T], status: int = 200) -> T:
     except (msgspec.DecodeError, RecursionError) as error:
         raise _strange(status, f"{error}") from error
     return value
-
-
-def read_plain(answer: Answer) -> Any:
-    """Return an answer's JSON as plain data."""
-    try:
-        return _JSON.decode(answer.body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise _strange(answer.status, f"{error}") from error
 
 
 def read_messages(answer: Answer) -> list[RemoteMessage]:
@@ -185,7 +241,3 @@ def _strange(status: int, why: str) -> GatewayRefused:
         "to where the gateway is mounted?",
         status,
     )
-
-
-def seconds(given: timedelta | float) -> float:
-    return given.total_seconds() if isinstance(given, timedelta) else float(given)
