@@ -20,7 +20,7 @@ POLL_SECONDS = "1"  # hint: how soon to ask again
 
 async def show(visit: Visit) -> Response:
     """Show a job; with `wait` once it has ended, or changed since `revision`."""
-    known = visit.number("revision", -1, 2**63)
+    known = visit.whole("revision", -1, 0, 999_999_999)
     seconds = visit.number("wait", 0, WAIT_SECONDS)
 
     def is_enough(record: JobRecord) -> bool:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
+from backlane.app import Backlane
 from backlane.gateway.answer import Plain
 from backlane.gateway.operations import (
     HEADERS,
@@ -42,17 +43,16 @@ KEPT = 8  # documents, one for each path that the gateway is mounted at
 
 def rule_of(rules: Sequence[Rule]) -> Rule:
     """Return the route that serves the document of all these."""
-    kept: dict[tuple[int, str, tuple[str, ...]], bytes] = {}
 
     async def openapi(visit: Visit) -> Reply:
-        site, at = visit.site, root(visit.scope)
-        tasks = visit.app.tasks
-        key = (id(site), at, tuple(tasks))
+        app, at = visit.app, root(visit.scope)
+        kept = visit.site.documents
+        key = (at, tuple(app.tasks), tuple(app.queues))
         body = kept.get(key)
         if body is None:
-            has_tokens = site.tokens is not None
+            has_tokens = visit.site.tokens is not None
             # Milliseconds a task: others are not to wait for a thousand of them.
-            made = await asyncio.to_thread(document, rules, tasks, has_tokens=has_tokens, root=at)
+            made = await asyncio.to_thread(document, rules, app, has_tokens=has_tokens, root=at)
             body = encode(made)
             if len(kept) >= KEPT:
                 kept.clear()
@@ -62,20 +62,18 @@ def rule_of(rules: Sequence[Rule]) -> Rule:
     return Rule("GET", "/openapi.json", openapi, ANY)
 
 
-def document(
-    rules: Sequence[Rule], tasks: Mapping[str, AnyTask], *, has_tokens: bool, root: str
-) -> Schema:
-    """Return the document for these routes and tasks, below the path `root`."""
-    return _Document(rules, list(tasks.values()), has_tokens=has_tokens).made(root)
+def document(rules: Sequence[Rule], app: Backlane, *, has_tokens: bool, root: str) -> Schema:
+    """Return the document for these routes and an application, below the path `root`."""
+    return _Document(rules, app, has_tokens=has_tokens).made(root)
 
 
 class _Document:
     """One making of the document: all types are looked at together, so that names agree."""
 
-    def __init__(
-        self, rules: Sequence[Rule], tasks: Sequence[AnyTask], *, has_tokens: bool
-    ) -> None:
-        self._rules, self._tasks, self._has_tokens = rules, tasks, has_tokens
+    def __init__(self, rules: Sequence[Rule], app: Backlane, *, has_tokens: bool) -> None:
+        self._rules, self._has_tokens = rules, has_tokens
+        self._tasks = tasks = list(app.tasks.values())
+        self._queues = sorted(app.queues)
         hints: list[Any] = [ProblemDocument, JobResource, Submission]
         for operation in OPERATIONS.values():
             hints += [answer.type for answer in operation.answers.values()]
@@ -168,6 +166,7 @@ class _Document:
         name = f"Arguments.{task.name}".replace(":", "_")
         self._components[name] = arguments
         properties["arguments"] = {"$ref": REF + name}
+        properties["queue"] = {"enum": [*self._queues, None], "default": None}
         properties["id"] = {"type": ["string", "null"], "format": "uuid", "default": None}
         return {
             **self._submission,

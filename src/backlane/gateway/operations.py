@@ -16,7 +16,7 @@ from backlane.gateway import health, jobs, messages, metrics, queues, stream, ta
 from backlane.gateway.messages import MessageResource, Receipts
 from backlane.gateway.queues import QueueResource, Tuning
 from backlane.gateway.resource import JobResource
-from backlane.gateway.site import WAIT_SECONDS
+from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS
 
 Schema = dict[str, Any]
 JSON = "application/json"
@@ -106,16 +106,22 @@ PARAMETERS: Mapping[str, tuple[Schema, str]] = {
         f"Seconds to wait for it, at most {WAIT_SECONDS:g}.",
     ),
     "revision": (
-        {"type": "integer", "minimum": 0, "maximum": 2**53},
+        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
         "With `wait`: answer as soon as the job's revision is higher than this.",
     ),
     "max": ({"type": "integer", "minimum": 1, "maximum": messages.MOST}, "Messages at most."),
     "lease": (
-        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "number", "minimum": 0.001},
         "Seconds for which others do not receive them.",
     ),
-    "delay": ({"type": "number", "minimum": 0}, "Seconds until it can be received."),
-    "expires": ({"type": "number", "minimum": 0}, "Seconds until it is of no use any more."),
+    "delay": (
+        {"type": "number", "minimum": 0, "maximum": LONGEST_SECONDS},
+        "Seconds until it can be received.",
+    ),
+    "expires": (
+        {"type": "number", "minimum": 0, "maximum": LONGEST_SECONDS},
+        "Seconds until it is of no use any more.",
+    ),
     "priority": ({"type": "integer", "minimum": 0, "maximum": 9}, "Higher goes first."),
     "key": (
         {"type": "string", "minLength": 1, "maxLength": 256},
@@ -127,7 +133,7 @@ PARAMETERS: Mapping[str, tuple[Schema, str]] = {
         "The same key within 24 hours gives the first answer again.",
     ),
     "Backlane-Ticket": (
-        {"type": "string", "maxLength": 256},
+        {"type": "string"},
         "The ticket of an earlier refusal; it keeps the place it was given.",
     ),
     "Prefer": (

@@ -28,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 DEFAULT_MAX_BODY = 2 * 1024 * 1024  # bytes: a job of the usual limit, and what is around it
 BODY_SECONDS = 20.0  # for the whole body of a request: 100 KiB/s at the limit
+LONGEST_SECONDS = 3_155_760_000  # 100 years: no delay is longer
 WAIT_SECONDS = 60.0  # the longest a request may ask to be kept waiting
 
 
@@ -54,6 +55,7 @@ class Site:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams and waits end
     secret: bytes | None = None  # the store's own, once it was read
     enqueuers: dict[str, Enqueuer[..., Any]] = field(default_factory=dict)  # by task
+    documents: dict[object, bytes] = field(default_factory=dict)  # of OpenAPI, made once each
     tally: Tally = field(default_factory=Tally)
     readiness: Readiness = field(default_factory=Readiness)
     hub: Hub = field(init=False)
@@ -119,7 +121,8 @@ class Visit:
         given = self.query.get(name)
         if given is None:
             return default
-        if not (given.isascii() and given.isdecimal() and least <= int(given[:9]) <= most):
+        is_number = given.isascii() and given.isdecimal() and len(given) <= 9
+        if not (is_number and least <= int(given) <= most):
             why = f"{name} is {given!r:.50}; use a whole number from {least} to {most}"
             raise misfit(why, (f"/{name}", why))
         return int(given)

@@ -31,7 +31,7 @@ from backlane.gateway.declined import Declined, misfit
 from backlane.gateway.idempotency import idempotency_key, ticket
 from backlane.gateway.pointer import pointer
 from backlane.gateway.resource import JobResource, moment, resource_of
-from backlane.gateway.site import WAIT_SECONDS, Reply, Rule, Site, Visit
+from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS, Reply, Rule, Site, Visit
 from backlane.gateway.waiting import until
 from backlane.handle import JobHandle
 from backlane.model.job import JobRecord, State
@@ -40,7 +40,7 @@ from backlane.task import Enqueuer, Task
 AnyTask = Task[..., Any, Any]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST_SECONDS)]
 
 
 class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
