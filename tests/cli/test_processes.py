@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_a_job_that_fails_makes_the_waiting_command_fail(start, here):
 
 
 def test_a_development_worker_runs_the_code_as_it_is_now(start, here):
-    running = start("run", "shop:app")
+    running = start("run", "shop:app", "--port", "0")
     before = enqueued(here, "shop.ship", "order=1", "day=2030-01-01")
 
     changed = (here / "shop.py").read_text().replace('f"{order} on', 'f"order {order} on')
@@ -149,7 +150,7 @@ def test_a_development_worker_runs_the_code_as_it_is_now(start, here):
 
 def test_a_development_worker_survives_code_that_cannot_be_imported(start, here):
     good = (here / "shop.py").read_text()
-    running = start("run", "shop:app")
+    running = start("run", "shop:app", "--port", "0")
     enqueued(here, "shop.ship", "order=1", "day=2030-01-01")
 
     (here / "shop.py").write_text("app = = 1")
@@ -174,7 +175,7 @@ def test_a_worker_replaces_its_executors_when_code_changes(start, here):
 
 
 def test_a_killed_development_worker_leaves_no_process_behind(start, here):
-    running = start("run", "shop:app")
+    running = start("run", "shop:app", "--port", "0")
     enqueued(here, "shop.ship", "order=1", "day=2030-01-01")
     below = descendants(running.process.pid)
 
@@ -230,3 +231,20 @@ def test_bench_measures_everything_in_the_time_it_is_given(here):
     assert len(answer["figures"]) == 8
     assert all(figure["value"] > 0 for figure in answer["figures"])
     assert [path.name for path in here.iterdir()] == ["shop.py"]
+
+
+def test_a_development_run_serves_what_its_worker_runs(start, here):
+    running = start("run", "shop:app", "--port", "0")
+    eventually(lambda: "http://127.0.0.1:" in running.said())
+    url = next(line for line in running.said().splitlines() if line.startswith("http://"))
+
+    request = urllib.request.Request(
+        f"{url}/v1/tasks/shop.ship/jobs",
+        data=b'{"arguments": {"order": 1, "day": "2030-01-01"}}',
+        headers={"Content-Type": "application/json", "Prefer": "wait=20"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        job = json.loads(answer.read())
+
+    assert job["result"] == "1 on Tuesday"
+    assert running.end() == 0, running.said()

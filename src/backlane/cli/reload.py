@@ -11,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,17 +24,19 @@ IGNORED = frozenset({"__pycache__", "site-packages", "node_modules", "venv"})
 
 
 class Reloader:
-    """Keeps one child running, and starts it again on change.
+    """Keeps children running, and starts them again on change.
 
     Args:
-        command: the child's command line.
+        commands: the command line of each child, by what people call it.
         directories: where changes count.
-        grace: seconds that the child has to end; it is killed soon after.
+        grace: seconds that a child has to end; it is killed soon after.
     """
 
-    def __init__(self, command: Sequence[str], directories: Sequence[Path], grace: float) -> None:
-        self._command, self._directories, self._grace = command, directories, grace
-        self._child: subprocess.Popen[bytes] | None = None
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], directories: Sequence[Path], grace: float
+    ) -> None:
+        self._commands, self._directories, self._grace = commands, directories, grace
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._is_stopping = False
 
     def run(self) -> None:
@@ -55,36 +57,42 @@ class Reloader:
         self._stop()
 
     def _on_signal(self, *_: object) -> None:
-        # The child is in a session of its own, so that it hears of each Ctrl-C once:
-        # a second signal means at once to it.
-        if self._is_stopping and self._child is not None:
-            self._child.send_signal(signal.SIGTERM)
+        # Children are in sessions of their own, so that they hear of each Ctrl-C once:
+        # a second signal means at once to them.
+        if self._is_stopping:
+            for child in self._children.values():
+                child.send_signal(signal.SIGTERM)
         self._is_stopping = True
 
     def _start(self) -> None:
-        self._child = subprocess.Popen(self._command, start_new_session=True)  # noqa: S603
+        self._children = {
+            name: subprocess.Popen(command, start_new_session=True)  # noqa: S603
+            for name, command in self._commands.items()
+        }
 
     def _tell_end(self) -> None:
-        if self._child is None or self._child.poll() is None:
-            return
-        click.echo(
-            f"backlane: the worker ended with status {self._child.returncode}; "
-            "it is started again when a file changes",
-            err=True,
-        )
-        self._child = None
+        for name, child in list(self._children.items()):
+            if child.poll() is None:
+                continue
+            click.echo(
+                f"backlane: the {name} ended with status {child.returncode}; "
+                "it is started again when a file changes",
+                err=True,
+            )
+            del self._children[name]
 
     def _stop(self) -> None:
-        if self._child is None:
-            return
-        self._child.terminate()
-        try:
-            self._child.wait(self._grace + 5)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait()
-        self._child = None
+        for child in self._children.values():
+            child.terminate()
+        ends = time.monotonic() + self._grace + 5
+        for child in self._children.values():
+            try:
+                child.wait(max(0.0, ends - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        self._children = {}
 
 
 def hang_up_on_change(directories: Sequence[Path]) -> None:

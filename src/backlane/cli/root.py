@@ -24,7 +24,7 @@ from backlane.errors import BacklaneError, BadOption, UnknownOption, nearest
 # a command is the attribute of its own name in the module of that name.
 COMMANDS = {
     "worker": "Run the jobs of an application.",
-    "run": "Run a worker for development, restarted on change.",
+    "run": "Run a worker and a gateway for development, restarted on change.",
     "serve": "Serve an application over HTTP.",
     "token": "Add, list and remove tokens of the gateway.",
     "enqueue": "Enqueue one call of a task.",

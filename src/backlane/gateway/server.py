@@ -144,8 +144,7 @@ class _Server(uvicorn.Server):
         if self._watch is not None:
             self._watch.cancel()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's
-        # Not uvicorn's own, which would die by the signal in the end, as if it had failed.
+    def _on_signal(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as uvicorn calls it
         is_second = self.should_exit
         self.should_exit = True
         if self._loop is None:
@@ -155,6 +154,9 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._abort)
         else:
             self._loop.call_soon_threadsafe(self._gateway.stop)
+
+    # In place of uvicorn's own, which in the end dies by the signal, as if it had failed.
+    handle_exit = _on_signal
 
     def _abort(self) -> None:
         for connection in list(self.server_state.connections):
