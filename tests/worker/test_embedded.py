@@ -136,6 +136,19 @@ def test_a_worker_declares_all_bounds_of_its_queues():
     assert record.declared == Bounds(7, DEFAULT_MAX_BYTES, 5_000, 0.5)
 
 
+def test_a_worker_says_how_many_slots_each_of_its_queues_has():
+    app = Backlane("memory://", queues=[Queue("mail", concurrency=2), Queue("video")])
+    app.task(name="greet", queue="mail")(greet)
+    app.task(name="wave", queue="video")(greet)
+
+    def slots() -> list[int | None]:
+        measured = app.engine.run(app.engine.measure(["mail", "video"]))
+        return [sample.slots for sample in measured.queues]
+
+    with Worker(app, concurrency=8):
+        wait_until(lambda: slots() == [2, 8])
+
+
 def test_bounds_that_differ_are_told_in_words(caplog: pytest.LogCaptureFixture):
     app = Backlane("memory://", queues=[Queue("mail", max_wait=5)])
     app.task(name="greet", queue="mail")(greet)
