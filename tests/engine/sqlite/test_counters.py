@@ -70,6 +70,7 @@ def step(desk: Desk, chance: random.Random) -> None:
                 priority=chance.randint(0, 9),
                 delay_ms=chance.choice([0, 0, 3_000]),
                 expires_ms=chance.choice([None, 20_000]),
+                resource=chance.choice([None, None, "stripe"]),
                 body=b"x" * chance.randint(0, 50),
                 group=chance.choice([None, "acme", "zenith"]),
             )
