@@ -44,6 +44,9 @@ def shop(path: Path) -> Backlane:
     @app.task(name="nothing")
     def nothing() -> None: ...
 
+    @app.task(name="large")
+    def large() -> str: ...
+
     @app.task(name="ship")
     def ship(order: Order, day: date, price: Decimal = Decimal(0)) -> str:
         return f"{order} {day} {price}"

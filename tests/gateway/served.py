@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx2
 import msgspec
+import uvicorn
 
 from backlane import Backlane
 from backlane.gateway import gateway
@@ -30,6 +31,7 @@ class Served:
     gateway: Gateway
     port: int
     client: httpx2.Client
+    server: uvicorn.Server
 
     def submit(self, task: str, *, headers: dict[str, str] | None = None, **body: Any) -> Any:
         """Submit a call: `arguments` and options."""
@@ -85,6 +87,7 @@ def served(
     *,
     limits: Limits | None = None,
     head_seconds: float = 10.0,
+    write_seconds: float = 60.0,
     room: int = 1_000,
     **options: Any,
 ) -> Iterator[Served]:
@@ -92,7 +95,9 @@ def served(
     made = gateway(app, **options)
     if limits is not None:
         made.site.limits = limits
-    settings = Settings(port=0, head_seconds=head_seconds, max_connections=room)
+    settings = Settings(
+        port=0, head_seconds=head_seconds, write_seconds=write_seconds, max_connections=room
+    )
     began = threading.Event()
     with listening(settings, has_tokens=made.site.tokens is not None) as listener:
         port = listener.getsockname()[1]
@@ -102,7 +107,7 @@ def served(
         try:
             assert began.wait(PATIENCE)
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
-                yield Served(app, made, port, client)
+                yield Served(app, made, port, client, running)
         finally:
             running.handle_exit(15, None)
             thread.join(PATIENCE)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.gateway.conftest import shop
-from tests.gateway.served import Served, passed, problem, read_all, served, status
+from tests.gateway.served import PATIENCE, Served, passed, problem, read_all, served, status
+from tests.hand import succeed
 
 from backlane.gateway.site import Limits
 
@@ -197,3 +198,33 @@ def test_one_connection_too_many_is_told_to_come_again(tmp_path: Path):
 
     assert (status(answer), problem(answer)["type"]) == (503, "urn:backlane:too-many-connections")
     assert b"retry-after: 1" in answer.lower()
+
+
+def test_who_does_not_read_an_answer_is_cut_off(tmp_path: Path):
+    with shop(tmp_path / "jobs.db") as app, served(app, write_seconds=1.0) as site:
+        job = site.submit("large").headers["location"]
+        succeed(app, "x" * 90_000)
+        asked = b"GET %s/result HTTP/1.1\r\nHost: localhost\r\n\r\n" % job.encode()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", site.port))
+            connection.settimeout(PATIENCE)
+            for _ in range(200):  # far more than the buffers of the system take
+                connection.sendall(asked)
+            _wait(lambda: _is_held_up(site))
+            _wait(lambda: not _is_held_up(site))
+
+        assert site.submit("nothing").status_code == 202
+
+
+def _is_held_up(site: Served) -> bool:
+    """Say whether the gateway has a connection that it cannot write to."""
+    connections = list(site.server.server_state.connections)
+    return any(connection.flow.write_paused for connection in connections)
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < ends
+        time.sleep(0.02)

@@ -93,6 +93,11 @@ def is_in_head(connection: Any) -> bool:
     )
 
 
+def is_stuck(connection: Any) -> bool:
+    """Say whether a connection does not read what it was sent, or not even its end."""
+    return bool(connection.flow.write_paused) or connection.transport.is_closing()
+
+
 def cut_off(connection: Any) -> None:
     """End a connection that has not sent a head in time, telling it so."""
     _end(connection.transport, _TOO_SLOW)

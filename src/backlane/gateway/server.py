@@ -12,7 +12,8 @@ import contextlib
 import logging
 import resource
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from types import FrameType
 from typing import Any
@@ -24,13 +25,14 @@ from backlane.errors import BadOption
 from backlane.gateway.answer import tell
 from backlane.gateway.application import Gateway
 from backlane.gateway.auth import is_loopback
-from backlane.gateway.connection import connection_class, cut_off, is_in_head
+from backlane.gateway.connection import connection_class, cut_off, is_in_head, is_stuck
 from backlane.gateway.site import Receive, Scope, Send
 from backlane.problem import problem
 
 log = logging.getLogger("backlane.gateway")
 
 HEAD_SECONDS = 10.0  # for the whole head of a request, and for the first byte of a connection
+WRITE_SECONDS = 60.0  # for a caller to make room for more of its answer
 KEEP_ALIVE_SECONDS = 20.0  # longer than most clients' own, so that it is they who close
 MAX_CONNECTIONS = 10_000
 SPARE_DESCRIPTORS = 100  # for the store, its bells, logs
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grace: float = 10.0
     max_connections: int = MAX_CONNECTIONS
     head_seconds: float = HEAD_SECONDS
+    write_seconds: float = WRITE_SECONDS
 
 
 def listening(settings: Settings, *, has_tokens: bool) -> socket.socket:
@@ -163,19 +166,31 @@ class _Server(uvicorn.Server):
             connection.transport.abort()
 
     async def _look(self) -> None:
-        """Cut off connections that have not sent the head of a request in time."""
-        loop = asyncio.get_running_loop()
-        since: dict[tuple[Any, int], float] = {}
+        """Cut off connections that keep us waiting: for a head, or for reading our answer."""
+        owing, stuck = Waiting(self._settings.head_seconds), Waiting(self._settings.write_seconds)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            now = loop.time()
             # Protocols of two parsers, which have no type in common.
             connections: list[Any] = list(self.server_state.connections)
-            waiting = {(it, id(it.cycle)): it for it in connections if is_in_head(it)}
-            since = {key: since.get(key, now) for key in waiting}
-            for key, connection in waiting.items():
-                if now - since[key] >= self._settings.head_seconds:
-                    cut_off(connection)
+            for connection in owing.too_long(filter(is_in_head, connections)):
+                cut_off(connection)
+            for connection in stuck.too_long(filter(is_stuck, connections)):
+                connection.transport.abort()
+
+
+class Waiting:
+    """Which connections have been found waiting, each over one request, and since when."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: dict[tuple[Any, Any], float] = {}
+
+    def too_long(self, found: Iterable[Any]) -> list[Any]:
+        """Return those of `found` that were found at every look for too long."""
+        now = time.monotonic()
+        waiting = [(connection, connection.cycle) for connection in found]
+        self._since = {key: self._since.get(key, now) for key in waiting}
+        return [key[0] for key, since in self._since.items() if now - since >= self._seconds]
 
 
 class _Bounded:
