@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from backlane.engine.protocol import Presence, Tune
+from backlane.engine.protocol import Open, Presence, Tune
 
 
 def warnings(shown) -> dict[str, str]:
@@ -48,6 +48,13 @@ def test_a_queue_that_is_nearly_full_or_paused_is_told(shown, stage):
 
     assert "holds 9 of 10 jobs" in text
     assert "paused, with 9 jobs waiting" in text
+
+
+def test_a_resource_that_is_down_is_told(shown, stage):
+    stage.enqueued("mail", resource="stripe")
+    stage.engine.run(stage.engine.steer("stripe", Open()))
+
+    assert "open, and its jobs wait: by hand" in warnings(shown)["resource stripe"]
 
 
 def test_dead_letters_are_told(shown, stage):

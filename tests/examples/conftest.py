@@ -25,6 +25,7 @@ class Site:
     """The command, and what it said."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         command = [sys.executable, "-m", "examples.timeline", "--port", "0"]
         self._log = (directory / "log").open("w+")
         self.process = subprocess.Popen(

@@ -147,6 +147,23 @@ def test_the_page_fits_its_window_in_both_colours(browser, site: Site, scheme: s
     context.close()
 
 
+def test_a_site_that_is_killed_goes_on_with_its_work_once_it_is_back(visitor: Visitor):
+    page = visitor.opens()
+    post(page)
+    expect(page.locator("#jobs .detail").first).to_contain_text("of 5,000 followers")
+    visitor.site.stop(signal.SIGKILL)
+
+    again = Site(visitor.site.directory)
+    try:
+        page.goto(again.url)
+        expect(page.locator("#posts .delivery").first).to_contain_text("sent to 5,000 followers")
+        page.goto(again.url + "/people/grace")
+        expect(page.locator("#posts .text").first).to_have_text(TEXT)
+        assert again.stop() == 0
+    finally:
+        again.end()
+
+
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_told_to_stop_it_ends_cleanly_in_the_middle_of_its_work(visitor: Visitor, by):
     page = visitor.opens()

@@ -217,3 +217,15 @@ def test_an_error_that_is_the_jobs_own_opens_nothing(shop: Shop):
             wait_until(lambda job=job: job.state.is_final)
 
     assert shop.stripe.state == "closed"
+
+
+def test_closed_by_hand_and_open_again_it_is_told_again(shop: Shop):
+    shop.enqueue("charge", 50)
+    with Worker(shop.app, concurrency=10):
+        shop.has_opened()
+        shop.clock.advance(seconds=1)
+        shop.app.resource("stripe").close()
+        wait_until(lambda: shop.stripe.state == "open")
+        wait_until(lambda: len(shop.heard) == 3)
+
+    assert [event.state for event in shop.heard] == ["open", "closed", "open"]

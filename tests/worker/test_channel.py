@@ -67,7 +67,13 @@ FRAMES: list[Frame] = [
     Ping(),
     Lost(bytes(16), None, "mail"),
     Buried(bytes(16), "send", "mail", "crashed"),
-    Hello("sqlite:///x.db", [QueueReport("mail", Bounds(1, 2, 5_000, 0.1), 3)], frozenset({"send"}), True, False),  # noqa: FBT003
+    Hello(
+        "sqlite:///x.db",
+        [QueueReport("mail", Bounds(1, 2, 5_000, 0.1), 3)],
+        frozenset({"send"}),
+        True,
+        False,
+    ),  # noqa: FBT003
     Unfit("no module"),
     Ended(SETTLEMENTS),
     Noted([Note(bytes(16), 1, Progress(0.5, "half"))]),

@@ -80,6 +80,12 @@ function next() {
 // The browser connects again by itself and says which change it saw last, so none is lost.
 function stream(post, row, job) {
   const source = new EventSource(`${JOBS}/${job}/events`);
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return; // it connects again by itself
+    open -= 1;
+    next();
+    row.querySelector(".detail").textContent = "its progress cannot be followed";
+  });
   source.addEventListener("change", (event) => {
     const record = JSON.parse(event.data);
     tell(row, record);
@@ -123,19 +129,31 @@ flood.querySelector("form").addEventListener("submit", async (event) => {
   button.disabled = true;
   Object.assign(counts, { accepted: 0, waiting: 0, refused: 0, tries: 0 });
   byId("outcome").textContent = "";
+  delete flood.dataset.state;
   const squares = drawSquares(number);
+  try {
+    byId("outcome").textContent = await sendAll(squares, post);
+    flood.dataset.state = "done";
+  } catch (error) {
+    byId("outcome").textContent = `The flood broke off: ${error.message}`;
+    flood.dataset.state = "failed";
+  } finally {
+    button.disabled = false;
+  }
+});
+
+async function sendAll(squares, post) {
   const before = (await heartsNow(post)).hearts;
   const began = performance.now();
-  const watching = watch(post, before + number);
-  await Promise.all(squares.map((square) => sendHeart(square, post)));
-  const seconds = (performance.now() - began) / 1000;
-  await watching;
-  byId("outcome").textContent =
-    `All ${figure(number)} were accepted within ${seconds.toFixed(1)} s, ` +
-    `after ${figure(counts.refused)} refusals that were obeyed.`;
-  flood.dataset.state = "done";
-  button.disabled = false;
-});
+  const watching = watch(post, before + squares.length);
+  const sending = Promise.all(squares.map((square) => sendHeart(square, post)));
+  const lasting = sending.then(() => (performance.now() - began) / 1000);
+  const [seconds] = await Promise.all([lasting, watching]);
+  return (
+    `All ${figure(squares.length)} were accepted within ${seconds.toFixed(1)} s, ` +
+    `after ${figure(counts.refused)} refusals that were obeyed.`
+  );
+}
 
 // One square for each heart; its colour says what became of it.
 function drawSquares(number) {
@@ -149,10 +167,12 @@ function drawSquares(number) {
 async function sendHeart(square, post) {
   const body = JSON.stringify({ post, id: newId() });
   const headers = { "Content-Type": "application/json" };
-  for (;;) {
-    counts.tries += 1;
+  for (let tries = 1; ; tries += 1) {
     const answer = await fetch("/hearts", { method: "POST", headers, body });
-    if (answer.status === 202) break;
+    if (answer.status === 202) {
+      counts.tries += tries;
+      break;
+    }
     if (answer.status !== 503) throw new Error(`the site answered ${answer.status}`);
     const problem = await answer.json();
     const ticket = answer.headers.get("Backlane-Ticket");

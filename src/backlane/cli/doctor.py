@@ -11,6 +11,7 @@ from backlane.cli.output import Output, count
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, store_options
 from backlane.engine.protocol import Finding, Selection, WorkerRecord
+from backlane.model.breaker import ResourceRecord
 from backlane.model.job import State
 from backlane.model.queue import Kind, QueueRecord
 
@@ -51,11 +52,13 @@ def _line(finding: Finding) -> str:
 
 
 def _traffic(store: Store) -> Iterator[Finding]:
-    """Judge what any engine can tell: queues and workers."""
+    """Judge what any engine can tell: queues, resources and workers."""
     queues = store.queues()
     workers = store.run(store.engine.list_workers())
     for queue in queues:
         yield from _queue(store, queue, workers)
+    for resource in store.run(store.engine.list_resources()):
+        yield from _resource(resource, store.engine.url)
     if workers:
         slots = sum(worker.slots for worker in workers)
         running = sum(worker.running for worker in workers)
@@ -92,6 +95,19 @@ def _queue(store: Store, queue: QueueRecord, workers: list[WorkerRecord]) -> Ite
     dead = f"`backlane dead list --queue {queue.name} {at}`"
     if queue.failed and _has_dead(store, queue.name):
         yield Finding(subject=subject, state="warning", text="has dead letters", remedy=dead)
+
+
+def _resource(resource: ResourceRecord, url: str) -> Iterator[Finding]:
+    if resource.state != "closed":
+        by_hand = resource.opens_in_ms is None
+        yield Finding(
+            subject=f"resource {resource.name}",
+            state="warning",
+            text=f"{resource.state}, and its jobs wait: {resource.reason}",
+            remedy=f"`backlane resources close {resource.name} --url {url}`"
+            if by_hand
+            else "mend it; it is tried by itself",
+        )
 
 
 def _has_dead(store: Store, queue: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import click
 import msgspec
 
@@ -20,6 +22,7 @@ class ResourceView(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     state: str
+    since: datetime | None
     reason: str | None
     next_trial_seconds: float | None
     succeeded: int
@@ -33,12 +36,17 @@ def resource_view(record: ResourceRecord) -> ResourceView:
     return ResourceView(
         name=record.name,
         state=record.state,
+        since=_moment(record.since_ms),
         reason=record.reason,
         next_trial_seconds=None if wait_ms is None else wait_ms / 1000,
         succeeded=record.succeeded,
         failed=record.failed,
         trips=record.trips,
     )
+
+
+def _moment(wall_ms: int) -> datetime | None:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC) if wall_ms else None
 
 
 @click.group()

@@ -29,7 +29,7 @@ COMMANDS = {
     "token": "Add, list and remove tokens of the gateway.",
     "enqueue": "Enqueue one call of a task.",
     "jobs": "List, show, retry, cancel and delete jobs.",
-    "queues": "List, pause, resume, purge and tune queues.",
+    "queues": "List, show, pause, resume, purge and tune queues.",
     "resources": "List resources, pause and resume the jobs that depend on them.",
     "dead": "List dead letters and run them again.",
     "migrate": "Bring a store's schema up to date.",

@@ -48,6 +48,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     progress_message: str | None
     key: str | None
     group: str | None
+    resource: str | None
     parent: uuid.UUID | None
     worker: str | None
     bytes: int
@@ -126,6 +127,7 @@ def job_view(record: JobRecord) -> JobView:
         progress_message=progress.message if progress else None,
         key=record.key.name if record.key else None,
         group=record.group,
+        resource=record.resource,
         parent=uuid.UUID(bytes=record.parent) if record.parent else None,
         worker=record.owner,
         bytes=record.size,

@@ -94,6 +94,7 @@ class ResourceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     state: str  # "closed": work runs | "open": it waits | "trying": a few jobs run to see
+    since_ms: int = 0  # wall clock; 0: it always stood so
     opens_in_ms: int | None = None  # until the next trial; None: closed, or open until told
     succeeded: int = 0  # attempts that count for the decision
     failed: int = 0
@@ -194,6 +195,7 @@ def resource_record(name: str, breaker: Breaker, now_ms: int) -> ResourceRecord:
     return ResourceRecord(
         name=name,
         state=str(breaker.state),
+        since_ms=breaker.since_ms,
         opens_in_ms=opens_in_ms(breaker, now_ms),
         succeeded=sum(it.succeeded for it in counts) if is_closed else _passed(breaker),
         failed=sum(it.failed for it in counts),

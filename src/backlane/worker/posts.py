@@ -47,7 +47,7 @@ class Posts:
         self.no_exclusive_until = 0.0  # exclusive executors die at their start: wait
         self.is_observed = False  # somebody in the application listens to events
         self._pacing, self._exclusive_slots, self._hire = pacing, exclusive_slots, hire
-        self._standing: dict[str, str] = {}  # of resources, as far as it was told
+        self._standing: dict[str, tuple[str, int]] = {}  # of resources, as told, and since when
 
     def of(self, lane: Lane) -> list[Post]:
         return [post for post in self.all if post.lane is lane]
@@ -158,8 +158,10 @@ class Posts:
             if record.state == Standing.OPEN:
                 for post in self.all:
                     unheard += post.take_back(record.name)
-            if self._standing.get(record.name, Standing.CLOSED) != record.state:
-                self._standing[record.name] = record.state
+            # By its time too: closed by hand meanwhile, and open again, it is news.
+            stands = (record.state, record.since_ms)
+            if self._standing.get(record.name) != stands:
+                self._standing[record.name] = stands
                 self._tell_turned(record)
         return unheard
 
