@@ -15,7 +15,14 @@ from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.clock import FakeClock
 from backlane.model.ids import new_ids
 from backlane.model.job import Job, JobRecord, Lane, State
-from backlane.model.outcome import Outcome, Released, Settlement, Succeeded
+from backlane.model.outcome import (
+    ErrorRecord,
+    Outcome,
+    Released,
+    RetryAfter,
+    Settlement,
+    Succeeded,
+)
 from backlane.worker.channel import Drain, Ended, Frame, Halt, Run, TakeBack
 from backlane.worker.crew import ENDED, STARTED, UNSTARTED
 from backlane.worker.dispatcher import Dispatcher
@@ -58,9 +65,11 @@ class Moody(MemoryEngine):
     def broken(self, plan: Plan[Any]) -> Any:
         raise RuntimeError("a bind error")
 
-    def enqueue(self, number: int) -> list[bytes]:
+    def enqueue(self, number: int, resource: str | None = None) -> list[bytes]:
         ids = new_ids(self._store.clock.wall_ms(), number)
-        jobs = [Job(id=each, queue="mail", task="send", body=b"{}") for each in ids]
+        jobs = [
+            Job(id=each, queue="mail", task="send", body=b"{}", resource=resource) for each in ids
+        ]
         self.run(self.append(jobs, Admission()))
         return ids
 
@@ -269,3 +278,49 @@ def test_what_is_claimed_while_told_to_stop_goes_back_uncounted(engine: Moody):
         assert desk.given == []
 
     asyncio.run(main())
+
+
+def test_what_a_failing_resource_has_not_started_is_taken_back(engine: Moody):
+    async def main() -> None:
+        desk = Desk(engine, slots=13)
+        jobs = engine.enqueue(12, resource="stripe")
+        (other,) = engine.enqueue(1)
+        await desk.until(lambda: len(desk.given) == 13)
+        for job in jobs[:11]:
+            desk.marks[desk.post.held[job].place] = STARTED
+        unstarted = [desk.post.held[jobs[11]].place]
+
+        desk.end(jobs[:10], RetryAfter(1_000, ErrorRecord("ConnectionError", "refused")))
+        await desk.until(lambda: taken_back(desk))
+
+        assert taken_back(desk) == [unstarted]  # not what runs, nor what needs no resource
+        desk.end([jobs[11]], Released())
+        desk.end([other])
+        await desk.until(lambda: engine.record(jobs[11]).state is State.READY)
+        assert engine.record(jobs[11]).attempt == 0
+        assert jobs[11] not in desk.given[13:]
+
+    asyncio.run(main())
+
+
+def test_what_no_executor_has_heard_of_is_given_back_by_the_dispatcher_itself(engine: Moody):
+    async def main() -> None:
+        desk = Desk(engine, slots=13)
+        jobs = engine.enqueue(11, resource="stripe")
+        await desk.until(lambda: len(desk.given) == 11)
+        late = Post("late", Lane.SHARED, 1, bytearray(places(1)))  # it has not opened yet
+        desk.posts.all.append(late)
+        (waiting,) = engine.enqueue(1, resource="stripe")
+        claimed = engine.run(engine.claim(desk.dispatcher.wants.ask({Lane.SHARED: 1}, {}, ())[0]))
+        late.give(claimed.leases, 0.0)
+
+        desk.end(jobs[:10], RetryAfter(1_000, ErrorRecord("ConnectionError", "refused")))
+        await desk.until(lambda: engine.record(waiting).state is State.READY)
+
+        assert late.is_idle
+
+    asyncio.run(main())
+
+
+def taken_back(desk: Desk) -> list[list[int]]:
+    return [frame.places for frame in desk.channel.frames if isinstance(frame, TakeBack)]
