@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # What an application imports by name: pyright reads these as a user's editor does.
 PUBLIC := src/backlane/__init__.py src/backlane/app.py src/backlane/task.py src/backlane/handle.py \
 	src/backlane/messages.py src/backlane/context.py src/backlane/middleware.py \
-	src/backlane/errors.py src/backlane/testing
+	src/backlane/errors.py src/backlane/testing src/backlane/client src/backlane/integrations
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

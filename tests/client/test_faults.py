@@ -76,6 +76,20 @@ def test_an_answer_that_never_comes_through_leaves_the_job_in_doubt(caller, app,
     assert appended(app, "default") == 1
 
 
+def test_a_message_in_doubt_names_the_key_to_send_it_again_with(caller, app, idle_url):
+    with proxied(idle_url) as proxy:
+        proxy.drops = 1_000
+        orders = caller.client(proxy.url, deadline=0.5).messages("orders")
+        with pytest.raises(OutcomeUnknown) as caught:
+            caller.get(orders.send(b"one"))
+
+        proxy.drops = 0
+        key = str(caught.value).rpartition("=")[2].strip("'")
+        caller.get(orders.send(b"one", idempotency_key=key))
+
+    assert appended(app, "orders") == 1
+
+
 def test_a_stream_that_is_cut_brings_each_change_once(caller, url):
     with proxied(url) as proxy:
         client = caller.client(proxy.url)

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from backlane.client.delivery import Terms, deliver
 from backlane.client.event import following
@@ -48,6 +49,7 @@ from backlane.model.retry import Duration
 POLL_SECONDS = 20.0  # one long poll: below what proxies allow, who often cut at 30 or 60
 WAIT_LIMIT = 60.0  # the gateway waits no longer
 LEASE = 30.0
+RECEIPTS = 100  # the gateway takes no more at once
 JSON = {"Content-Type": "application/json"}
 
 
@@ -89,7 +91,10 @@ class Core:
         wait = min(seconds(options.get("wait", 0), "wait"), WAIT_LIMIT)
         headers = {**JSON, **headers_of(options), **prefer(wait)}
         request = Request("POST", f"/v1/tasks/{_part(task)}/jobs", (), headers, body)
-        answer = yield from deliver(request, self._terms(options, wait, (job,)), self._pacer)
+        terms = replace(
+            self._terms(options, wait), jobs=(job,), again=f"submit it again with id={str(job)!r}"
+        )
+        answer = yield from deliver(request, terms, self._pacer)
         return Submitted(read(answer, RemoteRecord), _pressure(answer))
 
     def record(
@@ -99,7 +104,7 @@ class Core:
         params = (("wait", f"{wait:.3f}"),) if wait else ()
         terms = self._terms({}, wait)
         if deadline is not None:
-            terms = msgspec.structs.replace(terms, deadline=min(terms.deadline, deadline))
+            terms = replace(terms, deadline=min(terms.deadline, deadline))
         answer = yield from deliver(Request("GET", _job(job), params), terms, self._pacer)
         return read(answer, RemoteRecord)
 
@@ -187,10 +192,12 @@ class Core:
         if not isinstance(body, bytes | bytearray | memoryview):
             raise BadOption(f"a message is bytes, and this is {type(body).__name__}; encode it")
         headers = {"Content-Type": "application/octet-stream", **headers_of(options)}
-        headers.setdefault("Idempotency-Key", str(uuid.uuid4()))
+        key = headers.setdefault("Idempotency-Key", str(uuid.uuid4()))
         path = f"/v1/queues/{_part(queue)}/messages"
         request = Request("POST", path, query_of(options), headers, bytes(body))
-        answer = yield from deliver(request, self._terms(options), self._pacer)
+        again = f"send it again with idempotency_key={key!r}"
+        terms = replace(self._terms(options), again=again)
+        answer = yield from deliver(request, terms, self._pacer)
         return read(answer, Sent).id
 
     def receive(
@@ -213,10 +220,14 @@ class Core:
         """Ack, release or extend; return the receipts whose lease was lost."""
         if isinstance(receipts, str):
             raise BadOption(f"receipts is one text, {receipts!r:.60}; give a list of receipts")
-        body = _encoded({"receipts": list(receipts), **more})
-        request = Request("POST", f"/v1/queues/{_part(queue)}/{verb}", (), JSON, body)
-        answer = yield from deliver(request, self._terms({}), self._pacer)
-        return list(read(answer, Done).lost)
+        given, path = list(receipts), f"/v1/queues/{_part(queue)}/{verb}"
+        lost: list[str] = []
+        for begin in range(0, len(given), RECEIPTS):
+            body = _encoded({"receipts": given[begin : begin + RECEIPTS], **more})
+            request = Request("POST", path, (), JSON, body)
+            answer = yield from deliver(request, self._terms({}), self._pacer)
+            lost += read(answer, Done).lost
+        return lost
 
     def settle_one(self, queue: str, verb: str, receipt: str, **more: float) -> Steps[None]:
         """Like `settle`, of one.
@@ -232,14 +243,12 @@ class Core:
 
     # -- steps of these --
 
-    def _terms(
-        self, options: Mapping[str, Any], wait: float = 0.0, jobs: tuple[uuid.UUID, ...] = ()
-    ) -> Terms:
+    def _terms(self, options: Mapping[str, Any], wait: float = 0.0) -> Terms:
         own = options.get("deadline")
         # What the gateway was asked to wait is no delay of its own.
         deadline = self._settings.deadline + wait if own is None else seconds(own, "deadline")
         timeout = self._settings.timeout + wait
-        return Terms(deadline, timeout, self._settings.attempts, wait, jobs)
+        return Terms(deadline, timeout, self._settings.attempts, wait)
 
 
 def _wall_ms() -> int:

@@ -36,6 +36,7 @@ class Terms(msgspec.Struct, frozen=True):
         attempts: the most tries; None: as many as fit before the deadline.
         wait: seconds that the gateway is asked to take.
         jobs: the ids that are in doubt when an answer is lost.
+        again: how to store the same again, for a call that stores something.
     """
 
     deadline: float
@@ -43,6 +44,7 @@ class Terms(msgspec.Struct, frozen=True):
     attempts: int | None = None
     wait: float = 0.0
     jobs: tuple[uuid.UUID, ...] = ()
+    again: str = ""
 
 
 class Tries:
@@ -69,7 +71,7 @@ class Tries:
         known = None
         if isinstance(self.last, Answer) and kind_of(self.last) in ("busy", "unavailable"):
             known = error_of(self.last)
-        in_doubt = self.in_doubt and terms.jobs
+        in_doubt = self.in_doubt and terms.again
         if known is not None and not in_doubt:
             return known
         said = (
@@ -77,7 +79,7 @@ class Tries:
             f"{self.count} tries: {known or self._cause()}"
         )
         error = (
-            OutcomeUnknown(f"{said}. It may be stored: send the same id again", terms.jobs)
+            OutcomeUnknown(f"{said}. It may be stored: {terms.again}", terms.jobs)
             if in_doubt
             else GatewayUnavailable(f"{said}. Is it up, and is the address right?")
         )

@@ -33,10 +33,10 @@ class BusyMiddleware:
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app
 
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        with showing(environ.get("HTTP_BACKLANE_TICKET")):
+    def __call__(self, request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        with showing(request.get("HTTP_BACKLANE_TICKET")):
             try:
-                answer = self._app(environ, start_response)
+                answer = self._app(request, start_response)
                 if isinstance(answer, list | tuple):
                     return answer
                 return _Begun(answer)
