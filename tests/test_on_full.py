@@ -14,6 +14,7 @@ from backlane import Backlane, BadOption, KeyReused, Queue, QueueFull, WrongUse,
 from backlane.engine.protocol import Delete, Selection
 from backlane.model.clock import SystemClock
 from backlane.testing import testing
+from backlane.worker import Worker
 
 
 def greet(name: str) -> str:
@@ -205,6 +206,31 @@ def test_many_that_find_no_room_in_the_end_say_how_many_are_stored(app, task):
     assert "2 jobs of this call were accepted" in str(refused.value)
     assert refused.value.__notes__ == ["The first 2 jobs of this call are stored."]
     assert app.queue("mail").record().depth.jobs == 2
+
+
+def test_an_import_keeps_the_line_of_a_bounded_wait_moving(tmp_path):
+    """Each place that is waited for costs a second at least, so they are taken many at a time."""
+    queue = Queue("mail", max_wait=0.5, on_full="wait")
+    app = Backlane(f"sqlite:///{tmp_path}/jobs.db", queues=[queue])
+
+    @app.task(queue="mail", name="nap")
+    async def nap(number: int) -> None:
+        await asyncio.sleep(0.02)
+
+    told: list[events.RoomAwaited] = []
+    app.observe(lambda event: told.append(event) if isinstance(event, events.RoomAwaited) else None)
+
+    with Worker(app, concurrency=4):
+        nap.enqueue_many([((number,), {}) for number in range(40)])
+        time.sleep(1.1)  # its speed is known by now
+        begun = time.monotonic()
+        jobs = nap.enqueue_many([((number,), {}) for number in range(800)])
+        took = time.monotonic() - begun
+    app.close()
+
+    assert len(jobs) == 800
+    assert told
+    assert took < 20  # at 200 a second it is 4 s; one place at a time it was 13 minutes
 
 
 def test_all_or_nothing_stays_so(app, task):

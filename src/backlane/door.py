@@ -20,8 +20,10 @@ from backlane.errors import QueueFull
 from backlane.gauge import Line
 from backlane.model.job import Job, Refusal
 from backlane.model.pressure import ticket as tickets
+from backlane.model.pressure.meter import Meter
 from backlane.model.pressure.slots import LEAST_MS, LOW, Ask, Room, SlotLine
 from backlane.model.pressure.ticket import Ticket
+from backlane.model.queue import DEFAULT_BOUNDS, Bounds
 
 PROMISED = "promised"  # a refusal of the door itself: what room there is is kept for others
 NO_WORKERS = "no_workers"
@@ -52,16 +54,23 @@ def turned_away(
     room = line.slots.room(meter, bounds, job.priority, len(jobs), now_ms)
     if line.slots.may_enter(room, shown, len(jobs), now_ms):
         return None
-    depth, expected_ms = meter.depth, meter.expected_ms(job.priority)
     return Refusal(
         job.queue,
         PROMISED,
-        depth,
-        bounds.max_jobs,
+        meter.depth,
+        _most(meter, bounds, job.priority),
         added=len(jobs),
-        jobs=depth,
-        expected_ms=expected_ms,
+        jobs=meter.depth,
+        expected_ms=meter.expected_ms(job.priority),
     )
+
+
+def _most(meter: Meter, bounds: Bounds, priority: int) -> int:
+    """Return how many jobs the bounds come to: the longest line at the speed it has."""
+    pace = meter.pace()
+    if pace is None or bounds.max_wait_ms is None:
+        return bounds.max_jobs
+    return max(1, min(bounds.max_jobs, int(pace.starts[priority] * bounds.max_wait_ms / 1000)))
 
 
 class Caller:
@@ -142,11 +151,11 @@ class Caller:
                 return refusal.limit, refusal.depth / 1000, refusal.bound / 1000
             case "promised":
                 sample = self._line.meter.sample if self._line else None
-                max_wait_ms = sample.bounds.max_wait_ms if sample else None
-                expected_ms = refusal.expected_ms or 0
-                if max_wait_ms and expected_ms / max_wait_ms > refusal.depth / refusal.bound:
+                bounds = sample.bounds if sample else DEFAULT_BOUNDS
+                expected_ms, max_wait_ms = refusal.expected_ms or 0, bounds.max_wait_ms
+                if max_wait_ms and expected_ms / max_wait_ms > refusal.depth / bounds.max_jobs:
                     return "wait", expected_ms / 1000, max_wait_ms / 1000
-                return "jobs", refusal.depth, refusal.bound
+                return "jobs", refusal.depth, bounds.max_jobs
             case limit:
                 return limit, refusal.depth, refusal.bound
 

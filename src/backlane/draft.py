@@ -126,7 +126,7 @@ def _terms(terms: Terms, options: EnqueueOptions) -> Terms:
         timeout_ms = milliseconds(options["on_full_timeout"], "on_full_timeout")
         terms = replace(terms, on_full_timeout_ms=timeout_ms)
     if "ticket" in options:
-        terms = replace(terms, ticket=_text(options["ticket"], "ticket"))
+        terms = replace(terms, ticket=_ticket(options["ticket"]))
     if terms.connection is not None and terms.on_full == "wait":
         raise BadOption(
             "connection= and on_full='wait' do not go together: your open transaction would keep "
@@ -166,6 +166,13 @@ def _text(given: str, option: str) -> str:
     if not isinstance(given, str) or not 0 < len(given) <= TEXT_LIMIT:
         raise BadOption(f"{option} is {given!r}; use a text of 1 to {TEXT_LIMIT} characters")
     return given
+
+
+def _ticket(given: str | None) -> str | None:
+    """Return a ticket unread: whatever is wrong with its text, it only counts as none."""
+    if given is not None and not isinstance(given, str):
+        raise BadOption(f"ticket is {given!r:.100}; use `ticket` of the QueueFull, a text or None")
+    return given or None
 
 
 def _checked_headers(given: Mapping[str, str]) -> Mapping[str, str]:

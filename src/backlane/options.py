@@ -45,7 +45,7 @@ class SendOptions(TypedDict, total=False):
     connection: object  # the caller's open transaction, which takes the job with it
     on_full: OnFull  # "refuse" or "wait"; as the queue says, unless given
     on_full_timeout: Duration  # of all waiting for room; as the queue says, unless given
-    ticket: str  # of the `QueueFull` before: it keeps the place that was promised
+    ticket: str | None  # of the `QueueFull` before: it keeps the place that was promised
     idempotency_key: str  # for 24 h the same call with it is the same job, finished or not
 
 

@@ -100,12 +100,20 @@ class Visit:
         number = len(self.part)
         if self._waits_ms is None or self._tally is None or number == 1:
             return False
-        if refusal.limit in ("jobs", "group"):
-            free = refusal.bound - refusal.depth
-            self._size = free if 0 < free < number else min(number, _slice(refusal.bound))
-            return self._size < number
-        self._size = number // 2
-        return True
+        match refusal.limit:
+            case "jobs" | "group":
+                free = refusal.bound - refusal.depth
+                self._size = free if 0 < free < number else _slice(refusal.bound)
+            case "promised":
+                self._size = _slice(refusal.bound)
+            case "wait" | "deadline":
+                # The last of them would wait for `depth`: so many jobs wait for `bound`.
+                line = (refusal.jobs + number) * refusal.bound // max(1, refusal.depth)
+                self._size = _slice(line)
+            case _:
+                self._size = number // 2
+        self._size = min(self._size, number)
+        return self._size < number
 
     def pause_ms(self, full: QueueFull) -> int | None:
         """Return how long to wait before the next try; None: give up now.

@@ -40,7 +40,7 @@ def names() -> Iterator[Bad]:
             if where.startswith("@app.task(name") and name is None:
                 continue  # not given
             yield bad(where, use, name)
-    for where in ("key", "group", "idempotency_key", "ticket"):
+    for where in ("key", "group", "idempotency_key"):
         for text in ["", "x" * 257, None, 3, b"k", ["k"]]:
             yield bad(f"using({where}=…)", using(where), text)
             yield bad(f"send({where}=…)", sending(where), text)
@@ -124,6 +124,8 @@ OPTIONS: dict[str, tuple[Use, list[Any]]] = {
         [0, -0.1, 1.1, float("nan"), "0.1", True, [0.1]],
     ),
     "Queue(on_full=…)": (lambda world, it: Queue("q", on_full=it), ["", "block", None, True, 3]),
+    "using(ticket=…)": (using("ticket"), [3, b"ticket", True, ["t"]]),
+    "send(ticket=…)": (sending("ticket"), [3, b"ticket", True, ["t"]]),
     "using(on_full=…)": (using("on_full"), ["", "block", None, True, 3]),
     "send(on_full=…)": (sending("on_full"), ["", "block", None, True, 3]),
     "tune(group_share=…)": (
