@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from backlane import errors
-from backlane.gateway.declined import problem_of
+from backlane.gateway.declined import Seldom, problem_of
 
 FIRST = uuid.UUID(int=7)
 
@@ -80,6 +80,31 @@ def test_an_unknown_outcome_names_the_ids_to_send_again():
     told = msgspec.json.decode(problem_of(errors.OutcomeUnknown("perhaps", (FIRST,))).body)
 
     assert told["ids"] == [str(FIRST)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.EngineBusy("/var/lib/jobs.db: a transaction of process 7"),
+        errors.StoreFull("/var/lib/jobs.db: the disk is full"),
+        errors.EngineUnavailable("/var/lib/jobs.db: no such file"),
+        errors.NotSupported("sqlite:////var/lib/jobs.db lacks it"),
+        errors.OutcomeUnknown("/var/lib/jobs.db: who knows"),
+    ],
+)
+def test_where_the_store_is_is_not_told(error: Exception):
+    assert b"/var/lib" not in problem_of(error).body
+
+
+def test_an_outage_is_logged_once_a_second(caplog: pytest.LogCaptureFixture):
+    times = [0.0, 0.5, 1.2]
+    said = Seldom(lambda: times.pop(0))
+
+    with caplog.at_level(logging.WARNING, "backlane.gateway"):
+        for number in range(3):
+            said.warn("outage %d", number)
+
+    assert caplog.messages == ["outage 0", "outage 2"]
 
 
 def test_a_fault_is_logged_under_the_id_that_the_caller_has(caplog: pytest.LogCaptureFixture):

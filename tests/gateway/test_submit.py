@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -334,3 +336,31 @@ def test_nothing_that_was_refused_is_stored(fresh: Served):
     fresh.submit("mail.send", headers={"Idempotency-Key": ""}, arguments={"user_id": 1})
 
     assert take(fresh.app, "mail") == []
+
+
+# Another process: SQLite's locks are the process's, and two libraries in one share them.
+HOLD = """
+import sqlite3, sys
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute("begin immediate")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_that_is_locked_is_told_with_a_time_to_come_back(
+    fresh: Served, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("backlane.engine.sqlite.connection.WAIT_SECONDS", 0.3)
+    fresh.submit("nothing")
+    command = [sys.executable, "-c", HOLD, fresh.app.url.removeprefix("sqlite:///")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = fresh.submit("nothing")
+        holder.communicate("", timeout=20)
+
+    assert (refused.status_code, kind(refused)) == (503, "unavailable")
+    assert refused.headers["retry-after"] == "1"
+    assert fresh.submit("nothing").status_code == 202

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
+from collections.abc import Callable
 from typing import NoReturn
 
 from backlane.errors import (
     BacklaneError,
     BadOption,
     Duplicate,
+    EngineBusy,
     EngineUnavailable,
     JobNotFound,
     NotSupported,
@@ -22,6 +25,7 @@ from backlane.errors import (
     QueueFull,
     Refused,
     StaleId,
+    StoreFull,
     TooLarge,
     Unencodable,
     UnknownOption,
@@ -96,19 +100,53 @@ def problem_of(error: Exception) -> Problem:  # long: one line for each error th
         case WrongUse():
             return problem(409, "wrong-kind", "The queue holds another kind", str(error))
         case NotSupported():
-            return problem(501, "not-supported", "The store cannot do this", str(error))
+            return problem(501, "not-supported", "The store cannot do this", _LACKS)
         case OutcomeUnknown():
             return _unknown_outcome(error)
         case EngineUnavailable():
-            return problem(
-                503,
-                "unavailable",
-                "The store does not take it now",
-                str(error),
-                headers=[("Retry-After", RETRY_SECONDS)],
-            )
+            return _outage(error)
         case _:
             return _fault(error)
+
+
+_LACKS = "the store behind this gateway lacks what the request needs; leave that out of it"
+
+
+class Seldom:
+    """Says what would otherwise be said with every request, once a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said = -1.0
+
+    def warn(self, text: str, *values: object) -> None:
+        """Log a warning, unless one was logged less than a second ago."""
+        now = self._clock()
+        if now - self._said >= 1 or self._said < 0:
+            self._said = now
+            log.warning(text, *values)
+
+
+_outages = Seldom()
+
+
+def _outage(error: EngineUnavailable) -> Problem:
+    """Tell of a store that is away; where it is, and who holds it, is for the log."""
+    _outages.warn("the store does not take requests: %s", error)
+    match error:
+        case EngineBusy():
+            detail = "another transaction has held the store for too long; send it again"
+        case StoreFull():
+            detail = "the store is full; send it again once there is room"
+        case _:
+            detail = "the store does not answer; send it again"
+    return problem(
+        503,
+        "unavailable",
+        "The store does not take it now",
+        detail,
+        headers=[("Retry-After", RETRY_SECONDS)],
+    )
 
 
 def _unknown_outcome(error: OutcomeUnknown) -> Problem:
