@@ -143,3 +143,6 @@ def make(url: str) -> Backlane:
         app.task(name=function.__name__)(function)
     app.messages("letters")
     return app
+
+
+printed = make("memory://")

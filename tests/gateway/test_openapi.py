@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 import pytest
+from click.testing import CliRunner
 from schemathesis.specs.openapi import definitions
 from tests.gateway import kinds
 from tests.gateway.live import live
 
 from backlane import Backlane
+from backlane.cli import main
 from backlane.gateway import openapi
 from backlane.gateway.application import RULES
 
@@ -215,3 +218,10 @@ def test_it_is_served(tmp_path: Path):
     assert (status, headers["content-type"]) == (200, "application/json")
     assert "/v1/tasks/late/jobs" in after["paths"]
     assert "/v1/tasks/late/jobs" not in before["paths"]
+
+
+def test_it_is_printed_without_a_server():
+    told = CliRunner().invoke(main, ["serve", "tests.gateway.kinds:printed", "--print-openapi"])
+
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout) == json.loads(json.dumps(document(kinds.printed)))

@@ -49,11 +49,15 @@ GRACE = 10.0  # seconds: a request takes moments, and streams end by themselves
 @click.option(
     "--log-level", type=click.Choice(LEVELS), default="info", help="What is logged on stderr."
 )
+@click.option(
+    "--print-openapi", is_flag=True, help="Print the OpenAPI document, and serve nothing."
+)
 def serve(
     target: str,
     tokens: Path | None,
     max_body: int,
     log_level: str,
+    print_openapi: bool,
     **settings: object,
 ) -> None:
     """Serve an application over HTTP.
@@ -64,6 +68,8 @@ def serve(
     import msgspec
 
     from backlane.gateway import gateway
+    from backlane.gateway.application import RULES
+    from backlane.gateway.openapi import document
     from backlane.gateway.server import Settings, listening, server
 
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT)
@@ -71,8 +77,12 @@ def serve(
         # It tells of each malformed request, which anybody may send as many of as they like.
         logging.getLogger("uvicorn").setLevel(logging.ERROR)
     with closing(load(target)) as app:
+        given = msgspec.convert(settings, Settings)
+        if print_openapi:
+            told = document(RULES, app, has_tokens=tokens is not None, root=given.root_path)
+            click.echo(msgspec.json.format(msgspec.json.encode(told)))
+            return
         refuse_emptiness(app.url, make=True)
         made = gateway(app, tokens=tokens, max_body=max_body)
-        given = msgspec.convert(settings, Settings)
         with listening(given, has_tokens=tokens is not None) as listener:
             server(made, given, listener, click.echo).run([listener])
