@@ -109,12 +109,13 @@ async def settle_into(
             of_resources.setdefault(resource.resource_of(row[12]), []).append(
                 (one.job, one.outcome)
             )
-        if type(one.outcome) is Succeeded:
-            done.append((row, one))
+        outcome = one.outcome
+        if type(outcome) is Succeeded:
+            done.append((row, one.ran_ms, outcome.result))
         else:
             rest.append((Held._make(row), one))
     _succeed(moves, done, now)
-    ended = [row[0] for row, _ in done] + [row.id for row, _ in rest]
+    ended = [row[0] for row, _, _ in done] + [row.id for row, _ in rest]
     await tx.each(UNLEASE, [(job,) for job in ended])
     tx.rings.jobs += ended
     buried = await _settle_rest(tx, rest, moves, now) if rest else []
@@ -123,24 +124,23 @@ async def settle_into(
     return Settled(lost, buried, turned)
 
 
-def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int) -> None:
+def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, int, bytes | None]], now: int) -> None:
     """Finish what succeeded; flat, because this is the path of nearly every job."""
     line = (-1, -1)
-    number = held = ran_ms = 0
-    for row, one in done:
+    number = held = ran = 0
+    for row, ran_ms, result in done:
         _, token, seq, queue, priority, attempt, revision, size, started_ms, owner, is_plain = row[
             :11
         ]
         if line != (queue, priority):
-            _count_succeeded(moves, line, number, held, ran_ms)
+            _count_succeeded(moves, line, number, held, ran)
             line = (queue, priority)
-            number = held = ran_ms = 0
+            number = held = ran = 0
         number += 1
         held += size
-        ran_ms += one.ran_ms
+        ran += ran_ms
         if not is_plain:
             moves.freed.append((seq,))
-        result = one.outcome.result if isinstance(one.outcome, Succeeded) else None
         moves.finished.append(
             (
                 seq,
@@ -152,12 +152,12 @@ def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, Settlement]], now: int)
                 revision + 1,
                 started_ms,
                 now,
-                one.ran_ms,
+                ran_ms,
                 owner,
                 result,
             )
         )
-    _count_succeeded(moves, line, number, held, ran_ms)
+    _count_succeeded(moves, line, number, held, ran)
 
 
 def _count_succeeded(

@@ -14,7 +14,7 @@ from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.group import recount
-from backlane.engine.sqlite.moves import Held, Moves
+from backlane.engine.sqlite.moves import Counts, Held, Moves
 from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
 from backlane.engine.sqlite.settle import UNLEASE
 from backlane.engine.sqlite.transaction import SqliteTx, array
@@ -170,7 +170,18 @@ class Source(NamedTuple):
 class Taking:
     """The taking of leases for one claim."""
 
-    __slots__ = ("_ended", "_leases", "_moves", "_rooms", "_terms", "_tx", "_wall", "_wanted")
+    __slots__ = (
+        "_counts",
+        "_ended",
+        "_leases",
+        "_line",
+        "_moves",
+        "_rooms",
+        "_terms",
+        "_tx",
+        "_wall",
+        "_wanted",
+    )
 
     def __init__(
         self, tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves, rooms: Rooms
@@ -182,6 +193,8 @@ class Taking:
         self._wall = clock.wall_ms()
         self._terms = (self._wall, wanted.owner, clock.boot_ms() + wanted.lease_ms)
         self._leases: list[Lease] = []
+        self._line: tuple[int, int] | None = None  # the last one counted: mostly the next too
+        self._counts = Counts()
         self._ended: list[tuple[bytes]] = []
 
     async def take(self) -> list[Lease]:
@@ -298,7 +311,10 @@ class Taking:
             job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
             deadline_ms, parked_ms, crashes, _, place, _, _, _, _, predicted_ms,
         ) = row  # fmt: skip
-        counts = self._moves.at(queue, priority)
+        line = (queue, priority)
+        if line != self._line:
+            self._line, self._counts = line, self._moves.at(queue, priority)
+        counts = self._counts
         counts.ready -= 1
         if deadline_ms is not None and deadline_ms <= self._wall:
             self._end(row, queue, State.EXPIRED, None)
