@@ -18,9 +18,9 @@ import httpx2
 
 from backlane.client.connection import DEADLINE, TIMEOUT, core_of, http_of
 from backlane.client.core import LEASE, Core, Submitted
-from backlane.client.drive import AsyncDriver
 from backlane.client.option import RemoteSendOptions, SubmitOptions, TuneOptions, seconds
 from backlane.client.record import RemoteMessage, RemoteQueueRecord, RemoteRecord
+from backlane.client.runner import AsyncRunner
 from backlane.model.ids import parse_id
 from backlane.model.retry import Duration
 
@@ -39,7 +39,7 @@ class AsyncClient:
     Raises:
         BadOption: a value cannot work.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class AsyncClient:
     ) -> None:
         self._core = core_of(timeout, deadline, attempts)
         self._http = httpx2.AsyncClient(**http_of(url, token), transport=transport)
-        self._driver = AsyncDriver(self._http)
+        self._runner = AsyncRunner(self._http)
 
     def __repr__(self) -> str:
         return f"<AsyncClient {self._http.base_url}>"
@@ -77,8 +77,8 @@ class AsyncClient:
             OutcomeUnknown: it may be stored; submit again with the same id.
             GatewayUnavailable: no usable answer came until the deadline.
         """
-        submitted = await self._driver.run(self._core.submit(task, arguments, options))
-        return AsyncRemoteJob(submitted.record.id, self._core, self._driver, submitted)
+        submitted = await self._runner.run(self._core.submit(task, arguments, options))
+        return AsyncRemoteJob(submitted.record.id, self._core, self._runner, submitted)
 
     def job(self, job_id: uuid.UUID | str) -> AsyncRemoteJob:
         """Return the grip on a job by its id; nothing is read yet.
@@ -86,21 +86,21 @@ class AsyncClient:
         Raises:
             BadOption: this is not a job's id.
         """
-        return AsyncRemoteJob(uuid.UUID(bytes=parse_id(job_id)), self._core, self._driver)
+        return AsyncRemoteJob(uuid.UUID(bytes=parse_id(job_id)), self._core, self._runner)
 
     # -- queues --
 
     async def queues(self) -> list[RemoteQueueRecord]:
         """Read all queues that the token may read."""
-        return await self._driver.run(self._core.queues())
+        return await self._runner.run(self._core.queues())
 
     def queue(self, name: str) -> AsyncRemoteQueue:
         """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
-        return AsyncRemoteQueue(name, self._core, self._driver)
+        return AsyncRemoteQueue(name, self._core, self._runner)
 
     def messages(self, name: str) -> AsyncRemoteMessages:
         """Return the message queue of that name."""
-        return AsyncRemoteMessages(name, self._core, self._driver)
+        return AsyncRemoteMessages(name, self._core, self._runner)
 
     # -- closing --
 
@@ -126,20 +126,20 @@ class AsyncRemoteJob:
     It holds the job's id and what was told when it was submitted; `record()` reads
     the gateway once.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "_submitted", "id")
+    __slots__ = ("_core", "_runner", "_submitted", "id")
 
     def __init__(
         self,
         job: uuid.UUID,
         core: Core,
-        driver: AsyncDriver,
+        runner: AsyncRunner,
         submitted: Submitted | None = None,
     ) -> None:
         self.id = job
-        self._core, self._driver, self._submitted = core, driver, submitted
+        self._core, self._runner, self._submitted = core, runner, submitted
 
     def __repr__(self) -> str:
         return f"<AsyncRemoteJob {self.id}>"
@@ -171,7 +171,7 @@ class AsyncRemoteJob:
         Raises:
             JobNotFound: it is not stored, or its history has been pruned.
         """
-        return await self._driver.run(self._core.record(self.id))
+        return await self._runner.run(self._core.record(self.id))
 
     async def result(self, timeout: Duration | None = None) -> Any:  # noqa: ASYNC109 - as in blocking
         """Wait for the job to end and return its result, as plain data.
@@ -183,7 +183,7 @@ class AsyncRemoteJob:
             JobFailed, JobCancelled, JobExpired, ResultGone: there is no result.
             JobNotFound: it is not stored.
         """
-        return await self._driver.run(self._core.result(self.id, timeout, self.submitted))
+        return await self._runner.run(self._core.result(self.id, timeout, self.submitted))
 
     def events(self) -> AsyncIterator[RemoteRecord]:
         """Yield the job's record now and at each change, up to a final state.
@@ -194,27 +194,27 @@ class AsyncRemoteJob:
             JobNotFound: it is not stored.
             GatewayUnavailable: nothing came for as long as a call's deadline.
         """
-        return self._driver.follow(self._core.follow(self.id))
+        return self._runner.follow(self._core.follow(self.id))
 
     async def cancel(self) -> RemoteRecord:
         """Cancel the job: at once while it waits, by asking it to stop while it runs."""
-        return await self._driver.run(self._core.cancel(self.id))
+        return await self._runner.run(self._core.cancel(self.id))
 
     async def retry(self) -> RemoteRecord:
         """Redrive the job: a dead letter becomes ready again."""
-        return await self._driver.run(self._core.retry(self.id))
+        return await self._runner.run(self._core.retry(self.id))
 
 
 class AsyncRemoteQueue:
     """A queue behind the gateway.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "name")
+    __slots__ = ("_core", "_runner", "name")
 
-    def __init__(self, name: str, core: Core, driver: AsyncDriver) -> None:
-        self.name, self._core, self._driver = name, core, driver
+    def __init__(self, name: str, core: Core, runner: AsyncRunner) -> None:
+        self.name, self._core, self._runner = name, core, runner
 
     def __repr__(self) -> str:
         return f"<AsyncRemoteQueue {self.name}>"
@@ -225,41 +225,41 @@ class AsyncRemoteQueue:
         Raises:
             UnknownQueue: there is none of that name.
         """
-        return await self._driver.run(self._core.queue(self.name))
+        return await self._runner.run(self._core.queue(self.name))
 
     async def pause(self) -> RemoteQueueRecord:
         """Let no worker claim from it; running jobs go on."""
-        return await self._driver.run(self._core.pause(self.name))
+        return await self._runner.run(self._core.pause(self.name))
 
     async def resume(self) -> RemoteQueueRecord:
         """Let workers claim from it again."""
-        return await self._driver.run(self._core.resume(self.name))
+        return await self._runner.run(self._core.resume(self.name))
 
     async def tune(self, **wanted: Unpack[TuneOptions]) -> RemoteQueueRecord:
         """Change its bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
 
         A `max_wait` of None lifts it. `reset=True` goes back to what is declared.
         """
-        return await self._driver.run(self._core.tune(self.name, wanted))
+        return await self._runner.run(self._core.tune(self.name, wanted))
 
 
 class AsyncRemoteMessages:
     """A message queue behind the gateway: its messages are bytes.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "name")
+    __slots__ = ("_core", "_runner", "name")
 
-    def __init__(self, name: str, core: Core, driver: AsyncDriver) -> None:
-        self.name, self._core, self._driver = name, core, driver
+    def __init__(self, name: str, core: Core, runner: AsyncRunner) -> None:
+        self.name, self._core, self._runner = name, core, runner
 
     def __repr__(self) -> str:
         return f"<AsyncRemoteMessages {self.name}>"
 
     async def send(self, body: bytes, **options: Unpack[RemoteSendOptions]) -> uuid.UUID:
         """Store a message and return its id; see `Client.submit`."""
-        return await self._driver.run(self._core.send(self.name, body, options))
+        return await self._runner.run(self._core.send(self.name, body, options))
 
     async def receive(
         self,
@@ -272,7 +272,7 @@ class AsyncRemoteMessages:
         Each is leased for `lease`: it is delivered again unless it is acked by then. One
         whose answer is lost on the way is delivered again, too.
         """
-        return await self._driver.run(self._core.receive(self.name, max, wait, lease))
+        return await self._runner.run(self._core.receive(self.name, max, wait, lease))
 
     async def ack(self, receipt: str) -> None:
         """Say that a message is done with: it is not delivered again.
@@ -281,18 +281,18 @@ class AsyncRemoteMessages:
             LeaseLost: its lease has ended or went to another. After a try whose answer was
                 lost, it may also be that the message was acked by that one.
         """
-        await self._driver.run(self._core.settle_one(self.name, "ack", receipt))
+        await self._runner.run(self._core.settle_one(self.name, "ack", receipt))
 
     async def ack_many(self, receipts: Iterable[str]) -> list[str]:
         """Ack many at once; return the receipts whose lease was lost."""
-        return await self._driver.run(self._core.settle(self.name, "ack", receipts))
+        return await self._runner.run(self._core.settle(self.name, "ack", receipts))
 
     async def release(self, receipt: str, delay: Duration = 0) -> None:
         """Give a message back, to be delivered again after `delay`; see `ack`."""
         after = seconds(delay, "delay")
-        await self._driver.run(self._core.settle_one(self.name, "release", receipt, delay=after))
+        await self._runner.run(self._core.settle_one(self.name, "release", receipt, delay=after))
 
     async def extend(self, receipt: str, by: Duration = LEASE) -> None:
         """Move the end of a message's lease to now + `by`; see `ack`."""
         more = seconds(by, "by")
-        await self._driver.run(self._core.settle_one(self.name, "extend", receipt, by=more))
+        await self._runner.run(self._core.settle_one(self.name, "extend", receipt, by=more))

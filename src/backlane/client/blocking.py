@@ -19,9 +19,9 @@ import httpx2
 
 from backlane.client.connection import DEADLINE, TIMEOUT, core_of, http_of
 from backlane.client.core import LEASE, Core, Submitted
-from backlane.client.drive import BlockingDriver
 from backlane.client.option import RemoteSendOptions, SubmitOptions, TuneOptions, seconds
 from backlane.client.record import RemoteMessage, RemoteQueueRecord, RemoteRecord
+from backlane.client.runner import BlockingRunner
 from backlane.model.ids import parse_id
 from backlane.model.job import State
 from backlane.model.retry import Duration
@@ -41,7 +41,7 @@ class Client:
     Raises:
         BadOption: a value cannot work.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Client:
     ) -> None:
         self._core = core_of(timeout, deadline, attempts)
         self._http = httpx2.Client(**http_of(url, token), transport=transport)
-        self._driver = BlockingDriver(self._http)
+        self._runner = BlockingRunner(self._http)
 
     def __repr__(self) -> str:
         return f"<Client {self._http.base_url}>"
@@ -79,8 +79,8 @@ class Client:
             OutcomeUnknown: it may be stored; submit again with the same id.
             GatewayUnavailable: no usable answer came until the deadline.
         """
-        submitted = self._driver.run(self._core.submit(task, arguments, options))
-        return RemoteJob(submitted.record.id, self._core, self._driver, submitted)
+        submitted = self._runner.run(self._core.submit(task, arguments, options))
+        return RemoteJob(submitted.record.id, self._core, self._runner, submitted)
 
     def job(self, job_id: uuid.UUID | str) -> RemoteJob:
         """Return the grip on a job by its id; nothing is read yet.
@@ -88,21 +88,21 @@ class Client:
         Raises:
             BadOption: this is not a job's id.
         """
-        return RemoteJob(uuid.UUID(bytes=parse_id(job_id)), self._core, self._driver)
+        return RemoteJob(uuid.UUID(bytes=parse_id(job_id)), self._core, self._runner)
 
     # -- queues --
 
     def queues(self) -> list[RemoteQueueRecord]:
         """Read all queues that the token may read."""
-        return self._driver.run(self._core.queues())
+        return self._runner.run(self._core.queues())
 
     def queue(self, name: str) -> RemoteQueue:
         """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
-        return RemoteQueue(name, self._core, self._driver)
+        return RemoteQueue(name, self._core, self._runner)
 
     def messages(self, name: str) -> RemoteMessages:
         """Return the message queue of that name."""
-        return RemoteMessages(name, self._core, self._driver)
+        return RemoteMessages(name, self._core, self._runner)
 
     # -- closing --
 
@@ -128,20 +128,20 @@ class RemoteJob:
     It holds the job's id and what was told when it was submitted; each property reads
     the gateway once, and `record()` reads all at once.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "_submitted", "id")
+    __slots__ = ("_core", "_runner", "_submitted", "id")
 
     def __init__(
         self,
         job: uuid.UUID,
         core: Core,
-        driver: BlockingDriver,
+        runner: BlockingRunner,
         submitted: Submitted | None = None,
     ) -> None:
         self.id = job
-        self._core, self._driver, self._submitted = core, driver, submitted
+        self._core, self._runner, self._submitted = core, runner, submitted
 
     def __repr__(self) -> str:
         return f"<RemoteJob {self.id}>"
@@ -173,7 +173,7 @@ class RemoteJob:
         Raises:
             JobNotFound: it is not stored, or its history has been pruned.
         """
-        return self._driver.run(self._core.record(self.id))
+        return self._runner.run(self._core.record(self.id))
 
     @property
     def state(self) -> State:
@@ -189,7 +189,7 @@ class RemoteJob:
             JobFailed, JobCancelled, JobExpired, ResultGone: there is no result.
             JobNotFound: it is not stored.
         """
-        return self._driver.run(self._core.result(self.id, timeout, self.submitted))
+        return self._runner.run(self._core.result(self.id, timeout, self.submitted))
 
     def events(self) -> Iterator[RemoteRecord]:
         """Yield the job's record now and at each change, up to a final state.
@@ -200,27 +200,27 @@ class RemoteJob:
             JobNotFound: it is not stored.
             GatewayUnavailable: nothing came for as long as a call's deadline.
         """
-        return self._driver.follow(self._core.follow(self.id))
+        return self._runner.follow(self._core.follow(self.id))
 
     def cancel(self) -> RemoteRecord:
         """Cancel the job: at once while it waits, by asking it to stop while it runs."""
-        return self._driver.run(self._core.cancel(self.id))
+        return self._runner.run(self._core.cancel(self.id))
 
     def retry(self) -> RemoteRecord:
         """Redrive the job: a dead letter becomes ready again."""
-        return self._driver.run(self._core.retry(self.id))
+        return self._runner.run(self._core.retry(self.id))
 
 
 class RemoteQueue:
     """A queue behind the gateway.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "name")
+    __slots__ = ("_core", "_runner", "name")
 
-    def __init__(self, name: str, core: Core, driver: BlockingDriver) -> None:
-        self.name, self._core, self._driver = name, core, driver
+    def __init__(self, name: str, core: Core, runner: BlockingRunner) -> None:
+        self.name, self._core, self._runner = name, core, runner
 
     def __repr__(self) -> str:
         return f"<RemoteQueue {self.name}>"
@@ -231,41 +231,41 @@ class RemoteQueue:
         Raises:
             UnknownQueue: there is none of that name.
         """
-        return self._driver.run(self._core.queue(self.name))
+        return self._runner.run(self._core.queue(self.name))
 
     def pause(self) -> RemoteQueueRecord:
         """Let no worker claim from it; running jobs go on."""
-        return self._driver.run(self._core.pause(self.name))
+        return self._runner.run(self._core.pause(self.name))
 
     def resume(self) -> RemoteQueueRecord:
         """Let workers claim from it again."""
-        return self._driver.run(self._core.resume(self.name))
+        return self._runner.run(self._core.resume(self.name))
 
     def tune(self, **wanted: Unpack[TuneOptions]) -> RemoteQueueRecord:
         """Change its bounds while it runs: `max_jobs`, `max_bytes`, `max_wait`, `group_share`.
 
         A `max_wait` of None lifts it. `reset=True` goes back to what is declared.
         """
-        return self._driver.run(self._core.tune(self.name, wanted))
+        return self._runner.run(self._core.tune(self.name, wanted))
 
 
 class RemoteMessages:
     """A message queue behind the gateway: its messages are bytes.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
-    __slots__ = ("_core", "_driver", "name")
+    __slots__ = ("_core", "_runner", "name")
 
-    def __init__(self, name: str, core: Core, driver: BlockingDriver) -> None:
-        self.name, self._core, self._driver = name, core, driver
+    def __init__(self, name: str, core: Core, runner: BlockingRunner) -> None:
+        self.name, self._core, self._runner = name, core, runner
 
     def __repr__(self) -> str:
         return f"<RemoteMessages {self.name}>"
 
     def send(self, body: bytes, **options: Unpack[RemoteSendOptions]) -> uuid.UUID:
         """Store a message and return its id; see `Client.submit`."""
-        return self._driver.run(self._core.send(self.name, body, options))
+        return self._runner.run(self._core.send(self.name, body, options))
 
     def receive(
         self,
@@ -278,7 +278,7 @@ class RemoteMessages:
         Each is leased for `lease`: it is delivered again unless it is acked by then. One
         whose answer is lost on the way is delivered again, too.
         """
-        return self._driver.run(self._core.receive(self.name, max, wait, lease))
+        return self._runner.run(self._core.receive(self.name, max, wait, lease))
 
     def ack(self, receipt: str) -> None:
         """Say that a message is done with: it is not delivered again.
@@ -287,18 +287,18 @@ class RemoteMessages:
             LeaseLost: its lease has ended or went to another. After a try whose answer was
                 lost, it may also be that the message was acked by that one.
         """
-        self._driver.run(self._core.settle_one(self.name, "ack", receipt))
+        self._runner.run(self._core.settle_one(self.name, "ack", receipt))
 
     def ack_many(self, receipts: Iterable[str]) -> list[str]:
         """Ack many at once; return the receipts whose lease was lost."""
-        return self._driver.run(self._core.settle(self.name, "ack", receipts))
+        return self._runner.run(self._core.settle(self.name, "ack", receipts))
 
     def release(self, receipt: str, delay: Duration = 0) -> None:
         """Give a message back, to be delivered again after `delay`; see `ack`."""
         after = seconds(delay, "delay")
-        self._driver.run(self._core.settle_one(self.name, "release", receipt, delay=after))
+        self._runner.run(self._core.settle_one(self.name, "release", receipt, delay=after))
 
     def extend(self, receipt: str, by: Duration = LEASE) -> None:
         """Move the end of a message's lease to now + `by`; see `ack`."""
         more = seconds(by, "by")
-        self._driver.run(self._core.settle_one(self.name, "extend", receipt, by=more))
+        self._runner.run(self._core.settle_one(self.name, "extend", receipt, by=more))

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from backlane.client.core import Core, Settings
-from backlane.client.drive import LIMITS
 from backlane.client.pacer import Pacer
+from backlane.client.runner import LIMITS
 from backlane.errors import BadOption
 from backlane.model.retry import Duration, milliseconds
 

@@ -1,7 +1,7 @@
 """The core: everything the client knows to do, as steps that touch nothing.
 
-Each method returns the steps of one call; a driver takes them. The blocking client and
-the one for event loops are this core with a driver each.
+Each method returns the steps of one call; a runner takes them. The blocking client and
+the one for event loops are this core with a runner each.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class RemoteError(msgspec.Struct, frozen=True):
 class RemoteRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that the gateway tells of a job, as it was when it was read.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     id: uuid.UUID
@@ -98,7 +98,7 @@ class RemoteRecord(msgspec.Struct, frozen=True, kw_only=True):
 class RemoteMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message that was received, and the receipt to ack, release or extend it by.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     id: uuid.UUID
@@ -144,7 +144,7 @@ class RemoteCounters(msgspec.Struct, frozen=True, kw_only=True):
 class RemoteQueueRecord(msgspec.Struct, frozen=True, kw_only=True):
     """All that the gateway tells of a queue. Durations are seconds, rates jobs a second.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     name: str

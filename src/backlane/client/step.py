@@ -1,7 +1,7 @@
 """Steps: what the client's logic asks of the world, as values.
 
 The logic of the client is written once, as generators that yield steps and are sent
-what came of each. Two small drivers take the steps, one blocking and one in an event
+what came of each. Two small runners take the steps, one blocking and one in an event
 loop; tests take them by hand, with a clock of their own.
 """
 

@@ -34,7 +34,7 @@ class BusyMiddleware:
     `QueueFull`; with another error among them it goes on, because that one is not to be
     hidden. Once the response has begun, nothing can be said any more, and it goes on too.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     def __init__(self, app: Application) -> None:

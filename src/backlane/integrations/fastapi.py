@@ -49,7 +49,7 @@ def lifespan(
         worker: makes an embedded worker that runs meanwhile: `lambda: Worker(app)`.
         inner: a lifespan of your own, entered within this one.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ def install(api: FastAPI, app: Backlane) -> None:
     ticket; a request that brings the ticket back has it used by what it enqueues.
     `JobNotFound` becomes 404.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
     api.state.backlane = app
     api.add_middleware(_Tickets)

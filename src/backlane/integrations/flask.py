@@ -36,7 +36,7 @@ class BacklaneFlask:
     Args:
         create: makes the Flask application where none was initialised.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     def __init__(self, create: Callable[[], Flask] | None = None) -> None:

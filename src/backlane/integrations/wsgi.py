@@ -27,7 +27,7 @@ class BusyMiddleware:
     group is full, and carries a ticket in `Backlane-Ticket`. A request that brings such
     a ticket along has it used by whatever it enqueues before its response begins.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
     """
 
     def __init__(self, app: WSGIApplication) -> None:

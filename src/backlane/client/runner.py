@@ -1,6 +1,6 @@
-"""Drivers: they take the steps of the core, on httpx2, blocking or in an event loop.
+"""Runners: they take the steps of the core, on httpx2, blocking or in an event loop.
 
-A driver knows connections and nothing of retries. What breaks becomes `Lost`, with
+A runner knows connections and nothing of retries. What breaks becomes `Lost`, with
 whether the request can have been sent; redirects are not followed, so that the token
 goes to the address it was given for and to no other.
 """
@@ -27,6 +27,7 @@ from backlane.client.step import (
     Step,
     Steps,
 )
+from backlane.errors import WrongUse
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ def lost(error: Exception) -> Lost:
     return Lost(error, sent=not isinstance(error, _UNSENT))
 
 
-class BlockingDriver:
+class BlockingRunner:
     """Takes steps on the calling thread."""
 
     def __init__(self, http: httpx2.Client) -> None:
@@ -109,6 +110,7 @@ class BlockingDriver:
                 raise AssertionError(step)
 
     def _send(self, sent: Send) -> Answer | Lost:
+        _check_open(self._http)
         ends = time.monotonic() + sent.timeout
         try:
             with self._http.stream(**_arguments(sent.request, sent.timeout)) as response:
@@ -123,6 +125,7 @@ class BlockingDriver:
             return lost(error)
 
     def _open(self, step: Open) -> tuple[_Stream | None, Answer | Lost]:
+        _check_open(self._http)
         try:
             sent = self._http.build_request(**_streaming(step))
             response = self._http.send(sent, stream=True)
@@ -155,7 +158,7 @@ class _Stream:
         self._response.close()
 
 
-class AsyncDriver:
+class AsyncRunner:
     """Takes steps in the running event loop."""
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
@@ -211,6 +214,7 @@ class AsyncDriver:
                 raise AssertionError(step)
 
     async def _send(self, sent: Send) -> Answer | Lost:
+        _check_open(self._http)
         # `timeout` of httpx2 begins anew with each byte: it alone would not end a trickle.
         try:
             async with asyncio.timeout(sent.timeout + _GRACE):
@@ -223,6 +227,7 @@ class AsyncDriver:
         return _answer(response, response.content)
 
     async def _open(self, step: Open) -> tuple[_AsyncStream | None, Answer | Lost]:
+        _check_open(self._http)
         try:
             sent = self._http.build_request(**_streaming(step))
             async with asyncio.timeout(step.timeout + _GRACE):
@@ -259,6 +264,11 @@ class _AsyncStream:
 
 
 _NOT_OPEN = Lost(ConnectionError("the stream is not open"), sent=False)
+
+
+def _check_open(http: httpx2.Client | httpx2.AsyncClient) -> None:
+    if http.is_closed:
+        raise WrongUse("this client is closed; make another one, or keep it open for longer")
 
 
 def _arguments(request: Request, timeout: float) -> dict[str, Any]:
