@@ -98,6 +98,16 @@ class JobHandle(Generic[R_co]):
     # -- what the enqueue answered --
 
     @property
+    def is_new(self) -> bool | None:
+        """Whether the enqueue stored it; False: one with its id or key was there already.
+
+        None for a handle that did not come from an enqueue.
+
+        .. versionadded:: 0.1
+        """
+        return None if self._receipt is None else self._receipt.is_new
+
+    @property
     def pressure(self) -> float | None:
         """How full its queue was after the enqueue, 0 to 1: the fullest of its bounds.
 

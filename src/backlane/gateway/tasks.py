@@ -76,7 +76,7 @@ async def submit(visit: Visit) -> Reply:
     handle = await _enqueued(site, task, args, kwargs, options)
     prefer = visit.header(b"prefer") or ""
     wait = _wanted_wait(prefer) if prefer else 0.0
-    if options.keys().isdisjoint(_NAMING) and not wait:
+    if handle.is_new and not wait:  # of an older job the state has to be read
         return _accepted(visit, handle, _fresh(site, task, handle, asked), prefer)
     try:
         record = await until(site, handle.id.bytes, _is_final, wait, visit.receive)
@@ -89,9 +89,6 @@ async def submit(visit: Visit) -> Reply:
 
 
 ROUTES = [Rule("POST", "/v1/tasks/{task}/jobs", submit, "submit")]
-
-# With one of these it may be a job of old that is taken, so its state has to be read.
-_NAMING = frozenset({"id", "key", "idempotency_key"})
 
 
 def _is_final(record: JobRecord) -> bool:
