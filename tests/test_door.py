@@ -250,6 +250,17 @@ def test_a_group_that_is_refused_shuts_nobody_else_out():
     assert refused(line) is None
 
 
+def test_no_time_is_told_while_nobody_serves_the_queue():
+    line = Line(queue=Queue("mail", max_jobs=20))
+    line.warm()
+    line.announce(leaving=True)
+    line.pass_time(1)
+
+    full = overfill(line)
+
+    assert (full.limit, full.retry_after, full.ticket) == ("jobs", None, None)
+
+
 def test_a_queue_without_a_live_worker_says_so(line):
     line.warm()
     line.fill(10)

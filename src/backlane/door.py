@@ -217,8 +217,8 @@ def _clock(line: Line, refusal: Refusal) -> SlotLine:
 def _room(line: Line, refusal: Refusal, jobs: Sequence[Job], now_ms: int) -> Room | None:
     """Return how far the queue is above its low mark; None: nothing is known of its speed."""
     sample, priority = line.meter.sample, jobs[0].priority
-    if sample is None or not refusal.can_fit or refusal.limit == NO_WORKERS:
-        return None
+    if sample is None or not refusal.can_fit or sample.slots == 0:
+        return None  # it moves as fast as it did once somebody serves it, and who knows when
     room = line.slots.room(line.meter, sample.bounds, priority, len(jobs), now_ms)
     pace = line.meter.pace()
     if room is None or pace is None:
