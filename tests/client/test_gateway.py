@@ -5,9 +5,21 @@ from __future__ import annotations
 import uuid
 
 import pytest
+from tests.serving import served
 
-from backlane import JobFailed, JobNotFound, KeyReused, LeaseLost, State
-from backlane.errors import BadArguments, GatewayRefused, UnknownQueue, UnknownTask
+from backlane import (
+    BadOption,
+    JobFailed,
+    JobNotFound,
+    KeyReused,
+    LeaseLost,
+    State,
+    UnknownQueue,
+    UnknownTask,
+    WrongUse,
+)
+from backlane.errors import BadArguments, Forbidden, GatewayRefused, Unauthorized
+from backlane.gateway import gateway, tokens
 
 NOBODY = uuid.UUID("01900000-0000-7000-8000-00000000000a")
 
@@ -151,3 +163,46 @@ def test_messages_are_sent_received_and_acked(caller, idle_url):
 
 def appended(caller, client, queue: str) -> int:
     return caller.get(client.queue(queue).record()).counters.appended
+
+
+def test_a_token_opens_what_its_scopes_say(caller, app, tmp_path):
+    file = tmp_path / "tokens.toml"
+    secret = tokens.add(file, "shop", ["submit:double"])
+    with served(gateway(app, tokens=file)) as where:
+        known = caller.client(where, token=secret)
+        unknown = caller.client(where, token="guessed")
+        nobody = caller.client(where)
+
+        job = caller.get(known.submit("double", {"number": 1}))
+        with pytest.raises(Forbidden, match="submit"):
+            caller.get(known.submit("brief", {"number": 1}))
+        with pytest.raises(Forbidden, match="read"):
+            caller.get(job.record())
+        for client in (unknown, nobody):
+            with pytest.raises(Unauthorized):
+                caller.get(client.submit("double", {"number": 1}))
+
+
+def test_a_client_that_is_closed_says_so(caller, idle_url):
+    client = caller.client(idle_url)
+    caller.get(client.aclose() if hasattr(client, "aclose") else client.close())
+
+    with pytest.raises(WrongUse, match="closed"):
+        caller.get(client.submit("double", {"number": 1}))
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("localhost:8000", {}),
+        ("ftp://localhost", {}),
+        ("http://me:secret@localhost", {}),
+        ("http://localhost", {"token": "a\nb"}),
+        ("http://localhost", {"deadline": 0}),
+        ("http://localhost", {"attempts": 0}),
+        ("http://localhost", {"timeout": -1}),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(caller, url, settings):
+    with pytest.raises(BadOption):
+        caller.client(url, **settings)
