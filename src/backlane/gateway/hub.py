@@ -197,6 +197,7 @@ class Hub:
             watch, self._watch = self._watch, None
             if listening is not None:
                 listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
             if watch is not None:
                 watch.close()
 

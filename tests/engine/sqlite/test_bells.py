@@ -157,6 +157,34 @@ def test_threads_and_loops_hear_with_one_ear(desk: Desk):
         hung.close()
 
 
+def test_a_thread_that_leaves_lets_another_wait_for_the_socket(desk: Desk):
+    """One thread waits at the socket for all; when its own bell rings, the next takes over."""
+    jobs = desk.add(30)
+    leases = {lease.job: lease for lease in desk.claim(30).leases}
+    bells = {job: desk.engine.watch([job]) for job in jobs}
+    heard: dict[bytes, float] = {}
+
+    def sleep(job: bytes) -> None:
+        if bells[job].heard(20):
+            heard[job] = time.monotonic()
+
+    threads = [threading.Thread(target=sleep, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.002)  # so that they stand in line as the jobs do
+    rung: dict[bytes, float] = {}
+    for job in jobs:
+        rung[job] = time.monotonic()
+        desk.settle(leases[job], SUCCEEDED)
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join(20)
+
+    assert max(heard[job] - rung[job] for job in jobs) < 1
+    for hung in bells.values():
+        hung.close()
+
+
 def test_a_forked_child_hears_with_an_ear_of_its_own(desk: Desk, path: Path):
     hung = desk.engine.listen(["mail"])
     parents = set(names(path))

@@ -193,25 +193,26 @@ class Ear:
                 self._leader = sleeper
             else:
                 self._line.append(sleeper)
+        until = time.monotonic() + seconds
         try:
+            if self._leader is not sleeper:
+                sleeper.sleep(seconds)  # until its bell rings, or it is to lead
             if self._leader is sleeper:
-                self._wait_for_socket(seconds)
-            else:
-                sleeper.sleep(seconds)
+                self._wait_for_socket(bell, until - time.monotonic())
         finally:
             with self.mutex:
                 bell.end(sleeper)
                 if self._leader is sleeper:
-                    self._leader = None
-                    if self._line:
-                        self._line[0].rouse()  # it comes back as the leader
+                    self._leader = self._line.pop(0) if self._line else None
+                    if self._leader is not None:
+                        self._leader.rouse()
                 else:
                     self._line.remove(sleeper)
 
-    def _wait_for_socket(self, seconds: float) -> None:
+    def _wait_for_socket(self, bell: Bell, seconds: float) -> None:
         """Wait for a datagram or a poke; `poll`, for `select` ends at descriptor 1,023."""
         with self.mutex:
-            if self._socket is None:
+            if self._socket is None or bell.has_rung or seconds <= 0:
                 return
             if self._poke is None:
                 self._poke = os.pipe()
@@ -302,7 +303,7 @@ class Bell:
         until = time.monotonic() + seconds
         while True:
             self._ear.take_in()
-            if self._has_rung():
+            if self.has_rung:
                 self.take()
                 return True
             left = until - time.monotonic()
@@ -319,7 +320,7 @@ class Bell:
         until = time.monotonic() + seconds
         while True:
             self._ear.take_in()
-            if self._has_rung():
+            if self.has_rung:
                 return self.take()
             left = until - time.monotonic()
             if left <= 0:
@@ -353,7 +354,7 @@ class Bell:
 
     def begin(self, one: Sleeper | Waiter) -> bool:
         """Someone waits; False if it has rung."""
-        if self._has_rung():
+        if self.has_rung:
             return False
         self._waiting.append(one)
         return True
@@ -361,7 +362,8 @@ class Bell:
     def end(self, one: Sleeper | Waiter) -> None:
         self._waiting.remove(one)
 
-    def _has_rung(self) -> bool:
+    @property
+    def has_rung(self) -> bool:
         return self._rang_all or bool(self._rang)
 
 
