@@ -16,7 +16,7 @@ from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from backlane.errors import QueueFull
-from backlane.problem import Problem, busy
+from backlane.problem import busy
 from backlane.visit import showing
 
 
@@ -34,14 +34,25 @@ class BusyMiddleware:
         self._app = app
 
     def __call__(self, request: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        announced = False
+
+        def noted(*given: Any) -> Callable[[bytes], object]:
+            nonlocal announced
+            announced = True
+            return start_response(*given)
+
         with showing(request.get("HTTP_BACKLANE_TICKET")):
             try:
-                answer = self._app(request, start_response)
+                answer = self._app(request, noted)
                 if isinstance(answer, list | tuple):
                     return answer
                 return _Begun(answer)
             except QueueFull as full:
-                return _answered(busy(full), start_response)
+                told = busy(full)
+                head = f"{told.status} {HTTPStatus(told.status).phrase}", list(told.headers)
+                # With the error's parts it replaces what was announced, and not begun.
+                start_response(*head, *([sys.exc_info()] if announced else []))
+                return [told.body]
 
 
 class _Begun:
@@ -65,10 +76,3 @@ class _Begun:
         close: Callable[[], Any] | None = getattr(self._parts, "close", None)
         if close is not None:
             close()
-
-
-def _answered(problem: Problem, start_response: StartResponse) -> list[bytes]:
-    status = f"{problem.status} {HTTPStatus(problem.status).phrase}"
-    # With the error's parts a response that was announced, and not begun, is replaced.
-    start_response(status, list(problem.headers), sys.exc_info())
-    return [problem.body]
