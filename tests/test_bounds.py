@@ -160,7 +160,7 @@ def test_chains_that_enqueue_into_their_own_full_queue_finish(tmp_path):
             await link.aenqueue(0)
         async with Worker(app, concurrency=chains + headroom(chains)):
             until = time.monotonic() + 60
-            while len(ended) < chains and time.monotonic() < until:
+            while len(ended) < chains and time.monotonic() < until:  # noqa: ASYNC110 - for all
                 await asyncio.sleep(0.02)
 
     asyncio.run(main())
