@@ -18,8 +18,8 @@ from bench.no_op import no_op
 from bench.overload import overload
 from bench.setting import Setting
 from bench.start import idle, imports, start
-from bench.streams import streams
 from bench.storm.figures import storm
+from bench.streams import streams
 from bench.waiting import waiting
 
 RESULTS = Path(__file__).parent / "results"  # on the project's disk: /tmp may be memory

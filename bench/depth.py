@@ -9,7 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from backlane.engine.protocol import Admission, Delete, Selection, Wanted
+from backlane.engine.protocol import Admission, Wanted
+from backlane.engine.selection import Delete, Selection
 from backlane.model.ids import new_ids
 from backlane.model.job import WAITING, Job
 from backlane.model.outcome import Settlement, Succeeded

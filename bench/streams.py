@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from backlane.engine.protocol import Cancel, Selection
+from backlane.engine.selection import Cancel, Selection
 from backlane.model.job import State
 from bench.figure import Figure, Nothing, at_most, percentile
 from bench.process import environment, proportional_mib

@@ -26,7 +26,7 @@ from backlane import (
 )
 from backlane.context import current
 from backlane.engine.memory import MemoryEngine
-from backlane.engine.protocol import Delete, Selection
+from backlane.engine.selection import Delete, Selection
 from backlane.handle import JobChange
 from backlane.model.clock import FakeClock
 from backlane.model.job import Note, Progress

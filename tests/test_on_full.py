@@ -11,7 +11,7 @@ import pytest
 from tests.line import Line
 
 from backlane import Backlane, BadOption, KeyReused, Queue, QueueFull, WrongUse, events
-from backlane.engine.protocol import Delete, Selection
+from backlane.engine.selection import Delete, Selection
 from backlane.model.clock import SystemClock
 from backlane.testing import testing
 from backlane.worker import Worker

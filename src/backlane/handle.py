@@ -16,7 +16,7 @@ import msgspec
 
 from backlane.context import current
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Amended, Cancel, Page, Selection
+from backlane.engine.selection import Amended, Cancel, Page, Selection
 from backlane.errors import (
     JobCancelled,
     JobExpired,

@@ -22,7 +22,7 @@ from backlane import (
     Undecodable,
     UnknownOption,
 )
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 
 ADDRESSES = {
     "sqlite:jobs.db": BadOption,

@@ -45,26 +45,21 @@ from tests.engine.contract.desk import (
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import (
     Admission,
-    Cancel,
     Claimed,
     Close,
     Declare,
-    Delete,
     Engine,
     Extended,
     Measured,
-    Move,
     Open,
     Presence,
-    Redrive,
-    Reprioritise,
     Retention,
-    Selection,
     Swept,
     Tune,
     Turn,
     Wanted,
 )
+from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import (
     WAITING,

@@ -13,7 +13,7 @@ from tests.faults.diarist import QUEUE, Diarist
 from tests.faults.history import Calls
 
 from backlane import EngineUnavailable, OutcomeUnknown, Refused, State
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.model.clock import SystemClock
 from backlane.model.ids import new_id
 from backlane.model.job import JobRecord

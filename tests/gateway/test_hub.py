@@ -11,7 +11,8 @@ import pytest
 from tests.hand import succeed, take
 
 from backlane import Backlane, JobNotFound
-from backlane.engine.protocol import Delete, Engine, Selection
+from backlane.engine.protocol import Engine
+from backlane.engine.selection import Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.gateway import hub as hubs
 from backlane.gateway.hub import BATCH, Hub

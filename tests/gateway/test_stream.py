@@ -12,7 +12,7 @@ from tests.gateway.live import Live, live
 from tests.hand import BOOM, fail, only, settle, succeed, take
 
 from backlane import Backlane
-from backlane.engine.protocol import Delete, Selection
+from backlane.engine.selection import Delete, Selection
 from backlane.gateway import stream
 from backlane.model.job import Note, Progress
 from backlane.model.outcome import Failed, Reason, Succeeded

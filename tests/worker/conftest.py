@@ -14,7 +14,7 @@ import pytest
 from tests.worker.yard import make
 
 from backlane import Backlane
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.handle import JobHandle
 
 ROOT = Path(__file__).resolve().parents[2]

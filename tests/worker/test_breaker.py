@@ -12,7 +12,7 @@ import pytest
 from tests.worker.conftest import wait_until
 
 from backlane import Backlane, ResourceRecord, Retry, events
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.handle import JobHandle
 from backlane.model.clock import FakeClock
 from backlane.model.job import JobRecord, State

@@ -10,7 +10,8 @@ import pytest
 
 from backlane.engine.memory import MemoryEngine
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Admission, Cancel, Selection
+from backlane.engine.protocol import Admission
+from backlane.engine.selection import Cancel, Selection
 from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.clock import FakeClock
 from backlane.model.ids import new_ids

@@ -14,7 +14,7 @@ from backlane.cli.output import Output, count, is_terminal
 from backlane.cli.progress import progress
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, not_found
-from backlane.engine.protocol import Amended, Change, Selection
+from backlane.engine.selection import Amended, Change, Selection
 from backlane.errors import BacklaneError
 
 YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -13,7 +13,7 @@ import msgspec
 from backlane.cli.output import Output, count
 from backlane.cli.overhead import CheapTask, cheap_tasks, overhead_ms
 from backlane.cli.store import APP_HELP, URL_HELP, Store, named, opened
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.model.capacity import Load, bound_for, mean_wait_s, percentile_wait_s, slots_for
 from backlane.model.job import State
 from backlane.model.pressure.meter import Meter

@@ -13,7 +13,7 @@ from backlane.cli.output import Output, age
 from backlane.cli.selection import selecting
 from backlane.cli.store import Store, store_options
 from backlane.cli.view import ErrorView, JobView, job_detail, job_view
-from backlane.engine.protocol import Redrive, Selection
+from backlane.engine.selection import Redrive, Selection
 from backlane.model.clock import SystemClock
 from backlane.model.job import JobRecord, State
 

@@ -10,7 +10,8 @@ import msgspec
 from backlane.cli.output import Output, count
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, store_options
-from backlane.engine.protocol import Finding, Selection, WorkerRecord
+from backlane.engine.protocol import Finding, WorkerRecord
+from backlane.engine.selection import Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import State
 from backlane.model.queue import Kind, QueueRecord

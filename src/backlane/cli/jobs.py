@@ -15,7 +15,7 @@ from backlane.cli.output import Output, age
 from backlane.cli.selection import selecting
 from backlane.cli.store import JOB_ID, Store, store_options
 from backlane.cli.view import JobDetail, JobView, job_detail, job_view
-from backlane.engine.protocol import Cancel, Delete, Redrive, Selection
+from backlane.engine.selection import Cancel, Delete, Redrive, Selection
 from backlane.errors import BadOption
 from backlane.model.clock import SystemClock
 from backlane.model.job import JobRecord

@@ -17,7 +17,7 @@ import msgspec
 from backlane.app import Backlane
 from backlane.cli.child import command_line
 from backlane.demo.workers import WorkerProcess
-from backlane.engine.protocol import Delete, Selection
+from backlane.engine.selection import Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.model.job import WAITING
 from backlane.model.queue import QueueRecord

@@ -12,7 +12,8 @@ from backlane.cli.output import Output, age, count, size
 from backlane.cli.store import Store, store_options
 from backlane.cli.view import queue_view
 from backlane.control import tuned_wait_ms
-from backlane.engine.protocol import Delete, Selection, Tune
+from backlane.engine.protocol import Tune
+from backlane.engine.selection import Delete, Selection
 from backlane.errors import BadOption
 from backlane.model.clock import SystemClock
 from backlane.model.job import State

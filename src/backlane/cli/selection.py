@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from backlane.cli.store import JOB_ID
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.model.job import State
 from backlane.model.outcome import Reason
 

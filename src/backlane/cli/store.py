@@ -21,7 +21,8 @@ from backlane.cli.application import load
 from backlane.cli.output import Output
 from backlane.engine.connect import connect
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Engine, Selection
+from backlane.engine.protocol import Engine
+from backlane.engine.selection import Selection
 from backlane.errors import JobNotFound, UnknownQueue, nearest
 from backlane.model.clock import SystemClock
 from backlane.model.ids import parse_id

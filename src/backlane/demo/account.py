@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from backlane.demo.application import QUEUE
-from backlane.engine.protocol import Engine, Selection
+from backlane.engine.protocol import Engine
+from backlane.engine.selection import Selection
 from backlane.model.job import JobRecord, State
 
 IDS_A_CALL = 1_000

@@ -15,9 +15,10 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from backlane.engine.plan import Plan
+from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
-from backlane.model.job import Job, JobRecord, Lease, Note, Receipt, Refusal, State
-from backlane.model.outcome import Reason, Settlement
+from backlane.model.job import Job, JobRecord, Lease, Note, Receipt, Refusal
+from backlane.model.outcome import Settlement
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Kind, QueueRecord, QueueSample
 
@@ -85,72 +86,6 @@ class Extended(msgspec.Struct, frozen=True):
 
     lost: list[bytes] = []
     cancelled: list[bytes] = []
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Which jobs. Empty fields select all; all given ones must hold."""
-
-    ids: tuple[bytes, ...] = ()
-    states: tuple[State, ...] = ()
-    reasons: tuple[Reason, ...] = ()
-    queue: str | None = None
-    task: str | None = None
-    key: str | None = None
-    group: str | None = None
-    text: str | None = None  # in the message of an error; ASCII case is ignored
-
-
-class Page(msgspec.Struct, frozen=True):
-    """Some records, newest enqueued first; ask again with `cursor` until it is None."""
-
-    records: list[JobRecord]
-    cursor: bytes | None = None
-
-
-class Cancel(msgspec.Struct, frozen=True):
-    """Waiting jobs end as cancelled at once; running ones are asked to stop."""
-
-
-class Redrive(msgspec.Struct, frozen=True):
-    """Failed, cancelled and expired jobs are ready again, their attempts counted anew.
-
-    Scheduled ones become due now. A job whose key another holds by now is skipped.
-    """
-
-
-class Reprioritise(msgspec.Struct, frozen=True):
-    """Waiting jobs get this priority."""
-
-    priority: int
-
-
-class Delete(msgspec.Struct, frozen=True):
-    """Jobs that are not running are forgotten."""
-
-
-class Move(msgspec.Struct, frozen=True):
-    """Waiting jobs that are not running go to another queue, whose bound does not apply."""
-
-    queue: str
-
-
-Change = Cancel | Redrive | Reprioritise | Delete | Move
-
-
-class Skipped(msgspec.Struct, frozen=True):
-    """A selected job that was left as it is, and why."""
-
-    job: bytes
-    why: str
-
-
-class Amended(msgspec.Struct, frozen=True):
-    """What was changed; ask again with `cursor` until it is None."""
-
-    changed: list[bytes] = []
-    flagged: list[bytes] = []  # running jobs asked to stop
-    skipped: list[Skipped] = []
-    cursor: bytes | None = None
 
 
 class Swept(msgspec.Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from backlane.engine.protocol import Cancel, Redrive, Selection
+from backlane.engine.selection import Cancel, Redrive, Selection
 from backlane.errors import BadOption
 from backlane.gateway import auth
 from backlane.gateway.answer import JSON, answer

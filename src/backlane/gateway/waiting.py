@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from backlane.engine.protocol import Selection
+from backlane.engine.selection import Selection
 from backlane.errors import JobNotFound
 from backlane.gateway.site import Receive, Site
 from backlane.model.job import JobRecord

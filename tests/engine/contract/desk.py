@@ -9,18 +9,15 @@ from typing import Any, TypeVar
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import (
     Admission,
-    Amended,
-    Change,
     Claimed,
     Engine,
-    Page,
     Retention,
-    Selection,
     Settled,
     Swept,
     Tune,
     Wanted,
 )
+from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import Job, JobRecord, Lane, Lease, Receipt, Refusal, State
 from backlane.model.outcome import (

@@ -16,7 +16,8 @@ from tests.engine.contract.desk import (
     snooze,
 )
 
-from backlane.engine.protocol import (
+from backlane.engine.protocol import Tune
+from backlane.engine.selection import (
     Amended,
     Cancel,
     Change,
@@ -25,7 +26,6 @@ from backlane.engine.protocol import (
     Redrive,
     Reprioritise,
     Selection,
-    Tune,
 )
 from backlane.model.job import Key, Lane, Policy, State
 from backlane.model.outcome import Reason

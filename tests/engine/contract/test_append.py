@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, STOPPED, SUCCEEDED, Desk, firsts, retry, snooze
 
-from backlane.engine.protocol import Cancel, Delete, Tune
+from backlane.engine.protocol import Tune
+from backlane.engine.selection import Cancel, Delete
 from backlane.model.job import Key, Lane, Policy, Refusal, State
 from backlane.model.queue import Bounds, Kind, headroom
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 from tests.engine.contract.desk import FAILED, RELEASED, SUCCEEDED, Desk, retry
 
-from backlane.engine.protocol import Admission, Cancel, Move, Note, Redrive, Reprioritise
+from backlane.engine.protocol import Admission, Note
+from backlane.engine.selection import Cancel, Move, Redrive, Reprioritise
 from backlane.model.clock import FakeClock
 from backlane.model.job import Progress, State
 

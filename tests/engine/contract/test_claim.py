@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import CRASHED, RELEASED, SUCCEEDED, Desk, retry, snooze
 
-from backlane.engine.protocol import Cancel, Reprioritise
+from backlane.engine.selection import Cancel, Reprioritise
 from backlane.model.job import Lane, Policy, State
 from backlane.model.outcome import Reason
 from backlane.model.queue import Kind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.engine.contract.desk import RELEASED, SUCCEEDED, Desk
 
-from backlane.engine.protocol import Cancel, Extended
+from backlane.engine.protocol import Extended
+from backlane.engine.selection import Cancel
 
 
 def extend(desk: Desk, *leases, seconds: float = 30) -> Extended:

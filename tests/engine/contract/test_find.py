@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, REACHABLE, Desk, retry
 
-from backlane.engine.protocol import Cancel, Redrive
+from backlane.engine.selection import Cancel, Redrive
 from backlane.model.job import JobRecord, Key, State
 from backlane.model.outcome import ErrorRecord, Failed, Reason, Settlement, Succeeded
 

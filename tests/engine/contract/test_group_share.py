@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, STOPPED, SUCCEEDED, Desk, firsts, retry, snooze
 
-from backlane.engine.protocol import Cancel, Delete, Move, Redrive, Tune
+from backlane.engine.protocol import Tune
+from backlane.engine.selection import Cancel, Delete, Move, Redrive
 from backlane.model.job import Key, Refusal, State
 from backlane.model.queue import Bounds, headroom
 

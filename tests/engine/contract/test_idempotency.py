@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, STOPPED, SUCCEEDED, Desk, firsts
 
-from backlane.engine.protocol import Delete
+from backlane.engine.selection import Delete
 from backlane.model.job import Idempotency, Key, Refusal
 from backlane.model.queue import Bounds
 

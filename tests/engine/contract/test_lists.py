@@ -15,7 +15,8 @@ from tests.engine.contract.desk import (
     snooze,
 )
 
-from backlane.engine.protocol import Cancel, Delete, Move, Presence, Redrive
+from backlane.engine.protocol import Presence
+from backlane.engine.selection import Cancel, Delete, Move, Redrive
 from backlane.model.job import WAITING, State
 from backlane.model.queue import Depth, Kind
 

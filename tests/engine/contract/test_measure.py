@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 from tests.engine.contract.desk import CRASHED, FAILED, RELEASED, SUCCEEDED, Desk, retry, snooze
 
-from backlane.engine.protocol import Admission, Cancel, Declare, Move, Presence, Reprioritise, Tune
+from backlane.engine.protocol import Admission, Declare, Presence, Tune
+from backlane.engine.selection import Cancel, Move, Reprioritise
 from backlane.model.outcome import Outcome, Settlement
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Kind, LineSample, QueueSample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import RELEASED, SUCCEEDED, Desk
 
-from backlane.engine.protocol import Cancel
+from backlane.engine.selection import Cancel
 from backlane.model.job import Note, Progress, State
 
 

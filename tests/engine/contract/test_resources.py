@@ -15,7 +15,8 @@ from tests.engine.contract.desk import (
     snooze,
 )
 
-from backlane.engine.protocol import Close, Move, Open, Redrive, Reprioritise, Settled, Wanted
+from backlane.engine.protocol import Close, Open, Settled, Wanted
+from backlane.engine.selection import Move, Redrive, Reprioritise
 from backlane.model.breaker import IN_A_ROW, TRIAL_MS, ResourceRecord
 from backlane.model.job import Lane, Lease, State
 from backlane.model.outcome import Failed, Outcome, Reason

@@ -12,7 +12,8 @@ import pytest
 from tests.engine.contract import engines
 from tests.engine.contract.desk import Desk, retry, settlement
 
-from backlane.engine.protocol import Admission, Cancel, Engine, Note, Presence, Selection, Wanted
+from backlane.engine.protocol import Admission, Engine, Note, Presence, Wanted
+from backlane.engine.selection import Cancel, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import Progress, State
 from backlane.model.outcome import Succeeded

@@ -17,7 +17,8 @@ from tests.engine.contract.desk import (
     snooze,
 )
 
-from backlane.engine.protocol import Cancel, Delete, Redrive, Settled
+from backlane.engine.protocol import Settled
+from backlane.engine.selection import Cancel, Delete, Redrive
 from backlane.model.job import ERRORS_KEPT, Key, Lane, Policy, State
 from backlane.model.outcome import (
     POISON_CAP,

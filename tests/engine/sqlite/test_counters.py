@@ -19,7 +19,7 @@ from tests.engine.contract.desk import (
     snooze,
 )
 
-from backlane.engine.protocol import Cancel, Delete, Move, Redrive, Reprioritise, Selection
+from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.job import Lane
 
 OUTCOMES = [SUCCEEDED, FAILED, RELEASED, STOPPED, CRASHED, retry(0), retry(5), snooze(5)]

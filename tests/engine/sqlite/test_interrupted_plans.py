@@ -10,21 +10,8 @@ import pytest
 from tests.engine.contract.desk import CRASHED, FAILED, SUCCEEDED, Desk, retry, settlement
 
 from backlane.engine.plan import Plan, finish
-from backlane.engine.protocol import (
-    Admission,
-    Cancel,
-    Declare,
-    Delete,
-    Move,
-    Open,
-    Presence,
-    Redrive,
-    Reprioritise,
-    Retention,
-    Selection,
-    Tune,
-    Wanted,
-)
+from backlane.engine.protocol import Admission, Declare, Open, Presence, Retention, Tune, Wanted
+from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import Idempotency, Key, Note, Progress
 from backlane.model.pressure.pace import Pace

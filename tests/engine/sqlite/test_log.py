@@ -6,7 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from backlane.engine.protocol import Admission, Selection
+from backlane.engine.protocol import Admission
+from backlane.engine.selection import Selection
 from backlane.engine.sqlite import SqliteEngine
 from backlane.engine.sqlite.log import AHEAD_BYTES, GROW_BYTES, IN_USE_BYTES
 from backlane.model.ids import new_id

@@ -9,7 +9,8 @@ import apsw
 import pytest
 from tests.engine.contract.desk import SUCCEEDED, Desk, firsts, settlement
 
-from backlane.engine.protocol import Delete, Tune
+from backlane.engine.protocol import Tune
+from backlane.engine.selection import Delete
 from backlane.engine.sqlite import SqliteEngine
 from backlane.engine.sqlite.connection import read_boot_id
 from backlane.engine.sqlite.migrations import available

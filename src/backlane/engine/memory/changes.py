@@ -7,7 +7,7 @@ from typing import assert_never
 
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.store import Row, Store, job_record
-from backlane.engine.protocol import (
+from backlane.engine.selection import (
     Amended,
     Cancel,
     Change,

@@ -15,9 +15,7 @@ from backlane.engine.memory.store import Store, queue_record, worker_record
 from backlane.engine.plan import Plan, finish, plan, reading
 from backlane.engine.protocol import (
     Admission,
-    Amended,
     Capability,
-    Change,
     Claimed,
     Close,
     Declare,
@@ -27,10 +25,8 @@ from backlane.engine.protocol import (
     Joined,
     Measured,
     Open,
-    Page,
     Presence,
     Retention,
-    Selection,
     Settled,
     Swept,
     Tune,
@@ -38,6 +34,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.errors import BadOption, WrongUse
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backlane.engine.plan import Sql
-from backlane.engine.protocol import (
+from backlane.engine.selection import (
     Amended,
     Cancel,
     Change,

@@ -11,9 +11,7 @@ from typing import TypeVar
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
     Admission,
-    Amended,
     Capability,
-    Change,
     Claimed,
     Close,
     Declare,
@@ -22,10 +20,8 @@ from backlane.engine.protocol import (
     Finding,
     Measured,
     Open,
-    Page,
     Presence,
     Retention,
-    Selection,
     Settled,
     Swept,
     Tune,
@@ -33,6 +29,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.sqlite import amend as amending
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import find as finding

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backlane.engine.plan import Sql
-from backlane.engine.protocol import Page, Selection
+from backlane.engine.selection import Page, Selection
 from backlane.engine.sqlite.record import (
     CODES,
     SEQS,
