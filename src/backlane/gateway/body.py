@@ -50,11 +50,13 @@ async def whole(headers: Headers, receive: Receive, limits: Limits) -> bytes:
     announced = text(headers, b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limits.max_body:
         raise Cut(_too_large(limits))
+    if limits.body_seconds is None:
+        return await _read(receive, limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
             return await _read(receive, limits)
     except TimeoutError:
-        raise Cut(_too_slow(limits)) from None
+        raise Cut(too_slow(limits.body_seconds)) from None
 
 
 async def _read(receive: Receive, limits: Limits) -> bytes:
@@ -138,10 +140,11 @@ def _too_large(limits: Limits) -> Problem:
     )
 
 
-def _too_slow(limits: Limits) -> Problem:
+def too_slow(seconds: float) -> Problem:
+    """Return the answer to a body that did not come in time."""
     return problem(
         408,
         "too-slow",
         "The body came too slowly",
-        f"the whole body is to come within {limits.body_seconds:g} s",
+        f"the whole body is to come within {seconds:g} s",
     )

@@ -135,14 +135,25 @@ def is_in_head(connection: Any) -> bool:
     )
 
 
+def is_in_body(connection: Any) -> bool:
+    """Say whether a connection owes the rest of a body that is still wanted."""
+    cycle = connection.cycle
+    return (
+        cycle is not None
+        and cycle.more_body
+        and not cycle.response_started
+        and not connection.transport.is_closing()
+    )
+
+
 def is_stuck(connection: Any) -> bool:
     """Say whether a connection does not read what it was sent, or not even its end."""
     return bool(connection.flow.write_paused) or connection.transport.is_closing()
 
 
-def cut_off(connection: Any) -> None:
-    """End a connection that has not sent a head in time, telling it so."""
-    _end(connection.transport, _TOO_SLOW)
+def cut_off(connection: Any, told: Problem | None = None) -> None:
+    """End a connection that has not sent a head in time, or what else it is told."""
+    _end(connection.transport, told or _TOO_SLOW)
 
 
 def _end(transport: asyncio.Transport, told: Problem) -> None:

@@ -20,13 +20,15 @@ from typing import Any
 
 import msgspec
 import uvicorn
+from msgspec.structs import replace
 
 from backlane.errors import BadOption
 from backlane.gateway.answer import tell
 from backlane.gateway.application import Gateway
 from backlane.gateway.auth import is_loopback
-from backlane.gateway.connection import connection_class, cut_off, is_in_head, is_stuck
-from backlane.gateway.site import Receive, Scope, Send
+from backlane.gateway.body import too_slow
+from backlane.gateway.connection import connection_class, cut_off, is_in_body, is_in_head, is_stuck
+from backlane.gateway.site import BODY_SECONDS, Receive, Scope, Send
 from backlane.problem import problem
 
 log = logging.getLogger("backlane.gateway")
@@ -133,6 +135,10 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._gateway, self._settings, self._announce = gateway, settings, announce
+        # Looked to here, for all at once: a timer for each request costs a tenth of it.
+        limits = gateway.site.limits
+        self._body_seconds = limits.body_seconds or BODY_SECONDS
+        gateway.site.limits = replace(limits, body_seconds=None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -168,12 +174,15 @@ class _Server(uvicorn.Server):
     async def _look(self) -> None:
         """Cut off connections that keep us waiting: for a head, or for reading our answer."""
         owing, stuck = Waiting(self._settings.head_seconds), Waiting(self._settings.write_seconds)
+        sending, too_slow_body = Waiting(self._body_seconds), too_slow(self._body_seconds)
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             # Protocols of two parsers, which have no type in common.
             connections: list[Any] = list(self.server_state.connections)
             for connection in owing.too_long(filter(is_in_head, connections)):
                 cut_off(connection)
+            for connection in sending.too_long(filter(is_in_body, connections)):
+                cut_off(connection, too_slow_body)
             for connection in stuck.too_long(filter(is_stuck, connections)):
                 connection.transport.abort()
 

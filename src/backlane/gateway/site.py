@@ -33,10 +33,10 @@ WAIT_SECONDS = 60.0  # the longest a request may ask to be kept waiting
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request may take."""
+    """What one request may take; `body_seconds` is None where the server itself looks to it."""
 
     max_body: int = DEFAULT_MAX_BODY
-    body_seconds: float = BODY_SECONDS
+    body_seconds: float | None = BODY_SECONDS
 
 
 @dataclass(slots=True, kw_only=True)

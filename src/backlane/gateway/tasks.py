@@ -204,26 +204,29 @@ def _blamed(
 def _fresh(site: Site, task: AnyTask, handle: JobHandle[Any], asked: Submission) -> JobResource:
     """Return a job as it is just after it was stored, by the clock here, without reading it."""
     now = site.app.clock.wall_ms()
-    due = now
-    if asked.delay is not None:
-        due += round(asked.delay * 1000)
-    elif asked.at is not None:
-        due = max(now, int(asked.at.timestamp() * 1000))
+    due = now + _delay_ms(asked, now)
+    enqueued_at = moment(now)
     expires_ms = task.expires_ms if asked.expires is None else round(asked.expires * 1000)
     return JobResource(
         id=str(handle.id),
         task=task.name,
         queue=asked.queue or task.queue,
-        state=State.READY if due <= now else State.SCHEDULED,
+        state=State.READY if due == now else State.SCHEDULED,
         priority=task.priority if asked.priority is None else asked.priority,
-        enqueued_at=moment(now),
-        due_at=moment(due),
+        enqueued_at=enqueued_at,
+        due_at=enqueued_at if due == now else moment(due),
         expires_at=None if expires_ms is None else moment(now + expires_ms),
         group=asked.group,
         key=asked.key,
         resource=task.resource,
         expected_wait=_expected(handle),
     )
+
+
+def _delay_ms(asked: Submission, now: int) -> int:
+    if asked.delay is not None:
+        return round(asked.delay * 1000)
+    return 0 if asked.at is None else max(0, int(asked.at.timestamp() * 1000) - now)
 
 
 def _expected(handle: JobHandle[Any]) -> float | None:
