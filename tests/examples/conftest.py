@@ -63,9 +63,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
     running.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real Chromium; without one these tests are skipped, or fail where it is required."""
+    """A real Chromium; without one these tests are skipped, or fail where it is required.
+
+    For no longer than a module: playwright keeps an event loop running in this thread.
+    """
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         why = "no Chromium: install it (Debian: apt install chromium), or name it in CHROMIUM"
