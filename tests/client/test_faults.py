@@ -85,7 +85,7 @@ def test_a_message_in_doubt_names_the_key_to_send_it_again_with(caller, app, idl
 
         proxy.drops = 0
         key = str(caught.value).rpartition("=")[2].strip("'")
-        caller.get(orders.send(b"one", idempotency_key=key))
+        caller.get(orders.send(b"one", idempotency_key=key, deadline=20))
 
     assert appended(app, "orders") == 1
 
