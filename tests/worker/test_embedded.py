@@ -319,3 +319,14 @@ def test_a_worker_is_started_once(app: Backlane):
 
     with pytest.raises(WrongUse), worker:
         pass
+
+
+def test_a_queue_is_measured_by_the_slots_that_its_jobs_can_take(app: Backlane):
+    """Slots for jobs alone in a process are none of a queue whose jobs run in threads."""
+    app.task(name="greet")(greet)
+
+    with Worker(app, concurrency=3, exclusive=2):
+        wait_until(lambda: app.engine.run(app.engine.list_workers()))
+        (sample,) = app.engine.run(app.engine.measure(["default"])).queues
+
+    assert sample.slots == 3

@@ -18,7 +18,7 @@ from typing import Protocol
 
 import msgspec
 
-from backlane.model.job import Lease, Note
+from backlane.model.job import Lane, Lease, Note
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Bounds
 from backlane.worker.verdict import Stop
@@ -95,7 +95,12 @@ class QueueReport(msgspec.Struct, frozen=True, array_like=True):
     name: str
     bounds: Bounds
     concurrency: int | None = None
-    has_tasks: bool = True  # a task names it, so that it surely is none of messages
+    lanes: frozenset[Lane] = frozenset({Lane.SHARED})  # of the tasks that name it
+
+    @property
+    def has_tasks(self) -> bool:
+        """A task names it, so that it surely is none of messages."""
+        return bool(self.lanes)
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):

@@ -12,7 +12,7 @@ import logging
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import assert_never
 
@@ -57,11 +57,13 @@ LATE_SECONDS = 0.001
 
 def hello(app: Backlane) -> Hello:
     """Return what a dispatcher has to know of an application."""
-    named = {task.queue for task in app.tasks.values()}
-    names = dict.fromkeys([*app.queues, *sorted(named)])
+    lanes: dict[str, set[Lane]] = {}
+    for task in app.tasks.values():
+        lanes.setdefault(task.queue, set()).add(task.lane)
+    names = dict.fromkeys([*app.queues, *sorted(lanes)])
     return Hello(
         url=app.url,
-        queues=[_report(app, name, has_tasks=name in named) for name in names],
+        queues=[_report(app, name, lanes.get(name, ())) for name in names],
         deaf=frozenset(
             task.name for task in app.tasks.values() if not task.is_async and not task.takes_context
         ),
@@ -70,9 +72,9 @@ def hello(app: Backlane) -> Hello:
     )
 
 
-def _report(app: Backlane, name: str, *, has_tasks: bool) -> QueueReport:
+def _report(app: Backlane, name: str, lanes: Iterable[Lane]) -> QueueReport:
     queue = app.queues.get(name) or Queue(name)
-    return QueueReport(name, queue.bounds, queue.concurrency, has_tasks)
+    return QueueReport(name, queue.bounds, queue.concurrency, frozenset(lanes))
 
 
 class SharedExecutor:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from backlane.engine.protocol import Declare, Engine, Enlisted
@@ -18,6 +18,7 @@ from backlane.errors import (
     UnknownQueue,
     nearest,
 )
+from backlane.model.job import Lane
 from backlane.model.outcome import Released
 from backlane.model.queue import Bounds, Kind
 from backlane.worker.channel import Hello, QueueReport
@@ -73,14 +74,16 @@ class Session:
     ) -> None:
         self._engine, self._crewed, self._hello = engine, crewed, hello
         self.owner = os.urandom(12).hex()  # of this start: leases of an earlier one are not ours
-        chosen = {report.name: report.concurrency for report in _chosen(hello, queues)}
-        wants = Wants(self.owner, lease_ms, chosen)
+        chosen = _chosen(hello, queues)
+        limits = {report.name: report.concurrency for report in chosen}
+        wants = Wants(self.owner, lease_ms, limits)
         pacing = Pacing(lease_ms)
         posts = Posts(pacing, wants.limits, exclusive, crewed.hire)
         self.dispatcher = Dispatcher(engine, wants, pacing, posts)
         self._upkeep = Upkeep(
             self.dispatcher,
             slots=slots + exclusive,
+            most=_most(chosen, {Lane.SHARED: slots, Lane.EXCLUSIVE: exclusive}),
             kill=crewed.kill,
             deaf=lambda task: task in crewed.deaf,
         )
@@ -209,6 +212,17 @@ def _told(bounds: Bounds) -> str:
     if bounds.group_share is not None:
         told += f", a share of {bounds.group_share:g} for a group"
     return told
+
+
+def _most(queues: Sequence[QueueReport], slots: Mapping[Lane, int]) -> dict[str, int]:
+    """Return how many slots the jobs of a queue can take, where that is not all of them."""
+    most = {}
+    for report in queues:
+        number = sum(slots[lane] for lane in report.lanes or slots)
+        number = number if report.concurrency is None else min(number, report.concurrency)
+        if number < sum(slots.values()):
+            most[report.name] = number
+    return most
 
 
 def _chosen(hello: Hello, queues: Sequence[str]) -> list[QueueReport]:

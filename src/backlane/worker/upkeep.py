@@ -13,7 +13,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from backlane.engine.protocol import Presence
 from backlane.errors import BacklaneError
@@ -41,6 +41,7 @@ class Upkeep:
     """Keeps one worker's leases and executors in order.
 
     Args:
+        most: the slots that a queue's jobs can take, where that is fewer than all.
         kill: ends an executor's process.
         deaf: says whether a task cannot hear a request to stop.
     """
@@ -50,12 +51,13 @@ class Upkeep:
         dispatcher: Dispatcher,
         *,
         slots: int,
+        most: Mapping[str, int],
         kill: Kill,
         deaf: Callable[[str], bool],
     ) -> None:
         self._dispatcher, self._engine = dispatcher, dispatcher.engine
         self._posts, self._wants = dispatcher.posts, dispatcher.wants
-        self._slots, self._kill, self._deaf = slots, kill, deaf
+        self._slots, self._most, self._kill, self._deaf = slots, most, kill, deaf
         self._janitor = Janitor(self._engine, self._posts, dispatcher.pacing)
 
     async def serve(self) -> None:
@@ -94,7 +96,7 @@ class Upkeep:
             queues=self._wants.names,
             slots=self._slots,
             running=self._posts.number_held,
-            most=self._wants.limits,
+            most=self._most,
             leaving=leaving,
         )
         await self._engine.arun(self._engine.announce(presence))
