@@ -27,7 +27,10 @@ from backlane.model.queue import Bounds, QueueSample
 LOW = 0.8  # of what the bounds allow: the line that refused callers come back to
 OPEN = 0.5  # at or below it anyone may come in, whatever was promised
 RUN_SECONDS = 0.25  # worth of slots that one process reserves at most at a time
-LEAST_MS, MOST_MS = 1_000, 300_000  # what a caller is told
+# What a caller is told. HTTP rounds up to whole seconds; a caller in this process that
+# waited a whole one for a queue of half a second would leave the workers idle.
+LEAST_MS, MOST_MS = 20, 300_000
+SET_BACK_MS = 1_000  # a clock that is earlier by more was set back
 SPREAD = 0.1  # of the wait, so that callers of one moment do not come back as one
 
 
@@ -169,7 +172,7 @@ class SlotLine:
         return int(self._first_ms)
 
     def retry_after_ms(self, slot_ms: int, now_ms: int) -> int:
-        """Return what to tell the caller: its wait, spread a little, from 1 s to 300 s."""
+        """Return what to tell the caller: its wait, spread a little, up to 300 s."""
         wait = (slot_ms - now_ms) * (1 + SPREAD * self._chance())
         return int(min(MOST_MS, max(LEAST_MS, wait)))
 
@@ -188,7 +191,7 @@ class SlotLine:
 
     def _follow(self, now_ms: int, before_ms: int) -> None:
         """Forget what was promised where this machine's clock was set back since."""
-        if now_ms < before_ms - LEAST_MS:
+        if now_ms < before_ms - SET_BACK_MS:
             self._until_ms = self._alone_ms = 0.0
             self._left = 0
             self._asked_ms = now_ms
