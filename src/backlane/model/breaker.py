@@ -121,15 +121,13 @@ def settled(
     `draw` in [0, 1) decides on the jitter. Where not closed, only trials count: what
     else still ends began before, and tells nothing new.
     """
-    for job, outcome in ended:
-        match breaker.state:
-            case Standing.CLOSED:
-                breaker = _counted(breaker, outcome, now_ms, draw)
-            case Standing.TRYING:
-                breaker = _judged(breaker, job, outcome, now_ms, draw)
-            case Standing.OPEN:
-                break
-    return breaker
+    match breaker.state:
+        case Standing.CLOSED:
+            return _counted(breaker, [outcome for _, outcome in ended], now_ms, draw)
+        case Standing.OPEN:
+            return breaker
+        case Standing.TRYING:
+            return _tested(breaker, ended, now_ms, draw)
 
 
 def tried(breaker: Breaker, jobs: Sequence[bytes], now_ms: int) -> Breaker:
@@ -222,26 +220,39 @@ def is_well(outcome: Outcome) -> bool | None:
 # -- while closed --
 
 
-def _counted(breaker: Breaker, outcome: Outcome, now_ms: int, draw: float) -> Breaker:
-    well = is_well(outcome)
-    if well is None:
-        return breaker
+def _counted(breaker: Breaker, outcomes: Sequence[Outcome], now_ms: int, draw: float) -> Breaker:
+    """Count outcomes until it trips; what ended behind that one tells nothing new."""
     counts = _recent(breaker.counts, now_ms)
     now = now_ms // SLICE_MS
     last = counts.pop() if counts and counts[-1].slice == now else Count(now)
-    counts.append(Count(now, last.succeeded + well, last.failed + (not well)))
-    in_a_row = 0 if well else breaker.in_a_row + 1
-    failed = sum(it.failed for it in counts)
-    total = failed + sum(it.succeeded for it in counts)
-    if not well and in_a_row >= IN_A_ROW:
-        why = f"{in_a_row} attempts failed in a row"
-    elif not well and total >= ENOUGH and failed >= SHARE * total:
-        why = f"{failed} of {total} attempts failed within a minute"
-    else:
-        return msgspec.structs.replace(breaker, counts=tuple(counts), in_a_row=in_a_row)
-    # Closed for less than a window: it was not well yet, however good its trials looked.
-    is_again = 0 <= now_ms - breaker.since_ms < WINDOW_MS
-    return _tripped(breaker.trips if is_again else 0, _because(why, outcome), now_ms, draw)
+    good, bad = last.succeeded, last.failed  # of the present slice
+    before_good, before_bad = sum(it.succeeded for it in counts), sum(it.failed for it in counts)
+    in_a_row = breaker.in_a_row
+    for outcome in outcomes:
+        if type(outcome) is Succeeded:  # nearly all: a turn may bring hundreds
+            good, in_a_row = good + 1, 0
+        elif is_well(outcome) is False:
+            bad, in_a_row = bad + 1, in_a_row + 1
+            failed = before_bad + bad
+            why = _why(in_a_row, failed, failed + before_good + good)
+            if why is not None:
+                # Closed for less than a window: it was not well yet, whatever its trials said.
+                is_again = 0 <= now_ms - breaker.since_ms < WINDOW_MS
+                trips = breaker.trips if is_again else 0
+                return _tripped(trips, _because(why, outcome), now_ms, draw)
+    if (good, bad) == (last.succeeded, last.failed):
+        return breaker
+    counts.append(Count(now, good, bad))
+    return msgspec.structs.replace(breaker, counts=tuple(counts), in_a_row=in_a_row)
+
+
+def _why(in_a_row: int, failed: int, total: int) -> str | None:
+    """Return why a breaker opens, or None."""
+    if in_a_row >= IN_A_ROW:
+        return f"{in_a_row} attempts failed in a row"
+    if total >= ENOUGH and failed >= SHARE * total:
+        return f"{failed} of {total} attempts failed within a minute"
+    return None
 
 
 def _recent(counts: Sequence[Count], now_ms: int) -> list[Count]:
@@ -251,6 +262,16 @@ def _recent(counts: Sequence[Count], now_ms: int) -> list[Count]:
 
 
 # -- while trying --
+
+
+def _tested(
+    breaker: Breaker, ended: Sequence[tuple[bytes, Outcome]], now_ms: int, draw: float
+) -> Breaker:
+    for at, (job, outcome) in enumerate(ended):
+        breaker = _judged(breaker, job, outcome, now_ms, draw)
+        if breaker.state is not Standing.TRYING:
+            return settled(breaker, ended[at + 1 :], now_ms, draw)
+    return breaker
 
 
 def _judged(breaker: Breaker, job: bytes, outcome: Outcome, now_ms: int, draw: float) -> Breaker:
