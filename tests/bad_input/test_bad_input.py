@@ -12,6 +12,7 @@ from tests.bad_input import calls, commands, files, options, stored, workers
 from tests.bad_input.book import Bad, World, refusal
 
 from backlane import Backlane, JobFailed, Reason, State
+from backlane.engine import sqlite
 from backlane.worker import Worker
 
 AT_LEAST = 300
@@ -75,6 +76,7 @@ def test_a_running_worker_passes_every_bad_body_and_runs_what_is_good(world: Wor
     assert [job.record().body for job in spoilt] == list(stored.BODIES.values())
 
 
+SCHEMA = Path(sqlite.__file__).parent / "schema"
 MIGRATES = """
 import sys
 from backlane import Backlane
@@ -96,7 +98,7 @@ def test_migrations_at_once_are_applied_once(tmp_path: Path):
     said = [process.communicate(timeout=60)[0].split() for process in racing]
 
     assert [process.returncode for process in racing] == [0] * 4
-    assert sum(int(applied) for applied, _ in said) == 1
+    assert sum(int(applied) for applied, _ in said) == len(list(SCHEMA.glob("*.sql")))
     assert len({message for _, message in said}) == 4
     with Backlane(url) as app:
         assert len(app.messages("orders").receive(max=10)) == 4

@@ -56,7 +56,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
     priority: Annotated[int, Meta(ge=0, le=9)] | None = None
     key: Text | None = None
     group: Text | None = None
-    headers: dict[str, str] | None = None
+    headers: dict[Annotated[str, Meta(min_length=1)], str] | None = None
 
 
 OPTIONS = Submission.__struct_fields__[1:]

@@ -15,7 +15,7 @@ import msgspec
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.append import decode_policy
 from backlane.engine.sqlite.moves import FINAL_STATES, Held
-from backlane.engine.sqlite.resource import kind_of
+from backlane.engine.sqlite.resource import kind_of, resource_of
 from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
@@ -211,6 +211,8 @@ async def whole_records(tx: SqliteTx, seqs: Sequence[int]) -> list[JobRecord]:
 def job_record(one: Standing) -> JobRecord:
     """Return what people and programs are told of a job."""
     has_progress = one.progress_token is not None and one.progress_token == one.token
+    if one.resource is None and resource_of(one.lane):
+        raise ValueError(f"lane {one.lane} is that of a resource which does not exist")
     return JobRecord(
         id=one.id,
         queue=one.queue_name,
