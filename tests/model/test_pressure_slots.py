@@ -18,7 +18,6 @@ from backlane.model.pressure.slots import (
     Ask,
     Room,
     SlotLine,
-    share_room,
 )
 from backlane.model.pressure.ticket import ticket
 from backlane.model.queue import Bounds, LineSample, QueueSample
@@ -314,25 +313,3 @@ def test_between_samples_the_line_is_followed() -> None:
     assert first is not None
     assert later is not None
     assert (first.is_open, later.is_open) == (False, True)
-
-
-def test_a_refusal_s_exact_depth_corrects_what_was_thought() -> None:
-    meter, one = metered(100), line()
-    assert meter.sample is not None
-    one.saw(meter.sample, NOW)
-
-    one.found(1_000, meter, NOW + 500)
-
-    found = one.room(meter, Bounds(max_jobs=1_000), 5, 1, NOW + 500)
-    assert found is not None
-    assert found.excess == pytest.approx(200, abs=1)
-
-
-def test_a_group_comes_back_at_its_own_speed() -> None:
-    found = share_room(metered(1_000), held=100, bound=100, places=1)
-
-    assert found is not None
-    assert found.mu == pytest.approx(10)
-    assert found.excess == pytest.approx(20)
-    assert not found.is_open
-    assert share_room(Meter(), 1, 1, 1) is None

@@ -33,7 +33,12 @@ class Meter:
         self.sample: QueueSample | None = None  # the last one
         self.at_ms = 0  # when it was taken
         self.calibration = 1.0  # by what the rates alone are multiplied to come true
-        self._pace: Pace | None = None  # of the last sample: every arrival asks for it
+        # Of the last sample, worked out once: each arrival at a full queue asks for them.
+        self.mu: float | None = None  # jobs a second taken while a line stands
+        self.ready = 0
+        self.depth = 0  # what `max_jobs` bounds
+        self._pace: Pace | None = None
+        self._ahead = (0,) * LEVELS
         self._forget()
 
     def _forget(self) -> None:
@@ -55,6 +60,9 @@ class Meter:
             self._forget()
         elif 0 < apart_ms <= LONGEST_GAP_MS:
             self._fold(before, sample, apart_ms)
+        self.mu = self._speed()
+        self.ready, self.depth = _ready(sample), _depth(sample)
+        self._ahead = tuple(ahead(sample, priority) for priority in range(LEVELS))
         self._pace = self._paced()
 
     def _fold(self, before: QueueSample, sample: QueueSample, apart_ms: int) -> None:
@@ -112,9 +120,7 @@ class Meter:
         fast, slow = self._fast.per_second, self._slow.per_second
         return None if fast is None or slow is None else min(fast, slow)
 
-    @property
-    def mu(self) -> float | None:
-        """Jobs a second that its workers take while a line stands; None: not known."""
+    def _speed(self) -> float | None:
         if self._known_starts >= KNOWN_STARTS:
             return self._measured
         slots = self.sample.slots if self.sample else None
@@ -143,14 +149,9 @@ class Meter:
         """Jobs a second that workers took over about the last 10 s, line or no line."""
         return self._starting.per_second
 
-    @property
-    def ready(self) -> int:
-        return _ready(self.sample) if self.sample else 0
-
-    @property
-    def depth(self) -> int:
-        """What `max_jobs` bounds."""
-        return _depth(self.sample) if self.sample else 0
+    def ahead(self, priority: int) -> int:
+        """Return how many ready jobs went before a new one of this priority."""
+        return self._ahead[priority]
 
     def pace(self) -> Pace | None:
         """Return the speed of the line, calibrated; None: paused, or nothing is known."""

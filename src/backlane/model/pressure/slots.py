@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from backlane.model.pressure.meter import Meter, ahead
+from backlane.model.pressure.meter import Meter
 from backlane.model.pressure.ticket import Ticket
 from backlane.model.queue import Bounds, QueueSample
 
@@ -67,7 +67,6 @@ class SlotLine:
         self._asked_ms = 0
         self._asked = 0
         self._entered = 0  # jobs that this process let in since the last sample
-        self._known = 0.0  # by how many jobs the line is longer than sampled, as refusals told
         self._others = 0.0  # jobs a second that other processes let in, between the last two
         self._appended: int | None = None
         self._sampled_ms = 0
@@ -83,16 +82,12 @@ class SlotLine:
         if self._appended is not None and seconds > 0:
             others = max(0, appended - self._appended - self._entered) / seconds
         self._appended, self._others = appended, others
-        self._entered, self._known = 0, 0.0
+        self._entered = 0
         self._sampled_ms = at_ms
 
     def entered(self, places: int) -> None:
         """Count jobs that this process has put into the line since the last sample."""
         self._entered += places
-
-    def found(self, jobs: int, meter: Meter, now_ms: int) -> None:
-        """Take note of the exact depth of the queue, which a refusal tells."""
-        self._known += jobs - meter.depth - self._moved(meter, now_ms)
 
     def room(
         self, meter: Meter, bounds: Bounds, priority: int, places: int, now_ms: int
@@ -101,21 +96,20 @@ class SlotLine:
         mu, pace, sample = meter.mu, meter.pace(), meter.sample
         if not mu or pace is None or sample is None:
             return None
+        # Each bound by itself, without lists: all that is refused in an overload comes by here.
         moved = max(self._moved(meter, now_ms), -meter.ready)
-        depth = meter.depth + moved
-        fills = [(depth, float(bounds.max_jobs), places)]
+        depth, most = meter.depth + moved, bounds.max_jobs
+        excess, is_open = _excess(depth, most, places), depth <= OPEN * most
         if bounds.max_wait_ms:
-            line = max(0.0, ahead(sample, priority) + moved)
-            fills.append((line, pace.starts[priority] * bounds.max_wait_ms / 1000, 1))
+            line = max(0.0, meter.ahead(priority) + moved)
+            longest = pace.starts[priority] * bounds.max_wait_ms / 1000
+            excess = max(excess, _excess(line, longest, 1))
+            is_open = is_open and line <= OPEN * longest
         if meter.depth:
-            a_job = max(1.0, sample.bytes / meter.depth)
-            fills.append((depth, bounds.max_bytes / a_job, places))
-        return Room(
-            mu=mu,
-            excess=max(0.0, *(_excess(*fill) for fill in fills)),
-            is_open=all(line <= OPEN * most for line, most, _ in fills),
-            can_fit=places <= bounds.max_jobs,
-        )
+            fitting = bounds.max_bytes / max(1.0, sample.bytes / meter.depth)
+            excess = max(excess, _excess(depth, fitting, places))
+            is_open = is_open and depth <= OPEN * fitting
+        return Room(mu, max(0.0, excess), is_open, places <= bounds.max_jobs)
 
     # -- who may come in --
 
@@ -179,7 +173,7 @@ class SlotLine:
     def _moved(self, meter: Meter, now_ms: int) -> float:
         """Return how much longer the line is than sampled, as far as this process can tell."""
         went = max(0.0, (meter.mu or 0.0) - self._others)
-        return self._known + self._entered - went * self._passed(now_ms)
+        return self._entered - went * self._passed(now_ms)
 
     def _passed(self, now_ms: int) -> float:
         """Return the seconds since the last sample; what is older than one is not guessed."""
@@ -203,22 +197,6 @@ class SlotLine:
             skipped = min(self._left, int(late / self._spacing_ms))
             self._left -= skipped
             self._first_ms += skipped * self._spacing_ms
-
-
-def share_room(meter: Meter, held: int, bound: int, places: int) -> Room | None:
-    """Return how a group meets its own share: it holds `held` of at most `bound` jobs.
-
-    Its jobs are taken as often as they stand in the line: by their part of the queue.
-    """
-    if not meter.mu:
-        return None
-    part = min(1.0, max(1, held) / max(1, meter.depth))
-    return Room(
-        mu=meter.mu * part,
-        excess=max(0.0, _excess(held, bound, places)),
-        is_open=held <= OPEN * bound,
-        can_fit=places <= bound,
-    )
 
 
 def _excess(line: float, most: float, places: int) -> float:
