@@ -32,14 +32,15 @@ def _of_httptools() -> type[asyncio.Protocol]:
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._head_bytes = 0  # of a head that has not ended yet
+            self._head_bytes = 0  # of a head that has not ended yet, or of trailers
+            self._has_body = False  # in what came just now
+            self._earlier: list[Any] = []  # requests before the newest, where callers pipeline
             self._refusal: Problem | None = None
 
         def data_received(self, data: bytes) -> None:
-            before = self.cycle
-            owes_head = before is None or not before.more_body
+            before, self._has_body = self.cycle, False
             super().data_received(data)
-            if self.cycle is not before or not owes_head:
+            if self.cycle is not before or self._has_body:
                 self._head_bytes = 0
                 return
             self._head_bytes += len(data)
@@ -52,14 +53,39 @@ def _of_httptools() -> type[asyncio.Protocol]:
                 raise ValueError  # the parser stops, and has a 400 sent
             before = self.cycle
             super().on_headers_complete()
+            # Trailers are read as if they were headers: they would change the request's own.
+            self.headers = _Dropped()
             if self.cycle is not before:  # it has not begun to run: its task was made just now
                 whole: Any = Whole(self.transport, self.loop)
                 self.cycle.transport = whole
+                if before is None or before.response_complete:
+                    self._earlier.clear()
+                else:
+                    self._earlier.append(before)
+
+        def on_body(self, body: bytes) -> None:
+            self._has_body = True
+            super().on_body(body)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            # Uvicorn tells the newest request alone, and it is an older one that runs.
+            for cycle in self._earlier:
+                if not cycle.response_complete:
+                    cycle.disconnected = True
+                    cycle.message_event.set()
 
         def send_400_response(self, msg: str) -> None:
             _end(self.transport, self._refusal or _not_http(msg))
 
     return Connection
+
+
+class _Dropped(list[tuple[bytes, bytes]]):
+    """Keeps nothing."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        """Leave it."""
 
 
 class Whole:
@@ -85,9 +111,9 @@ class Whole:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write what is held back."""
-        if self._held:
-            held, self._held = self._held, b""
+        """Write what is held back, if anybody is there to read it."""
+        held, self._held = self._held, b""
+        if held and not self._transport.is_closing():
             self._transport.write(held)
 
     def close(self) -> None:
