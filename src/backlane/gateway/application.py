@@ -31,6 +31,7 @@ from backlane.gateway.site import (
     Send,
     Site,
     Visit,
+    headers_of,
 )
 from backlane.gateway.tokens import ANYONE, Token, Tokens
 from backlane.problem import problem
@@ -177,7 +178,7 @@ class _Path:
 
 
 async def _answered(site: Site, rule: Rule, scope: Scope, receive: Receive) -> Reply:
-    headers: dict[bytes, bytes] = dict(scope["headers"])
+    headers = headers_of(scope)
     caller = ANYONE if rule.scope is None else auth.caller_of(site, scope, headers)
     _check(caller, rule, scope)
     body = b""

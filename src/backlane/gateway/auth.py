@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from backlane.gateway.declined import decline
 from backlane.gateway.site import ANY, Headers, Scope, Site, text
@@ -83,14 +83,21 @@ def _check_local(site: Site, scope: Scope, headers: Headers) -> None:
         )
     host = text(headers, b"host") or ""
     # A page of another site that had its name point here would bring that name along.
-    if site.is_served and host and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+    if site.is_served and host and not is_loopback(_parts(f"//{host}").hostname or ""):
         _forbidden(f"without tokens this gateway is called as localhost, not as {host[:100]!r}")
     # Browsers say where a request comes from; programs do not.
     origin = text(headers, b"origin")
     if text(headers, b"sec-fetch-site") in ("cross-site", "same-site") or (
-        origin is not None and urlsplit(origin).netloc != host
+        origin is not None and _parts(origin).netloc != host
     ):
         _forbidden("a page of another site must not call a gateway without tokens")
+
+
+def _parts(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        _forbidden(f"{address[:100]!r} is no address")
 
 
 @lru_cache(maxsize=1_000)  # asked of each request, and reading an address takes 8 µs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -12,7 +12,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from backlane.app import Backlane
-from backlane.gateway.declined import misfit
+from backlane.gateway.declined import decline, misfit
 from backlane.gateway.hub import Hub
 from backlane.gateway.readiness import Readiness
 from backlane.gateway.speed import Speeds
@@ -23,7 +23,7 @@ from backlane.task import Enqueuer
 Scope = MutableMapping[str, Any]  # of ASGI
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
-Headers = Mapping[bytes, bytes]  # names in lower case; of several alike the last
+Headers = Mapping[bytes, bytes]  # names in lower case
 Send = Callable[[Message], Awaitable[None]]
 
 DEFAULT_MAX_BODY = 2 * 1024 * 1024  # bytes: a job of the usual limit, and what is around it
@@ -88,7 +88,7 @@ class Visit:
         return value
 
     def header(self, name: bytes) -> str | None:
-        """Return a request header by its name in lower case; the last one, if several."""
+        """Return a request header by its name in lower case."""
         return text(self.headers, name)
 
     @property
@@ -158,6 +158,41 @@ class Rule(msgspec.Struct, frozen=True):
 
 
 ANY = "any"
+
+
+# Two of these could be read as either one, by us and by a proxy that checked them.
+_SINGLE = frozenset(
+    {
+        b"authorization",
+        b"backlane-ticket",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"last-event-id",
+        b"origin",
+        b"sec-fetch-site",
+    }
+)
+
+
+def headers_of(scope: Scope) -> Headers:
+    """Return the headers of a request, those that came on several lines put together.
+
+    Raises:
+        Declined: 400, one that can be there but once is there twice.
+    """
+    given: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    headers = dict(given)
+    if len(headers) == len(given):
+        return headers
+    headers = {}
+    for name, value in given:
+        if name in headers and name in _SINGLE:
+            told = f"the header {name.decode()} is given twice"
+            decline(400, "bad-request", "The request is ambiguous", told)
+        headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+    return headers
 
 
 def text(headers: Headers, name: bytes) -> str | None:

@@ -9,6 +9,7 @@ the enqueue, one encoding of the answer.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from msgspec import Meta, Raw
 
 from backlane.errors import (
     BacklaneError,
+    Duplicate,
     JobNotFound,
     Undecodable,
     Unencodable,
@@ -82,6 +84,7 @@ async def submit(visit: Visit) -> Reply:
         record = await until(site, handle.id.bytes, _is_final, wait, visit.receive)
     except JobNotFound:  # a key outlives its job: the answer is what the first one got
         return _accepted(visit, handle, _fresh(site, task, handle, asked), prefer)
+    _check_same(visit, task, record)
     if wait and record.state.is_final:
         applied = (b"preference-applied", b"wait=%d" % wait)
         return Plain(200, encode(resource_of(record)), [applied])
@@ -154,6 +157,14 @@ def _wanted_wait(prefer: str) -> float:
     """Return the seconds that `Prefer: wait=…` asks for; what is no number is ignored."""
     asked = _WAIT.search(prefer)
     return min(float(asked[1]), WAIT_SECONDS) if asked else 0.0
+
+
+def _check_same(visit: Visit, task: AnyTask, record: JobRecord) -> None:
+    """Refuse to show the job of another task, whose id or key the caller has given."""
+    if record.task != task.name:
+        first = uuid.UUID(bytes=record.id)
+        raise Duplicate(f"job {first} is not one of task {task.name!r}; use another id", first)
+    auth.check(visit.caller, "submit", (task.name, record.queue))
 
 
 # -- the enqueue --
