@@ -215,6 +215,9 @@ class Counting:
 
 
 def test_a_queue_is_measured_once_a_second_whatever_is_enqueued(line):
+    line.fill(10)
+    line.work(10)
+    line.pass_time(1.0)
     line.task.enqueue("ada")
     counting = Counting(line)
     with line.app.replaced(counting, line.clock):
@@ -223,6 +226,16 @@ def test_a_queue_is_measured_once_a_second_whatever_is_enqueued(line):
             line.pass_time(0.5)
 
     assert len(counting.measured) == 3
+
+
+def test_a_queue_of_unknown_speed_is_measured_again_soon(line):
+    """A first crowd of callers was told nothing for a second, though jobs had ended."""
+    line.fill(10)
+    line.work(2)
+
+    job = line.task.enqueue("ada")
+
+    assert job.expected_wait is not None
 
 
 def test_queues_in_use_are_measured_together(line):

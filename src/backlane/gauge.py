@@ -24,6 +24,7 @@ from backlane.place import Place
 
 # A promise is at most this old, and one caller a second pays for it.
 EVERY_MS = 1_000
+SOON_MS = 100  # while nothing is known of a speed: the first jobs that end tell it
 STALE_MS = 10_000  # what is older foretells nothing
 UNUSED_MS = 60_000  # a queue that nobody enqueued to is forgotten
 MOST_LINES = 200  # measured together: they are read in one step, which others wait for
@@ -140,7 +141,12 @@ class Gauge:
             line = self._lines[queue] = Line(now_ms)
             self._forget(now_ms)
         # The others are read in the same step, so that each second has one.
-        wanted = [name for name, it in self._lines.items() if now_ms >= it.due_ms - EVERY_MS // 2]
+        old_ms = now_ms - EVERY_MS // 2
+        wanted = [
+            name
+            for name, it in self._lines.items()
+            if now_ms >= it.due_ms or it.meter.at_ms <= old_ms
+        ]
         for name in wanted:
             self._lines[name].due_ms = now_ms + EVERY_MS
         return Measuring(engine.measure(wanted), self, lock)
@@ -165,6 +171,8 @@ class Gauge:
         for line in self._lines.values():
             if line.meter.sample is None:  # its first append makes it, so look again soon
                 line.due_ms = now_ms
+            elif line.meter.mu is None:
+                line.due_ms = now_ms + SOON_MS
         paces = ((name, line.meter.pace()) for name, line in self._lines.items())
         self.paces = {name: pace for name, pace in paces if pace is not None}
 

@@ -82,7 +82,9 @@ def told_of(answer: Answer, now: datetime) -> Told | None:
     seconds = _header_seconds(answer.headers, now)
     if seconds is None:
         return None
-    return Told(seconds, is_estimate=kind != "busy" and kind not in _UNRECKONED)
+    # A full queue of unknown speed is told a constant too, and means it: by then the speed
+    # is known. On the retry budget a crowd would come in one by one, a second apart.
+    return Told(seconds, is_estimate=kind not in _UNRECKONED)
 
 
 def _header_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
