@@ -107,7 +107,7 @@ def _resource(resource: ResourceRecord, url: str) -> Iterator[Finding]:
             text=f"{resource.state}, and its jobs wait: {resource.reason}",
             remedy=f"`backlane resources close {resource.name} --url {url}`"
             if by_hand
-            else "mend it; it is tried by itself",
+            else "see to what it stands for; when that is well, its jobs run again by themselves",
         )
 
 
