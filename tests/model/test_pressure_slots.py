@@ -313,3 +313,15 @@ def test_between_samples_the_line_is_followed() -> None:
     assert first is not None
     assert later is not None
     assert (first.is_open, later.is_open) == (False, True)
+
+
+@pytest.mark.parametrize("mu", [1e-13, 1e-300, 5e-324])
+def test_a_line_that_has_all_but_stopped_promises_minutes(mu: float) -> None:
+    """Workers that hang for hours: their rate decays until a division by it overflows."""
+    store, one = Shared(), line()
+
+    slots = [refused(one, full(mu), store, NOW) for _ in range(3)]
+
+    assert max(slots) <= NOW + 2 * MOST_MS
+    assert one.retry_after_ms(slots[-1], NOW) <= MOST_MS
+    refused(one, full(mu), store, NOW + 2 * MOST_MS)

@@ -87,3 +87,15 @@ def test_an_append_without_a_pace_is_held_against_nothing(desk: Desk) -> None:
 
     (sample,) = desk.run(desk.engine.measure(["mail"])).queues
     assert (sample.foretold, sample.foretold_ms, sample.waited_ms) == (0, 0, 0)
+
+
+def test_a_wait_of_days_is_no_promise_to_hold_anything_against(desk: Desk) -> None:
+    """The sum of a thousand waits without end is more than a store can count, and a claim
+    that could not count took nothing any more."""
+    stands = Pace((0.0,) * 10, slots=0)
+    for _ in range(1_100):
+        desk.append(desk.job(), pace=stands)
+
+    assert len(desk.claim(2_000).leases) == 1_100
+    (sample,) = desk.run(desk.engine.measure(["mail"])).queues
+    assert (sample.foretold, sample.foretold_ms, sample.waited_ms) == (0, 0, 0)

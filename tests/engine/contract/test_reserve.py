@@ -79,13 +79,22 @@ def test_nothing_begins_in_the_past(desk: Desk) -> None:
     assert (reserve(desk, after_ms=-5_000), ahead_ms(desk)) == (0, 1_000)
 
 
-def test_a_wall_clock_set_back_delays_for_minutes_and_not_for_hours(desk: Desk) -> None:
+def test_a_wall_clock_set_back_by_hours_leaves_no_promise(desk: Desk) -> None:
+    """Nobody moves a clock that is far ahead, so that it kept newcomers out until the hour
+    came that it was set back from."""
     desk.add()
     reserve(desk)
 
     desk.clock.jump(hours=-5)
 
+    assert (ahead_ms(desk), reserve(desk)) == (0, 0)
+
+
+def test_slots_for_years_move_the_clock_by_minutes(desk: Desk) -> None:
+    """A line that has all but stopped, once, must not be promised away when it moves again."""
+    desk.add()
+
+    assert reserve(desk, number=100_000, spacing_us=2**62) == 0
     assert ahead_ms(desk) == 600_000
-    assert reserve(desk) == 600_000
     desk.clock.advance(minutes=11)
     assert ahead_ms(desk) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -11,14 +11,15 @@ from backlane.engine.memory.line import Line
 from backlane.engine.memory.store import Repeat, Store
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
-from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
-from backlane.model.pressure.pace import Pace
+from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal, State
+from backlane.model.pressure.pace import LONGEST_PROMISE_MS, Pace
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, group_places, headroom
 
 
 def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:
     """Judge the jobs as a whole, then insert those that are new."""
-    reused = _reused(store, jobs)
+    asking = [job for job in jobs if job.idempotency is not None]
+    reused = _reused(store, asking) if asking else None
     if reused:
         return _fault(reused, "reused", store.lines.get(reused.queue))
     firsts, repeats = _firsts(store, jobs)
@@ -26,28 +27,37 @@ def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Rece
     refusal = _at_fault(store, new, admission)
     if refusal:
         return refusal
-    portions = [_portion(store, new, queue, admission) for queue in _queues(new)]
+    portions = [_portion(store, mine, queue, admission) for queue, mine in _by_queue(new)]
     for portion in portions:
         refusal = _over_bound(portion) or _too_slow(portion)
         if refusal:
             return refusal
     expected = {job: ms for portion in portions for job, ms in portion.expected.items()}
-    predicted = [job.id for job in new if job.delay_ms <= 0 and expected[job.id] is not None][-1:]
+    for portion in portions:
+        store.lines.setdefault(portion.queue, portion.line)
+    told = None
     for job in new:
-        store.line(job.queue, admission.kind, admission.declared.get(job.queue))
         row = store.insert(job)
-        row.predicted_ms = expected[job.id] if job.id in predicted else None
+        if expected[job.id] is not None:
+            told = row
+    if told:
+        wait_ms = expected[told.job.id] or 0
+        told.predicted_ms = wait_ms if wait_ms <= LONGEST_PROMISE_MS else None
     store.repeats |= repeats
     waits = {portion.queue: portion.longest_ms for portion in portions}
-    pressure = {queue: _pressure(store, queue, admission, waits) for queue in _queues(jobs)}
+    queues = waits if len(new) == len(jobs) else dict.fromkeys(job.queue for job in jobs)
+    pressure = {queue: _pressure(store, queue, admission, waits) for queue in queues}
     return [
         Receipt(job.id, first, pressure[job.queue], None if first else expected[job.id])
         for job, first in zip(jobs, firsts, strict=True)
     ]
 
 
-def _queues(jobs: Sequence[Job]) -> list[str]:
-    return list(dict.fromkeys(job.queue for job in jobs))
+def _by_queue(jobs: Sequence[Job]) -> Collection[tuple[str, list[Job]]]:
+    found: dict[str, list[Job]] = {}
+    for job in jobs:
+        found.setdefault(job.queue, []).append(job)
+    return found.items()
 
 
 # -- what was there before --
@@ -117,7 +127,7 @@ def _at_fault(store: Store, new: Sequence[Job], admission: Admission) -> Refusal
 
 
 def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
-    depth = line.depth.jobs if line else 0
+    depth = line.jobs if line else 0
     return Refusal(job.queue, limit, depth, bound=0, jobs=depth, can_fit=False, job=job.id)
 
 
@@ -145,29 +155,33 @@ class Portion(NamedTuple):
             depth=depth,
             bound=bound,
             added=added,
-            jobs=self.line.depth.jobs,
+            jobs=self.line.jobs,
             expected_ms=self.longest_ms,
             can_fit=can_fit,
         )
 
 
-def _portion(store: Store, new: Sequence[Job], queue: str, admission: Admission) -> Portion:
-    mine = [job for job in new if job.queue == queue]
+def _portion(store: Store, mine: list[Job], queue: str, admission: Admission) -> Portion:
     declared = admission.declared.get(queue)
     line = store.lines.get(queue) or Line(queue, admission.kind, declared or DEFAULT_BOUNDS)
     pace = admission.paces.get(queue)
-    expected: dict[bytes, int | None] = {}
-    for i, job in enumerate(mine):
-        expected[job.id] = None
-        if pace and job.delay_ms <= 0:
-            ahead = _ready(line, job.priority) + _ahead(mine, i)
-            expected[job.id] = pace.expected_ms(job.priority, ahead, line.depth.running)
+    expected: dict[bytes, int | None] = {job.id: None for job in mine}
+    if pace:
+        running, ready = line.held[State.RUNNING], _ready(line)
+        for job in mine:
+            if job.delay_ms <= 0:
+                ahead = sum(ready[job.priority :])
+                expected[job.id] = pace.expected_ms(job.priority, ahead, running)
+                ready[job.priority] += 1
     return Portion(queue, mine, line, line.bounds(declared), pace, expected)
 
 
-def _ready(line: Line, priority: int) -> int:
-    """How many jobs wait at this priority or above."""
-    return sum(tally.ready for its, tally in line.tallies.items() if its >= priority)
+def _ready(line: Line) -> list[int]:
+    """How many jobs wait, by priority."""
+    ready = [0] * 10
+    for priority, tally in line.tallies.items():
+        ready[priority] = tally.ready
+    return ready
 
 
 def _ahead(jobs: Sequence[Job], i: int) -> int:
@@ -177,13 +191,15 @@ def _ahead(jobs: Sequence[Job], i: int) -> int:
 
 def _over_bound(portion: Portion) -> Refusal | None:
     """Refuse what would pass a bound on jobs, bytes or the share of a group."""
-    bounds, depth, mine = portion.bounds, portion.line.depth, portion.jobs
-    most = _places(bounds.max_jobs, mine)
-    if depth.jobs + len(mine) > most:
-        return portion.refusal("jobs", depth.jobs, most, len(mine), can_fit=len(mine) <= most)
+    bounds, line, mine = portion.bounds, portion.line, portion.jobs
+    most, held = bounds.max_jobs, line.jobs
+    if held + len(mine) > most:
+        most = _places(most, mine)
+        if held + len(mine) > most:
+            return portion.refusal("jobs", held, most, len(mine), can_fit=len(mine) <= most)
     size, room = sum(job.size for job in mine), bounds.max_bytes
-    if depth.bytes + size > room:
-        return portion.refusal("bytes", depth.bytes, room, size, can_fit=size <= room)
+    if line.bytes + size > room:
+        return portion.refusal("bytes", line.bytes, room, size, can_fit=size <= room)
     if bounds.group_share is None:
         return None
     for group in dict.fromkeys(job.group for job in mine if job.group is not None):
@@ -240,8 +256,8 @@ def _pressure(
     line = store.lines.get(queue)
     if line is None:
         return 0.0
-    bounds, depth = line.bounds(admission.declared.get(queue)), line.depth
-    parts = [depth.jobs / max(1, bounds.max_jobs), depth.bytes / max(1, bounds.max_bytes)]
+    bounds = line.bounds(admission.declared.get(queue))
+    fullest = max(line.jobs / max(1, bounds.max_jobs), line.bytes / max(1, bounds.max_bytes))
     if bounds.max_wait_ms is not None:
-        parts.append((waits.get(queue) or 0) / bounds.max_wait_ms)
-    return min(1.0, max(parts))
+        fullest = max(fullest, (waits.get(queue) or 0) / bounds.max_wait_ms)
+    return min(1.0, fullest)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from backlane.model.job import FINAL, State
 from backlane.model.queue import Bounds, Depth, Kind
 
+NOT_TUNED = (None, None, None, None)
+
 
 @dataclass(slots=True)
 class Tally:
@@ -58,6 +60,12 @@ class Line:
     clock_us: int = 0  # the virtual clock: wall time
 
     @property
+    def jobs(self) -> int:
+        """What `max_jobs` bounds."""
+        held = self.held
+        return held[State.SCHEDULED] + held[State.READY] + held[State.RUNNING] + held[State.BLOCKED]
+
+    @property
     def depth(self) -> Depth:
         return Depth(
             self.held[State.SCHEDULED],
@@ -69,16 +77,21 @@ class Line:
 
     def bounds(self, declared: Bounds | None = None) -> Bounds:
         """What is in force: tuned, else declared (by the caller, else by a worker)."""
-        return (declared or self.declared).tuned(
+        tuned = (
             self.tuned_max_jobs,
             self.tuned_max_bytes,
             self.tuned_max_wait_ms,
             self.tuned_group_share,
         )
+        declared = declared or self.declared
+        return declared if tuned == NOT_TUNED else declared.tuned(*tuned)
 
     def tally(self, priority: int) -> Tally:
         """The counters of one priority, made if they are new."""
-        return self.tallies.setdefault(priority, Tally())
+        tally = self.tallies.get(priority)
+        if tally is None:
+            tally = self.tallies[priority] = Tally()
+        return tally
 
     def count(self, state: State, priority: int, size: int, by: int) -> None:
         """Count a row that is in this state from now on (by +1), or no more (by -1)."""
@@ -89,3 +102,9 @@ class Line:
             self.tally(priority).ready += by
         elif state is State.RUNNING:
             self.tally(priority).running += by
+
+    def gather(self, group: str, by: int) -> None:
+        """Count a job of a group; one that has none left is forgotten."""
+        self.groups[group] += by
+        if not self.groups[group]:
+            del self.groups[group]

@@ -11,7 +11,8 @@ from backlane.engine.protocol import Measured
 from backlane.model.job import State
 from backlane.model.queue import Kind, LineSample, QueueSample, in_line
 
-CLOCK_AHEAD_MS = 600_000  # a clock set back promises late places for minutes, not for hours
+# Further ahead no virtual clock is moved: one that is, was read by a clock since set back.
+CLOCK_AHEAD_MS = 600_000
 LIVE_MS = 30_000  # a worker whose last beat is older is not counted on
 
 
@@ -28,13 +29,15 @@ def reserve(store: Store, queue: str, after_ms: int, spacing_us: int, number: in
     if line is None:
         return after_ms
     begins = max(_ahead_us(store, line), after_ms * 1000)
-    line.clock_us = store.clock.wall_ms() * 1000 + begins + number * spacing_us
+    ahead = min(begins + number * spacing_us, CLOCK_AHEAD_MS * 1000)
+    line.clock_us = store.clock.wall_ms() * 1000 + ahead
     return begins // 1000
 
 
 def _ahead_us(store: Store, line: Line) -> int:
     """How far a virtual clock is ahead of now, as far as it is believed."""
-    return max(0, min(line.clock_us - store.clock.wall_ms() * 1000, CLOCK_AHEAD_MS * 1000))
+    ahead = line.clock_us - store.clock.wall_ms() * 1000
+    return ahead if 0 < ahead <= CLOCK_AHEAD_MS * 1000 else 0
 
 
 def _sample(store: Store, line: Line) -> QueueSample:

@@ -293,15 +293,17 @@ class Store:
             del self._by_state[row.state][row.job.id]
         if row.state is State.READY:
             ready = self._ready.setdefault((row.queue, row.lane, row.job.resource), [])
-            at = bisect.bisect_left(ready, (row.order, row.job.id))
-            if by > 0:
-                ready.insert(at, (row.order, row.job.id))
+            place = (row.order, row.job.id)
+            if by < 0:
+                del ready[bisect.bisect_left(ready, place)]
+            elif not ready or ready[-1] < place:  # new ones nearly always
+                ready.append(place)
             else:
-                del ready[at]
+                bisect.insort_left(ready, place)
         line = self.lines[row.queue]
         line.count(row.state, row.priority, row.job.size, by)
         if row.state not in FINAL and row.job.group is not None:
-            line.groups[row.job.group] += by
+            line.gather(row.job.group, by)
 
     def _let_go_of_key(self, row: Row) -> None:
         if row.job.key and self.keys.get(row.job.key) == row.job.id:

@@ -14,6 +14,7 @@ from backlane.engine.protocol import Admission
 from backlane.engine.sqlite.portion import Line, Portion
 from backlane.model.ids import id_ms
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
+from backlane.model.pressure.pace import LONGEST_PROMISE_MS
 from backlane.model.queue import DEFAULT_BOUNDS
 
 NEWEST_ID = b"\xff" * 16  # above all others
@@ -198,7 +199,8 @@ class Judging:
         for i in range(len(self._expected) - 1, -1, -1):
             expected_ms = self._expected[i]
             if expected_ms is not None:
-                self._store.predicted.append((len(self._store.accepted) + i, expected_ms))
+                if expected_ms <= LONGEST_PROMISE_MS:
+                    self._store.predicted.append((len(self._store.accepted) + i, expected_ms))
                 return
 
     def receipts(self, jobs: Sequence[Job]) -> list[Receipt]:

@@ -1,7 +1,7 @@
 """Measure: what the speed of a queue is known by. Reserve: its virtual clock.
 
-The clock counts wall microseconds. It is read as at most `CLOCK_AHEAD_MS` ahead, so that
-a machine whose time was set back promises late places for minutes, not for hours.
+The clock counts wall microseconds. It is never moved further ahead than `CLOCK_AHEAD_MS`:
+one that is, belongs to a time that was set back since, and holds no promise.
 """
 
 from __future__ import annotations
@@ -133,13 +133,15 @@ async def reserve(
         return after_ms
     now = clock.wall_ms()
     begins = max(ahead_us(rows[0][0], now), after_ms * 1000)
-    await tx.rows(SET_CLOCK, now * 1000 + begins + number * spacing_us, queue)
+    ahead = min(begins + number * spacing_us, CLOCK_AHEAD_MS * 1000)
+    await tx.rows(SET_CLOCK, now * 1000 + ahead, queue)
     return begins // 1000
 
 
 def ahead_us(clock_us: int, now_ms: int) -> int:
-    """How far a virtual clock is ahead of now, as far as it is believed."""
-    return max(0, min(clock_us - now_ms * 1000, CLOCK_AHEAD_MS * 1000))
+    """How far a virtual clock is ahead of now; 0 if it is not believed."""
+    ahead = clock_us - now_ms * 1000
+    return ahead if 0 < ahead <= CLOCK_AHEAD_MS * 1000 else 0
 
 
 def _less(lines: Sequence[_Row], withheld: Mapping[int, int]) -> list[_Row]:

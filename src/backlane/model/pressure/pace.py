@@ -10,6 +10,8 @@ from __future__ import annotations
 import msgspec
 
 NEVER_MS = 2**53  # a wait without end: more urgent work takes all there is
+# A longer wait is no promise that was meant, nor one that sums could hold by the thousand.
+LONGEST_PROMISE_MS = 86_400_000
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -32,7 +34,9 @@ class Pace(msgspec.Struct, frozen=True):
         if not ahead and running < self.slots:
             return 0
         speed = self.starts[priority]
-        return min(NEVER_MS, int((ahead + 1) / speed * 1000)) if speed > 0 else NEVER_MS
+        # Compared before it is made whole: the speed of a line that stands decays towards 0.
+        wait_ms = (ahead + 1) / speed * 1000 if speed > 0 else NEVER_MS
+        return int(wait_ms) if wait_ms < NEVER_MS else NEVER_MS
 
     def latest_ms(self, expires_ms: int) -> int:
         """Return the longest wait after which a job can still be done in time."""

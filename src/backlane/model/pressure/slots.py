@@ -138,7 +138,8 @@ class SlotLine:
         self._asked, self._asked_ms = max(1, number), now_ms
         return Ask(
             after_ms=int(min(MOST_MS, room.excess / room.mu * 1000)),
-            spacing_us=max(1, int(1_000_000 / room.mu)),
+            # A line that has all but stopped may go on again: no slot is hours away.
+            spacing_us=max(1, int(min(MOST_MS * 1000, 1_000_000 / room.mu))),
             number=max(places, number),
         )
 
@@ -194,7 +195,7 @@ class SlotLine:
         """Leave out slots in hand that come before the line is back at its low mark."""
         late = least_ms - self._first_ms
         if self._left and late > 0:
-            skipped = min(self._left, int(late / self._spacing_ms))
+            skipped = int(min(self._left, late / self._spacing_ms))
             self._left -= skipped
             self._first_ms += skipped * self._spacing_ms
 
