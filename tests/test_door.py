@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from datetime import timedelta
 
 import pytest
@@ -248,6 +249,26 @@ def test_a_group_that_is_refused_shuts_nobody_else_out():
 
     assert told[-1] > told[0]
     assert refused(line) is None
+
+
+def test_callers_who_never_return_push_the_others_of_their_group_no_further_than_the_line():
+    """They pushed it to 5 minutes, with 5 s of work in the whole queue."""
+    line = Line(queue=Queue("mail", max_jobs=100, group_share=0.3))
+    line.warm()
+    acme = line.task.using(group="acme")
+    line.fill(60)
+
+    told = []
+    for _ in range(3_000):
+        with contextlib.suppress(QueueFull):
+            acme.enqueue("ada")
+    for _ in range(100):
+        with pytest.raises(QueueFull) as caught:
+            acme.enqueue("ada")
+        told.append(caught.value.retry_after.total_seconds())
+
+    assert 2 < min(told) < max(told) < 6
+    assert max(told) - min(told) > 2  # apart from each other all the same
 
 
 def test_no_time_is_told_while_nobody_serves_the_queue():

@@ -21,7 +21,7 @@ from backlane.gauge import Line
 from backlane.model.job import Job, Refusal
 from backlane.model.pressure import ticket as tickets
 from backlane.model.pressure.meter import Meter
-from backlane.model.pressure.slots import LEAST_MS, LOW, Ask, Room, SlotLine
+from backlane.model.pressure.slots import LEAST_MS, LOW, MOST_MS, Ask, Room, SlotLine
 from backlane.model.pressure.ticket import Ticket
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds
 
@@ -224,6 +224,9 @@ def _room(line: Line, refusal: Refusal, jobs: Sequence[Job], now_ms: int) -> Roo
     if room is None or pace is None:
         return None
     depth, bound, added = refusal.depth, refusal.bound, refusal.added
+    # A clock apart keeps nobody out, so it may not run away from the line: when all that is
+    # in it now has been done, whoever comes has as good a chance as later.
+    whole_ms = min(float(MOST_MS), max(1.0, refusal.jobs) / room.mu * 1000)
     # What the store said is of now, the sample perhaps a second old.
     match refusal.limit:
         case "jobs":
@@ -234,12 +237,14 @@ def _room(line: Line, refusal: Refusal, jobs: Sequence[Job], now_ms: int) -> Roo
         case "wait":
             excess = (depth - LOW * bound) / 1000 * pace.starts[priority]
         case "deadline":
-            return Room(room.mu, max(0.0, depth - bound) / 1000 * room.mu, is_open=False)
+            excess = max(0.0, depth - bound) / 1000 * room.mu
+            return Room(room.mu, excess, is_open=False, furthest_ms=whole_ms)
         case "group":
             # Of the jobs that are done in a second so many are the group's, about.
             share = min(1.0, depth / max(1, refusal.jobs))
             excess = max(depth - LOW * bound, min(depth, depth + added - bound))
-            return Room(max(room.mu * share, 1e-3), max(0.0, excess), is_open=False)
+            mu = max(room.mu * share, 1e-3)
+            return Room(mu, max(0.0, excess), is_open=False, furthest_ms=whole_ms)
         case _:
             return room
     return replace(room, excess=max(room.excess, excess))

@@ -32,6 +32,7 @@ RUN_SECONDS = 0.25  # worth of slots that one process reserves at most at a time
 LEAST_MS, MOST_MS = 20, 300_000
 SET_BACK_MS = 1_000  # a clock that is earlier by more was set back
 SPREAD = 0.1  # of the wait, so that callers of one moment do not come back as one
+WIDE = 0.5  # of the wait, where no more slots are given out so early
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -41,6 +42,7 @@ class Room(msgspec.Struct, frozen=True):
     excess: float  # jobs above the low mark, of the bound that is passed most
     is_open: bool  # at or below the open mark of every bound
     can_fit: bool = True  # False: not even an empty line would take the arrival
+    furthest_ms: float = MOST_MS  # how far ahead a clock may be that knows no open mark
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -66,6 +68,7 @@ class SlotLine:
         self._left = 0
         self._asked_ms = 0
         self._asked = 0
+        self._furthest_ms = float(MOST_MS)
         self._entered = 0  # jobs that this process let in since the last sample
         self._others = 0.0  # jobs a second that other processes let in, between the last two
         self._appended: int | None = None
@@ -129,7 +132,8 @@ class SlotLine:
         """Return the run to reserve before `hand_out`; None: the one in hand will do."""
         self._follow(now_ms, self._asked_ms)
         self._skip(now_ms + room.excess / room.mu * 1000)
-        if self._left >= places or self._clock(now_ms) >= now_ms + MOST_MS:
+        self._furthest_ms = room.furthest_ms
+        if self._left >= places or self._clock(now_ms) >= now_ms + room.furthest_ms:
             return None
         # Runs double while they are used up at once: a lone refusal is to move the clock
         # by its own place alone.
@@ -160,8 +164,9 @@ class SlotLine:
         """Return when the slot of a refused caller is: the last of its places."""
         if self._left < places:
             # The clock is as far ahead as anyone is told to wait. Later callers share the
-            # end of it, spread out.
-            return now_ms + int(MOST_MS * (1 - SPREAD * self._chance()))
+            # end of it, spread out: the shorter it is, the wider.
+            spread = SPREAD if self._furthest_ms >= MOST_MS else WIDE
+            return now_ms + int(self._furthest_ms * (1 - spread * self._chance()))
         self._left -= places
         self._first_ms += places * self._spacing_ms
         return int(self._first_ms)
