@@ -130,6 +130,14 @@ class JobHandle(Generic[R_co]):
             return None
         return timedelta(milliseconds=self._receipt.expected_ms)
 
+    @property
+    def receipt(self) -> Receipt | None:
+        """What the store answered to the enqueue; None for a handle that did not come from one.
+
+        .. versionadded:: 0.1
+        """
+        return self._receipt
+
     # -- one reading each --
 
     def record(self) -> JobRecord:

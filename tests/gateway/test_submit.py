@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.gateway.conftest import key
+from tests.gateway.conftest import NOW, key
 from tests.gateway.served import Served
 from tests.hand import succeed, take
 
@@ -85,14 +85,26 @@ def test_null_means_that_an_option_is_not_given(site: Served):
     assert answer.status_code == 202
 
 
-def test_the_same_id_is_the_same_job(site: Served):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"delay": 60.25},
+        {"at": (NOW + timedelta(days=400, microseconds=1_500)).isoformat()},
+        {"at": "2020-01-01T00:00:00Z", "expires": 3600},
+        {"delay": 1, "expires": 5.5, "priority": 8, "group": "g"},
+    ],
+)
+def test_the_same_id_is_the_same_job(site: Served, options: dict[str, Any]):
     job = str(uuid.UUID(bytes=new_id(int(time.time() * 1000))))
 
-    first = site.submit("mail.send", arguments={"user_id": 1}, id=job)
-    again = site.submit("mail.send", arguments={"user_id": 1}, id=job)
+    answers = [
+        site.submit("mail.send", arguments={"user_id": 1}, id=job, **options) for _ in range(3)
+    ]
 
-    assert first.headers["location"] == again.headers["location"] == f"/v1/jobs/{job}"
-    assert first.json()["id"] == again.json()["id"] == job
+    assert {each.headers["location"] for each in answers} == {f"/v1/jobs/{job}"}
+    assert answers[0].json()["id"] == job
+    assert answers[0].json() == answers[1].json() == answers[2].json()
 
 
 def test_a_taken_key_answers_with_the_first_job(site: Served):

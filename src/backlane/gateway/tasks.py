@@ -213,9 +213,16 @@ def _blamed(
 
 
 def _fresh(site: Site, task: AnyTask, handle: JobHandle[Any], asked: Submission) -> JobResource:
-    """Return a job as it is just after it was stored, by the clock here, without reading it."""
-    now = site.app.clock.wall_ms()
-    due = now + _delay_ms(asked, now)
+    """Return a job as it is just after it was stored, as its record says it, without reading it.
+
+    Of one that was there already and is there no more, the receipt tells no time.
+    """
+    receipt = handle.receipt
+    if receipt is not None and receipt.is_new:
+        now, due = receipt.enqueued_ms, receipt.due_ms
+    else:
+        now = site.app.clock.wall_ms()
+        due = now + _delay_ms(asked, now)
     enqueued_at = moment(now)
     expires_ms = task.expires_ms if asked.expires is None else round(asked.expires * 1000)
     return JobResource(

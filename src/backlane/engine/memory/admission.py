@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backlane.engine.memory.line import Line
-from backlane.engine.memory.store import Repeat, Store
+from backlane.engine.memory.store import Repeat, Row, Store
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal, State
@@ -36,8 +36,9 @@ def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Rece
     for portion in portions:
         store.lines.setdefault(portion.queue, portion.line)
     told = None
+    made: dict[bytes, Row] = {}
     for job in new:
-        row = store.insert(job)
+        row = made[job.id] = store.insert(job)
         if expected[job.id] is not None:
             told = row
     if told:
@@ -48,7 +49,16 @@ def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Rece
     queues = waits if len(new) == len(jobs) else dict.fromkeys(job.queue for job in jobs)
     pressure = {queue: _pressure(store, queue, admission, waits) for queue in queues}
     return [
-        Receipt(job.id, first, pressure[job.queue], None if first else expected[job.id])
+        Receipt(job.id, first, pressure[job.queue])
+        if first
+        else Receipt(
+            job.id,
+            None,
+            pressure[job.queue],
+            expected[job.id],
+            made[job.id].enqueued_ms,
+            made[job.id].place_ms,
+        )
         for job, first in zip(jobs, firsts, strict=True)
     ]
 

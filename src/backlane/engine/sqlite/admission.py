@@ -205,17 +205,21 @@ class Judging:
 
     def receipts(self, jobs: Sequence[Job]) -> list[Receipt]:
         """Answer the batch that was accepted."""
-        expected = self._expected
+        expected, now = self._expected, self._store.now_ms
         if len(self.portions) == 1 and len(self._new) == len(jobs):
             fullest = self._first_portion().pressure()
             if not expected:
-                return [Receipt(job.id, None, fullest) for job in jobs]
-            pairs = zip(jobs, expected, strict=True)
-            return [Receipt(job.id, None, fullest, expected_ms) for job, expected_ms in pairs]
+                return [Receipt(job.id, None, fullest, None, now, _due(job, now)) for job in jobs]
+            return [
+                Receipt(job.id, None, fullest, expected_ms, now, _due(job, now))
+                for job, expected_ms in zip(jobs, expected, strict=True)
+            ]
         fullness = {queue: self._pressure(queue) for queue in {job.queue for job in jobs}}
         waits = iter(expected)
         return [
-            Receipt(job.id, first, fullness[job.queue], None if first else next(waits, None))
+            Receipt(job.id, first, fullness[job.queue])
+            if first
+            else Receipt(job.id, None, fullness[job.queue], next(waits, None), now, _due(job, now))
             for job, first in zip(jobs, self._firsts, strict=True)
         ]
 
@@ -228,6 +232,10 @@ class Judging:
         if portion is None and queue in self._store.lines:
             portion = self._open(queue)
         return portion.pressure() if portion else 0.0
+
+
+def _due(job: Job, now: int) -> int:
+    return now + job.delay_ms if job.delay_ms > 0 else now
 
 
 def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
