@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -148,6 +149,46 @@ def test_a_file_that_broke_leaves_the_tokens_as_they_were(file: Path):
     clock.now = 2
 
     assert known.found(secret) is not None
+
+
+def test_a_file_that_can_be_read_again_is(file: Path, caplog: pytest.LogCaptureFixture):
+    secret, clock = tokens.add(file, "billing", ["submit"]), Time()
+    known = Tokens(file, clock)
+
+    file.write_text("")
+    file.chmod(0o666)  # so it is not read, and what was read before stays in force
+    for clock.now in (2.0, 4.0, 6.0):
+        assert known.found(secret) is not None
+    file.chmod(0o600)  # its content and the time of that are the same
+    clock.now = 8.0
+
+    assert known.found(secret) is None
+    assert len(caplog.records) == 1
+
+
+def test_a_file_keeps_its_mode_and_the_link_to_it(file: Path, tmp_path: Path):
+    tokens.add(file, "billing", ["submit"])
+    file.chmod(0o640)
+    link = tmp_path / "link.toml"
+    link.symlink_to(file)
+
+    tokens.add(link, "shop", ["read"])
+    tokens.remove(link, "billing")
+
+    assert link.is_symlink()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [it.name for it in tokens.read(file)] == ["shop"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_root_changes_stays_its_owners(file: Path):
+    tokens.add(file, "billing", ["submit"])
+    os.chown(file, 12_345, 12_346)
+
+    tokens.remove(file, "billing")
+
+    assert (file.stat().st_uid, file.stat().st_gid) == (12_345, 12_346)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_a_file_that_is_gone_lets_nobody_in(file: Path):

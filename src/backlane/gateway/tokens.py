@@ -74,7 +74,7 @@ class Tokens:
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
         self._clock = clock
-        self._seen = _mark(path)
+        self._seen = self._told = _mark(path)
         self._tokens = read(path)
         self._looked = clock()
 
@@ -96,20 +96,23 @@ class Tokens:
         mark = _mark(self.path)
         if mark == self._seen:
             return
-        self._seen = mark
         try:
             self._tokens = [] if mark is None else read(self.path)
         except BadOption as error:
-            log.error("%s; the tokens read before stay in force", error)
+            if mark != self._told:  # it is read again every second, for it may be a moment's
+                log.error("%s; the tokens read before stay in force", error)
+            self._told = mark
+        else:
+            self._seen = self._told = mark
 
 
 def _mark(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when the file does; None where there is none."""
+    """Return what changes when the file, its owner or its mode does; None where there is none."""
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def read(path: Path) -> list[Token]:
@@ -226,10 +229,28 @@ def _write(path: Path, tokens: Sequence[Token]) -> None:
         f"scopes = {json.dumps(token.scopes)}\n"
         for token in tokens
     ]
+    path = path.resolve()  # what a link leads to is replaced, and not the link
+    before = path.stat()
     made = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(_HEAD + "".join(blocks))
-        file.flush()
-        os.fsync(file.fileno())
-    made.replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            # The gateway may run as somebody else, who must still be able to read it.
+            _keep_owner(descriptor, before)
+            file.write(_HEAD + "".join(blocks))
+            file.flush()
+            os.fsync(descriptor)
+        made.replace(path)
+    except BaseException:
+        made.unlink(missing_ok=True)
+        raise
+
+
+def _keep_owner(descriptor: int, before: os.stat_result) -> None:
+    now = os.fstat(descriptor)
+    if (now.st_uid, now.st_gid) != (before.st_uid, before.st_gid):
+        try:
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        except PermissionError:
+            return  # only its owner and root may; it is then the caller's own, and closed
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
