@@ -10,7 +10,13 @@ from backlane.engine.protocol import Engine, Measured, Tune
 from backlane.errors import BadOption, UnknownQueue, nearest
 from backlane.model.event import Observers, QueueChanged
 from backlane.model.pressure.meter import Meter
-from backlane.model.queue import QueueRecord, checked_group_share, checked_max_wait, checked_name
+from backlane.model.queue import (
+    QueueRecord,
+    checked_group_share,
+    checked_max_wait,
+    checked_name,
+    checked_number,
+)
 from backlane.model.retry import Duration
 from backlane.place import Place
 
@@ -213,8 +219,8 @@ def _bounds(
     reset: bool,
 ) -> Tune:
     for option, value in (("max_jobs", max_jobs), ("max_bytes", max_bytes)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise BadOption(f"{option} is {value!r}; use a whole number from 1, or leave it out")
+        if value is not None:
+            checked_number(value, option)
     return Tune(
         max_jobs=max_jobs,
         max_bytes=max_bytes,

@@ -165,6 +165,14 @@ TEXT_LIMIT = 256  # of a key or group: it is part of an index
 def _text(given: str, option: str) -> str:
     if not isinstance(given, str) or not 0 < len(given) <= TEXT_LIMIT:
         raise BadOption(f"{option} is {given!r}; use a text of 1 to {TEXT_LIMIT} characters")
+    if not given.isascii():
+        try:
+            given.encode()
+        except UnicodeEncodeError as error:
+            raise BadOption(
+                f"{option} is {given!r}, with half a character (a lone surrogate) in it; use text "
+                "that was decoded without errors='surrogateescape'"
+            ) from error
     return given
 
 

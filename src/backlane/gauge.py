@@ -140,12 +140,14 @@ class Gauge:
         if line is None:
             line = self._lines[queue] = Line(now_ms)
             self._forget(now_ms)
-        # The others are read in the same step, so that each second has one.
+        # The others are read in the same step, so that each second has one. Those that the
+        # store did not hold, or whose speed is looked for, are left to their own appends: who
+        # enqueues to thousands of queues would read hundreds at each.
         old_ms = now_ms - EVERY_MS // 2
         wanted = [
             name
             for name, it in self._lines.items()
-            if now_ms >= it.due_ms or it.meter.at_ms <= old_ms
+            if name == queue or (it.meter.sample is not None and it.meter.at_ms <= old_ms)
         ]
         for name in wanted:
             self._lines[name].due_ms = now_ms + EVERY_MS
@@ -153,10 +155,10 @@ class Gauge:
 
     def _forget(self, now_ms: int) -> None:
         """Drop the queues that nobody asks for, and the eldest of too many."""
-        latest = sorted(self._lines.items(), key=lambda pair: pair[1].used_ms, reverse=True)
-        self._lines = {
-            name: line for name, line in latest[:MOST_LINES] if now_ms - line.used_ms < UNUSED_MS
-        }
+        lines = {name: it for name, it in self._lines.items() if now_ms - it.used_ms < UNUSED_MS}
+        while len(lines) > MOST_LINES:
+            del lines[min(lines, key=lambda name: lines[name].used_ms)]
+        self._lines = lines
 
     def _learn(self, measured: Measured, now_ms: int) -> None:
         wall_ms = self._place.clock.wall_ms()

@@ -41,7 +41,7 @@ def names() -> Iterator[Bad]:
                 continue  # not given
             yield bad(where, use, name)
     for where in ("key", "group", "idempotency_key"):
-        for text in ["", "x" * 257, None, 3, b"k", ["k"]]:
+        for text in ["", "x" * 257, "half \ud800", None, 3, b"k", ["k"]]:
             yield bad(f"using({where}=…)", using(where), text)
             yield bad(f"send({where}=…)", sending(where), text)
 
@@ -109,11 +109,12 @@ def tuned(world: World, **bounds: Any) -> object:
 
 
 WHOLE = [0, -1, 1.5, "5", True, [1]]
+COUNTED = [*WHOLE, 2**63, 10**30]  # what a store has to hold
 
 OPTIONS: dict[str, tuple[Use, list[Any]]] = {
-    "Queue(max_jobs=…)": (lambda world, it: Queue("q", max_jobs=it), WHOLE),
-    "Queue(max_bytes=…)": (lambda world, it: Queue("q", max_bytes=it), WHOLE),
-    "Queue(concurrency=…)": (lambda world, it: Queue("q", concurrency=it), WHOLE),
+    "Queue(max_jobs=…)": (lambda world, it: Queue("q", max_jobs=it), COUNTED),
+    "Queue(max_bytes=…)": (lambda world, it: Queue("q", max_bytes=it), COUNTED),
+    "Queue(concurrency=…)": (lambda world, it: Queue("q", concurrency=it), COUNTED),
     "Queue(runs_in=…)": (
         lambda world, it: Queue("q", runs_in=it),
         ["", "proces", 3, True, b"loop"],

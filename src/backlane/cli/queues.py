@@ -18,7 +18,7 @@ from backlane.errors import BadOption
 from backlane.model.clock import SystemClock
 from backlane.model.job import State
 from backlane.model.pressure.meter import Meter
-from backlane.model.queue import QueueRecord
+from backlane.model.queue import MOST, QueueRecord
 
 LOOK_SECONDS = 1.0  # between two looks at a queue, which give its speed
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -34,9 +34,10 @@ class Bytes(click.ParamType[int]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         found = re.fullmatch(r"(\d+)\s*([kmg]?)i?b?", str(value).strip().lower())
-        if not found or not int(found[1]):
+        given = int(found[1]) * UNITS[found[2]] if found else 0
+        if not 1 <= given <= MOST:
             self.fail(f"{value!r} is no size; use bytes, or KiB, MiB, GiB as in 64MiB", param, ctx)
-        return int(found[1]) * UNITS[found[2]]
+        return given
 
 
 class MaxWait(click.ParamType[int]):
@@ -165,7 +166,9 @@ def resume(store: Store, output: Output, names: tuple[str, ...]) -> None:
 
 @queues.command("tune")
 @NAMES
-@click.option("--max-jobs", type=click.IntRange(1), metavar="N", help="The most jobs it holds.")
+@click.option(
+    "--max-jobs", type=click.IntRange(1, MOST), metavar="N", help="The most jobs it holds."
+)
 @click.option("--max-bytes", type=Bytes(), metavar="SIZE", help="The most bytes, as in 64MiB.")
 @click.option(
     "--max-wait", type=MaxWait(), metavar="SECONDS", help="The longest expected wait, or 'none'."

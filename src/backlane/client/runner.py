@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import closing
+from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
 import httpx2
@@ -27,6 +27,7 @@ from backlane.client.step import (
     Step,
     Steps,
 )
+from backlane.client.timekeeper import Timekeeper
 from backlane.errors import WrongUse
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ class BlockingRunner:
 
     def __init__(self, http: httpx2.Client) -> None:
         self._http = http
+        self._time = Timekeeper(http)
 
     def run(self, steps: Steps[T]) -> T:
         """Take all steps, and return what they come to."""
@@ -111,34 +113,25 @@ class BlockingRunner:
 
     def _send(self, sent: Send) -> Answer | Lost:
         _check_open(self._http)
-        ends = time.monotonic() + sent.timeout
         try:
-            with self._http.stream(**_arguments(sent.request, sent.timeout)) as response:
-                body = bytearray()
-                for part in response.iter_bytes():
-                    body += part
-                    # The timeout of a read begins anew with each byte that comes.
-                    if time.monotonic() > ends:
-                        raise httpx2.ReadTimeout("the answer came too slowly")
-                return _answer(response, bytes(body))
+            with self._time.ending(time.monotonic() + sent.timeout):
+                response = self._http.request(**_arguments(sent.request, sent.timeout))
+                return _answer(response, response.content)
         except httpx2.HTTPError as error:
             return lost(error)
 
     def _open(self, step: Open) -> tuple[_Stream | None, Answer | Lost]:
         _check_open(self._http)
         try:
-            sent = self._http.build_request(**_streaming(step))
-            response = self._http.send(sent, stream=True)
+            with self._time.ending(time.monotonic() + step.timeout):
+                sent = self._http.build_request(**_streaming(step))
+                response = self._http.send(sent, stream=True)
+                if response.status_code < 300:
+                    return _Stream(response), _answer(response, b"")
+                with closing(response):
+                    return None, _answer(response, response.read())
         except httpx2.HTTPError as error:
             return None, lost(error)
-        if response.status_code < 300:
-            return _Stream(response), _answer(response, b"")
-        try:
-            return None, _answer(response, response.read())
-        except httpx2.HTTPError as error:
-            return None, lost(error)
-        finally:
-            response.close()
 
 
 class _Stream:
@@ -232,18 +225,14 @@ class AsyncRunner:
             sent = self._http.build_request(**_streaming(step))
             async with asyncio.timeout(step.timeout + _GRACE):
                 response = await self._http.send(sent, stream=True)
+                if response.status_code < 300:
+                    return _AsyncStream(response), _answer(response, b"")
+                async with aclosing(response):
+                    return None, _answer(response, await response.aread())
         except TimeoutError:
             return None, Lost(httpx2.ReadTimeout("no answer in time"), sent=True)
         except httpx2.HTTPError as error:
             return None, lost(error)
-        if response.status_code < 300:
-            return _AsyncStream(response), _answer(response, b"")
-        try:
-            return None, _answer(response, await response.aread())
-        except httpx2.HTTPError as error:
-            return None, lost(error)
-        finally:
-            await response.aclose()
 
 
 class _AsyncStream:

@@ -18,6 +18,7 @@ NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 DEFAULT_MAX_JOBS = 100_000
 DEFAULT_MAX_BYTES = 256 * 1024 * 1024
+MOST = 2**62  # of any bound: stores count so far
 
 RunsIn = Literal["loop", "thread", "process"]
 OnFull = Literal["refuse", "wait"]  # what becomes of a caller that meets a full queue
@@ -132,13 +133,8 @@ class Queue:
         checked_name(self.name, "queue")
         for option in ("max_jobs", "max_bytes", "concurrency"):
             value = getattr(self, option)
-            if value is not None and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
-            ):
-                raise BadOption(
-                    f"queue {self.name!r}: {option} is {value!r}; use a whole number from 1, "
-                    "or leave it out"
-                )
+            if value is not None:
+                checked_number(value, f"queue {self.name!r}: {option}")
         if self.runs_in not in (None, "loop", "thread", "process"):
             raise BadOption(
                 f"queue {self.name!r}: runs_in is {self.runs_in!r}; use 'thread' or 'process'"
@@ -165,6 +161,18 @@ class Queue:
             None if self.max_wait is None else milliseconds(self.max_wait, "max_wait"),
             None if self.group_share is None else float(self.group_share),
         )
+
+
+def checked_number(given: int, what: str) -> int:
+    """Return how many there may be of something, or refuse it.
+
+    Raises:
+        BadOption: it is not a whole number from 1 up to what a store can count.
+    """
+    if not isinstance(given, int) or isinstance(given, bool) or not 1 <= given <= MOST:
+        most = ", at most 2**62" if isinstance(given, int) and given > MOST else ""
+        raise BadOption(f"{what} is {given!r}; use a whole number from 1{most}, or leave it out")
+    return given
 
 
 def checked_max_wait(given: Duration, of: str = "") -> int:

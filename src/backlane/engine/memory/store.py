@@ -33,7 +33,7 @@ from backlane.model.job import (
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind, QueueRecord
 
-Source = tuple[str, Lane, str | None]  # queue, kind, resource: of where leases come from
+Source = tuple[Lane, str | None]  # kind, resource: of where in a queue leases come from
 Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
 
 
@@ -94,7 +94,7 @@ class Store:
         self.clock = clock
         self.rows: dict[bytes, Row] = {}  # in order of append
         self._by_state: dict[State, dict[bytes, Row]] = {state: {} for state in State}
-        self._ready: dict[Source, list[tuple[Order, bytes]]] = {}  # each in order
+        self._ready: dict[str, dict[Source, list[tuple[Order, bytes]]]] = {}  # each in order
         self.breakers: dict[str, Breaker] = {}  # by resource
         self.lines: dict[str, Line] = {}
         self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
@@ -115,8 +115,9 @@ class Store:
         """The ready job next in line, of each lane of these queues."""
         return [
             self.rows[line[0][1]]
-            for (queue, its_lane, _), line in self._ready.items()
-            if line and queue in queues and lane in (None, its_lane)
+            for queue in queues
+            for (its_lane, _), line in self._ready.get(queue, {}).items()
+            if line and lane in (None, its_lane)
         ]
 
     def held(self, job: bytes, token: int) -> Row | None:
@@ -292,7 +293,8 @@ class Store:
         else:
             del self._by_state[row.state][row.job.id]
         if row.state is State.READY:
-            ready = self._ready.setdefault((row.queue, row.lane, row.job.resource), [])
+            sources = self._ready.setdefault(row.queue, {})
+            ready = sources.setdefault((row.lane, row.job.resource), [])
             place = (row.order, row.job.id)
             if by < 0:
                 del ready[bisect.bisect_left(ready, place)]
