@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
+import uuid
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from backlane import QueueFull, State
 from backlane.client import AsyncClient, Client
 from backlane.errors import GatewayRefused, GatewayUnavailable, OutcomeUnknown
 from backlane.gateway import gateway
+from backlane.model.ids import new_id
 from backlane.worker import Worker
 
 
@@ -193,6 +196,49 @@ def test_a_server_that_trickles_is_waited_for_until_the_deadline(caller):
 
         with pytest.raises(OutcomeUnknown):
             caller.get(client.submit("double", {"number": 1}))
+
+
+@contextmanager
+def trickling(head: bytes):
+    """A server that answers with this head, or part of one, and then a byte now and then."""
+    over = threading.Event()
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(head)
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    def serve(door: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(door.accept()[0],), daemon=True).start()
+
+    with closing(listening()) as door:
+        threading.Thread(target=serve, args=(door,), daemon=True).start()
+        yield address(door)
+        over.set()
+        door.shutdown(socket.SHUT_RDWR)
+
+
+HEADS = [
+    b"HTTP/1.1 200 OK\r\nX-Field: ",
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 100000\r\n\r\n",
+    b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n5;",
+]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_neither_head_nor_error_can_trickle_beyond_the_deadline(caller, head: bytes):
+    with trickling(head) as where:
+        client = caller.client(where, deadline=1.5, timeout=1)
+        job = client.job(str(uuid.UUID(bytes=new_id(int(time.time() * 1000)))))
+
+        with at_most(2.5), pytest.raises(OutcomeUnknown):
+            caller.get(client.submit("double", {"number": 1}))
+        with at_most(3.5), pytest.raises(GatewayUnavailable):
+            caller.list(job.events())
 
 
 def test_a_gateway_that_comes_back_is_found_again(caller, app):
