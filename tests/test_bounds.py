@@ -129,6 +129,52 @@ def test_a_bound_that_is_tuned_holds_in_all_processes_within_a_second(tmp_path):
     assert max(float(when) for when, _ in told) - tuned < 1
 
 
+WAITED = """
+import sys, time
+from backlane import Backlane, Queue, QueueFull
+app = Backlane(sys.argv[1], queues=[Queue("mail", max_wait=3600)])
+@app.task(queue="mail", name="greet")
+def greet(name: str) -> str: ...
+while greet.enqueue("ada").expected_wait is None:
+    time.sleep(0.05)
+print("ready", flush=True)
+while True:
+    try:
+        greet.enqueue("ada")
+    except QueueFull as full:
+        print(time.time(), full.limit, full.bound, flush=True)
+        break
+    time.sleep(0.02)
+"""
+
+
+def nap(name: str) -> None:
+    time.sleep(0.02)
+
+
+def test_a_wait_that_is_tuned_is_bounded_in_all_processes_within_a_second(tmp_path):
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    with Backlane(url, queues=[Queue("mail", concurrency=1)]) as app:
+        task = app.task(name="greet", queue="mail")(nap)
+        with Worker(app):
+            task.enqueue_many([(("ada",), {})] * 1_000)
+            producers = [
+                subprocess.Popen(
+                    [sys.executable, "-c", WAITED, url], stdout=subprocess.PIPE, text=True
+                )
+                for _ in range(3)
+            ]
+            for producer in producers:
+                assert producer.stdout.readline() == "ready\n"
+
+            tuned = time.time()
+            app.queue("mail").tune(max_wait=0.5)
+            told = [producer.communicate()[0].split() for producer in producers]
+
+    assert [(limit, bound) for _, limit, bound in told] == [("wait", "0.5")] * 3
+    assert max(float(when) for when, *_ in told) - tuned < 1
+
+
 def test_chains_that_enqueue_into_their_own_full_queue_finish(tmp_path):
     """Each job makes its successor in the queue it runs from, which is at its bound.
 
