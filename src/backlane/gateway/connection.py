@@ -24,7 +24,7 @@ def connection_class() -> type[asyncio.Protocol]:
     return _of_httptools()
 
 
-def _of_httptools() -> type[asyncio.Protocol]:
+def _of_httptools() -> type[asyncio.Protocol]:  # long: one class, made where httptools is
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
     class Connection(HttpToolsProtocol):
