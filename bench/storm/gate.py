@@ -7,6 +7,8 @@ import random
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from msgspec.structs import replace
+
 from backlane.model.pressure.meter import Meter
 from backlane.model.pressure.slots import LOW, SlotLine
 from backlane.model.pressure.ticket import checked, signed, ticket
@@ -52,11 +54,10 @@ class Gate:
             return self._plain(now)
         held = checked(brought, SECRET, "storm", at)
         room = self._slots.room(self._meter, self._line.bounds, PRIORITY, 1, at)
-        if self._slots.may_enter(room, held, 1, at):
-            if self._line.append(now, self._meter.pace()):
-                self._slots.entered(1)
-                return Answer(accepted=True)
-            self._slots.found(self._line.depth, self._meter, at)
+        may_enter = self._slots.may_enter(room, held, 1, at)
+        if may_enter and self._line.append(now, self._meter.pace()):
+            self._slots.entered(1)
+            return Answer(accepted=True)
         slot = held.slot_ms if held and not held.is_due(at) else self._slot(at)
         if slot is None:
             return Answer(accepted=False)
@@ -82,6 +83,9 @@ class Gate:
         room = self._slots.room(self._meter, self._line.bounds, PRIORITY, 1, at)
         if room is None:
             return None
+        # As the door does: what the store has is of now, the sample perhaps a second old.
+        excess = self._line.depth - LOW * self._line.bounds.max_jobs
+        room = replace(room, excess=max(room.excess, excess))
         ask = self._slots.lacks(room, 1, at)
         if ask is not None:
             self._slots.granted(ask, self._line.reserved(ask, at), at)
