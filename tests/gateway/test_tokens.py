@@ -391,6 +391,9 @@ def test_a_token_that_is_removed_while_the_gateway_runs_is_refused(tmp_path: Pat
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 202),
         ({"Sec-Fetch-Site": "none"}, 202),
+        ({"X-Forwarded-For": "203.0.113.9"}, 403),
+        ({"Forwarded": "for=203.0.113.9"}, 403),
+        ({"X-Real-IP": "203.0.113.9"}, 403),
     ],
 )
 def test_without_tokens_only_programs_of_this_machine_are_let_in(

@@ -16,6 +16,9 @@ from backlane.gateway.declined import decline
 from backlane.gateway.site import ANY, Headers, Scope, Site, text
 from backlane.gateway.tokens import ANYONE, Token
 
+# What proxies say of whom they call for.
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
+
 CHALLENGE = 'Bearer realm="backlane"'
 
 
@@ -79,6 +82,11 @@ def _check_local(site: Site, scope: Scope, headers: Headers) -> None:
     if client and not is_loopback(client[0]):
         _forbidden(
             "this gateway has no tokens, so only its own machine may call it; start it with "
+            "--tokens, or give gateway(app, tokens=…)"
+        )
+    if not _FORWARDED.isdisjoint(headers):  # a proxy on this machine, for somebody elsewhere
+        _forbidden(
+            "this gateway has no tokens, so no proxy may call it for others; start it with "
             "--tokens, or give gateway(app, tokens=…)"
         )
     host = text(headers, b"host") or ""
