@@ -212,6 +212,26 @@ def test_a_ticket_never_passes_a_hard_bound():
     assert (again.limit, again.depth, again.bound) == ("jobs", 50, 50)
 
 
+def test_one_who_comes_in_time_to_a_full_queue_keeps_its_place_before_newcomers():
+    """It was sent to the end of the line, behind all who had come since."""
+    line = Line(queue=Queue("mail", max_jobs=50))
+    line.warm()
+    first = overfill(line)
+    for _ in range(200):
+        refused(line)  # 10 s of places
+    line.pass_time(first.retry_after.total_seconds() + 0.1)  # and nobody works
+
+    again = refused(line, first.ticket)
+
+    assert again.ticket == first.ticket
+    assert again.retry_after < timedelta(seconds=2)
+    line.wait_out(again.retry_after)
+    assert refused(line, again.ticket) is None
+    line.pass_time(120)
+    overfill(line)
+    assert refused(line, first.ticket).ticket != first.ticket  # not for ever
+
+
 def test_a_ticket_is_good_in_another_process_too(tmp_path):
     url = f"sqlite:///{tmp_path}/jobs.db"
     line = Line(url, queue=Queue("mail", max_wait=5))

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from backlane.model.pressure.meter import Meter
-from backlane.model.pressure.slots import LOW, SlotLine
+from backlane.model.pressure.slots import LOW, Room, SlotLine
 from backlane.model.pressure.ticket import checked, signed, ticket
 from bench.storm.line import PRIORITY, Line
 
@@ -58,11 +58,20 @@ class Gate:
         if may_enter and self._line.append(now, self._meter.pace()):
             self._slots.entered(1)
             return Answer(accepted=True)
-        slot = held.slot_ms if held and not held.is_due(at) else self._slot(at)
-        if slot is None:
+        if held and room and brought:  # which stays good, as long as it said
+            slot = held.slot_ms
+            if held.is_due(at):
+                slot = at + int(max(1.0, self._exact(room).excess) / room.mu * 1000)
+            return Answer(
+                accepted=False,
+                retry_after=math.ceil(self._slots.retry_after_ms(slot, at) / 1000),
+                ticket=brought,
+            )
+        new = self._slot(at)
+        if new is None:
             return Answer(accepted=False)
-        given = signed(ticket(slot, 1, at), SECRET, "storm")
-        seconds = math.ceil(self._slots.retry_after_ms(slot, at) / 1000)
+        given = signed(ticket(new, 1, at), SECRET, "storm")
+        seconds = math.ceil(self._slots.retry_after_ms(new, at) / 1000)
         return Answer(accepted=False, retry_after=seconds, ticket=given)
 
     def _plain(self, now: float) -> Answer:
@@ -83,10 +92,13 @@ class Gate:
         room = self._slots.room(self._meter, self._line.bounds, PRIORITY, 1, at)
         if room is None:
             return None
-        # As the door does: what the store has is of now, the sample perhaps a second old.
-        excess = self._line.depth - LOW * self._line.bounds.max_jobs
-        room = replace(room, excess=max(room.excess, excess))
+        room = self._exact(room)
         ask = self._slots.lacks(room, 1, at)
         if ask is not None:
             self._slots.granted(ask, self._line.reserved(ask, at), at)
         return self._slots.hand_out(1, at)
+
+    def _exact(self, room: Room) -> Room:
+        """As the door does: what the store has is of now, the sample perhaps a second old."""
+        excess = self._line.depth - LOW * self._line.bounds.max_jobs
+        return replace(room, excess=max(room.excess, excess))

@@ -97,8 +97,9 @@ class Caller:
         self._room = None if line is None else _room(line, refusal, jobs, now_ms)
         self._clock = None if line is None else _clock(line, refusal)
         shown = _shown(ticket, jobs[0], secret, now_ms)
-        early = shown is not None and not shown.is_due(now_ms) and shown.places >= len(jobs)
-        self._kept = shown if early else None
+        # One who came in time and met a full queue goes on before those who come later: its
+        # ticket stays good for as long as it said, and no longer.
+        self._kept = shown if shown is not None and shown.places >= len(jobs) else None
 
     @property
     def lock(self) -> threading.Lock | None:
@@ -179,10 +180,15 @@ class Caller:
         return tickets.ticket(slot_ms, places, self._now_ms)
 
     def _after_ms(self, place: Ticket) -> int:
-        if self._kept is not None:  # it was spread when it was given
-            return max(LEAST_MS, place.slot_ms - self._now_ms)
-        clock = self._clock
-        return LEAST_MS if clock is None else clock.retry_after_ms(place.slot_ms, self._now_ms)
+        clock, room, now = self._clock, self._room, self._now_ms
+        if clock is None or room is None:
+            return LEAST_MS
+        if self._kept is None:
+            return clock.retry_after_ms(place.slot_ms, now)
+        if not place.is_due(now):  # it was spread when it was given
+            return max(LEAST_MS, place.slot_ms - now)
+        back_ms = int(min(MOST_MS, max(1.0, room.excess) / room.mu * 1000))
+        return clock.retry_after_ms(now + back_ms, now)
 
     def _signed(self, place: Ticket) -> str | None:
         if self._secret is None:
