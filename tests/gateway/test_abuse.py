@@ -91,6 +91,19 @@ def test_requests_in_line_are_answered_in_order(site: Served):
     assert found == [200, 200, 404, 200]
 
 
+@pytest.mark.parametrize("waits", [0.0, 0.3])
+def test_a_message_taken_for_who_has_left_is_given_back(fresh: Served, waits: float):
+    ask = b"POST /v1/queues/orders/receive?lease=3600&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with fresh.connect() as connection:
+        connection.sendall(ask)
+        time.sleep(waits)
+    fresh.client.post("/v1/queues/orders/messages", content=b"one")
+
+    found = fresh.client.post("/v1/queues/orders/receive?wait=10").json()["messages"]
+
+    assert len(found) == 1
+
+
 # -- headers --
 
 

@@ -92,6 +92,7 @@ def test_null_means_that_an_option_is_not_given(site: Served):
         {"delay": 60.25},
         {"at": (NOW + timedelta(days=400, microseconds=1_500)).isoformat()},
         {"at": "2020-01-01T00:00:00Z", "expires": 3600},
+        {"at": "9999-12-31T23:59:59.999999Z"},
         {"delay": 1, "expires": 5.5, "priority": 8, "group": "g"},
     ],
 )

@@ -24,7 +24,7 @@ from starlette.responses import Response
 
 from backlane.errors import LeaseLost
 from backlane.gateway.answer import answer
-from backlane.gateway.body import fitting
+from backlane.gateway.body import Gone, fitting
 from backlane.gateway.idempotency import idempotency_key, ticket
 from backlane.gateway.resource import moment
 from backlane.gateway.site import WAIT_SECONDS, Rule, Site, Visit
@@ -77,19 +77,30 @@ async def receive(visit: Visit) -> Response:
     lease = visit.number("lease", LEASE, LONGEST_LEASE)
     queue, site = _queue(visit), visit.site
     left = asyncio.ensure_future(departure(visit.receive))
+    has_left = False
     try:
         while True:
-            # In slices, and none of them cancelled: what is claimed is always answered with.
+            # In slices, and none of them cancelled: what is claimed is answered with or given back.
             rest = min(SLICE_SECONDS, max(0.0, ends - time.monotonic()))
             taken = await queue.areceive(number, wait=rest, lease=lease)
-            if taken or rest <= 0 or left.done() or site.stopping.is_set():
+            has_left = left.done()
+            if taken or rest <= 0 or has_left or site.stopping.is_set():
                 break
     finally:
         left.cancel()
         with suppress(asyncio.CancelledError):
             await left
+    if has_left:
+        await asyncio.gather(*(_given_back(queue, message) for message in taken))
+        raise Gone
     secret = await _secret(site)
     return answer({"messages": [_shown(message, queue.name, secret) for message in taken]})
+
+
+async def _given_back(queue: MessageQueue, message: Message) -> None:
+    """Give back what was taken for a caller who has left; its lease may be of hours."""
+    with suppress(LeaseLost):
+        await queue.arelease(message.receipt)
 
 
 async def ack(visit: Visit) -> Response:

@@ -94,9 +94,12 @@ def _moment(ms: int | None) -> str | None:
 
 
 def moment(ms: int) -> str:
-    """Return wall-clock milliseconds as RFC 3339 has them."""
-    seconds, rest = divmod(ms, 1000)
+    """Return wall-clock milliseconds as RFC 3339 has them, which ends with the year 9999."""
+    seconds, rest = divmod(min(ms, _LAST_MS), 1000)
     return f"{_second(seconds)}.{rest:03}Z"
+
+
+_LAST_MS = 253_402_300_799_999
 
 
 @lru_cache(maxsize=256)
