@@ -177,7 +177,7 @@ _SINGLE = frozenset(
 
 
 def headers_of(scope: Scope) -> Headers:
-    """Return the headers of a request, those that came on several lines put together.
+    """Return the headers of a request; of several alike the last, `Prefer` put together.
 
     Raises:
         Declined: 400, one that can be there but once is there twice.
@@ -186,12 +186,14 @@ def headers_of(scope: Scope) -> Headers:
     headers = dict(given)
     if len(headers) == len(given):
         return headers
-    headers = {}
-    for name, value in given:
-        if name in headers and name in _SINGLE:
+    seen: set[bytes] = set()
+    for name, _ in given:
+        if name in seen and name in _SINGLE:
             told = f"the header {name.decode()} is given twice"
             decline(400, "bad-request", "The request is ambiguous", told)
-        headers[name] = b"%b, %b" % (headers[name], value) if name in headers else value
+        seen.add(name)
+    if b"prefer" in headers:
+        headers[b"prefer"] = b", ".join(value for name, value in given if name == b"prefer")
     return headers
 
 
