@@ -61,6 +61,7 @@ class Gate:
         if held and room and brought:  # which stays good, as long as it said
             slot = held.slot_ms
             if held.is_due(at):
+                self._slot(at)  # which it takes from those who come later
                 slot = at + int(max(1.0, self._exact(room).excess) / room.mu * 1000)
             return Answer(
                 accepted=False,

@@ -162,7 +162,7 @@ class Caller:
 
     def _asked(self) -> Ask | None:
         """Return the slots that are missing for this caller, if it is to have some."""
-        if self._room is None or self._clock is None or self._kept is not None:
+        if self._room is None or self._clock is None or self._is_early:
             return None
         return self._clock.lacks(self._room, len(self._jobs), self._now_ms)
 
@@ -170,14 +170,20 @@ class Caller:
         """Return the place that the caller gets, or keeps; None: nothing can be promised."""
         if self._room is None or self._line is None or self._clock is None:
             return None
-        if self._kept is not None:
+        if self._kept is not None and self._is_early:
             return self._kept
+        # One who came in time moves the clock all the same: it will take a place of those
+        # that come up, and who comes later is to be told so.
         ask, places = self._asked(), len(self._jobs)
         if ask is not None:
             self._clock.alone(ask, self._now_ms)
         self._line.is_guarded = self._line.is_guarded or self._clock is self._line.slots
         slot_ms = self._clock.hand_out(places, self._now_ms)
-        return tickets.ticket(slot_ms, places, self._now_ms)
+        return self._kept or tickets.ticket(slot_ms, places, self._now_ms)
+
+    @property
+    def _is_early(self) -> bool:
+        return self._kept is not None and not self._kept.is_due(self._now_ms)
 
     def _after_ms(self, place: Ticket) -> int:
         clock, room, now = self._clock, self._room, self._now_ms
