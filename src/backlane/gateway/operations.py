@@ -129,7 +129,7 @@ PARAMETERS: Mapping[str, tuple[Schema, str]] = {
     ),
     "group": ({"type": "string", "minLength": 1, "maxLength": 256}, "What it belongs to."),
     "Idempotency-Key": (
-        {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
         "The same key within 24 hours gives the first answer again.",
     ),
     "Backlane-Ticket": (
