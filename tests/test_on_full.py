@@ -336,3 +336,29 @@ def test_an_idempotency_key_names_one_job(app, task):
         task.using(idempotency_key="k").enqueue_many([(("ada",), {})])
     with pytest.raises(BadOption, match="idempotency_key"):
         Backlane("memory://").messages("raw").send_many([b"a"], idempotency_key="k")
+
+
+def test_a_caller_that_waits_comes_in_when_the_line_is_short_whoever_was_promised_a_place():
+    """After 200 callers who never came back, the next one waited for all their places."""
+    app = Backlane("memory://", queues=[Queue("mail", max_jobs=20)])
+    rest = app.task(queue="mail", name="rest")(rested)
+    with Worker(app, concurrency=2):
+        for job in [rest.enqueue() for _ in range(20)]:
+            job.result(timeout=10)
+        while True:  # until the speed is known, and the line full
+            try:
+                rest.enqueue()
+            except QueueFull as full:
+                if full.retry_after is not None:
+                    break
+        for _ in range(200):
+            with pytest.raises(QueueFull):
+                rest.enqueue()
+        began = time.monotonic()
+        rest.using(on_full="wait").enqueue()
+
+    assert time.monotonic() - began < 3
+
+
+def rested() -> None:
+    time.sleep(0.05)

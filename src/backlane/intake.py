@@ -307,12 +307,13 @@ class Intake:
 
     def _pause_ms(self, visit: Visit, full: QueueFull) -> int:
         """Return how long to wait before the next try, or raise the refusal."""
+        is_told_anew = visit.is_told_anew(full)
         pause_ms = visit.pause_ms(full)
         if pause_ms is None:
             self._tell_refused(full.limit, visit)
             raise full
-        if self._observers:
-            job, wait = visit.part[0], timedelta(milliseconds=pause_ms)
+        if self._observers and is_told_anew:
+            job, wait = visit.part[0], full.retry_after or timedelta(milliseconds=pause_ms)
             told = RoomAwaited(job.task, job.queue, full.limit, visit.left, wait)
             self._observers.tell(told)
         return pause_ms

@@ -22,6 +22,9 @@ from backlane.options import Terms
 # Of the bound: what callers who wait for room ask for at once. The line that they are
 # told to come back to is a fifth below it.
 SLICE = 5
+# Those who were promised earlier places may not come back, and the line be short long
+# before one's own time: so look again. The place is kept meanwhile.
+LOOK_MS = 1_000
 
 
 class Tally:
@@ -115,6 +118,10 @@ class Visit:
         self._size = min(self._size, number)
         return self._size < number
 
+    def is_told_anew(self, full: QueueFull) -> bool:
+        """Say whether this refusal tells another time than the one before."""
+        return full.ticket is None or full.ticket != self.terms.ticket
+
     def pause_ms(self, full: QueueFull) -> int | None:
         """Return how long to wait before the next try; None: give up now.
 
@@ -128,7 +135,7 @@ class Visit:
             return min(round(full_jitter(self._tries, draw) * 1000) + 1, self._left_ms)
         self.terms = replace(self.terms, ticket=full.ticket)
         after_ms = full.retry_after // timedelta(milliseconds=1) + 1
-        return after_ms if after_ms <= self._left_ms else None
+        return min(after_ms, LOOK_MS) if after_ms <= self._left_ms else None
 
     def passed(self, ms: int) -> None:
         """Count time that was waited."""
