@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import json
 import random
 import sys
 import time
@@ -60,6 +59,15 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True):
     job: str = ""
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """What the crowd reads of a 202."""
+
+    expected_wait: float | None = None
+
+
+_ACCEPTED = msgspec.json.Decoder(Accepted)
+
+
 class Told(msgspec.Struct, frozen=True):
     """What the crowd saw."""
 
@@ -76,7 +84,7 @@ class Visit:
     due: float
     number: int = field(compare=False, default=0)
     job: uuid.UUID = field(compare=False, default_factory=uuid.uuid4)
-    ticket: str = field(compare=False, default="")
+    ticket: bytes = field(compare=False, default=b"")
 
 
 class Wire(asyncio.Protocol):
@@ -132,6 +140,10 @@ class Client:
         self._orders, self._began, self._arrivals = orders, began, arrivals
         self._random = random.Random(seed)
         self._returns: list[Visit] = []
+        self._head = (
+            f"POST {orders.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        ).encode()
+        self._body = msgspec.json.encode(orders.body)[:-1].replace(b"%", b"%%") + b',"id":"%s"}'
         self._wire = Wire()
         self.attempts: list[Attempt] = []
         self.gave_up = self.unanswered = 0
@@ -166,19 +178,17 @@ class Client:
         self._note(visit, sent, status, headers, body)
 
     def _request(self, visit: Visit) -> bytes:
-        body = json.dumps({**self._orders.body, "id": str(visit.job)}).encode()
-        ticket = f"Backlane-Ticket: {visit.ticket}\r\n" if visit.ticket else ""
-        return (
-            f"POST {self._orders.path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{ticket}"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        ).encode() + body
+        # By hand: what the crowd costs, the worker on the same processors goes without.
+        body = self._body % str(visit.job).encode()
+        ticket = b"Backlane-Ticket: %s\r\n" % visit.ticket if visit.ticket else b""
+        return b"%s%sContent-Length: %d\r\n\r\n%s" % (self._head, ticket, len(body), body)
 
     def _note(
         self, visit: Visit, sent: float, status: int, headers: dict[bytes, bytes], body: bytes
     ) -> None:
         took = time.monotonic() - sent
         wait = float(headers[b"retry-after"]) if status in (429, 503) else None
-        expected = json.loads(body).get("expected_wait") if status == 202 else None
+        expected = _ACCEPTED.decode(body).expected_wait if status == 202 else None
         job = str(visit.job) if expected is not None else ""
         self.attempts.append(
             Attempt(sent - self._began, took, status, visit.number, wait, expected, job)
@@ -189,7 +199,7 @@ class Client:
             self.gave_up += 1
             return
         due = time.monotonic() - self._began + wait * self._random.uniform(1.0, 1.1)
-        ticket = headers.get(b"backlane-ticket", b"").decode()
+        ticket = headers.get(b"backlane-ticket", b"")
         heapq.heappush(self._returns, Visit(due, visit.number + 1, visit.job, ticket))
 
 

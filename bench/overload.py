@@ -25,12 +25,15 @@ import httpx2
 import msgspec
 
 from backlane import Backlane
-from backlane.engine.protocol import Engine
+from backlane.engine.protocol import Admission, Engine
+from backlane.model.ids import new_ids
+from backlane.model.job import Job, Refusal
 from bench.crowd import Attempt, Orders, Phase, Told, statuses
 from bench.figure import Figure, Nothing, at_most, percentile
 from bench.overloaded import MAX_JOBS, MAX_WAIT_SECONDS, NAP_SECONDS, QUEUE, SLOTS
 from bench.process import ROOT
 from bench.setting import Setting
+from bench.store import batches
 
 CLIENTS = 200
 TIMES = 3.0  # of the service rate
@@ -113,12 +116,8 @@ class Site:
     def unloaded(self, seconds: float) -> float:
         """Return jobs/s of the worker alone, with a backlog and no crowd."""
         number = int(seconds * SLOTS / NAP_SECONDS)
-        app = Backlane(self.url)
-        try:
-            nap = app.task(name="nap", queue=QUEUE)(_nap)
-            nap.enqueue_many([((NAP_SECONDS,), {})] * number)
-        finally:
-            app.close()
+        for batch in batches(number, 1_000):
+            self._append(len(batch))
         began, first = time.monotonic(), self._succeeded()
         while (done := self._succeeded()) == first:
             _tire(began, "the worker does nothing")
@@ -129,6 +128,15 @@ class Site:
         while self._depth():
             _tire(began, "the worker does not finish")
         return rate
+
+    def _append(self, number: int) -> None:
+        """Store naps past the door, which may still keep places for callers of the crowd."""
+        body = msgspec.json.encode({"seconds": NAP_SECONDS})
+        ids = new_ids(time.time_ns() // 1_000_000, number)
+        jobs = [Job(id=job, queue=QUEUE, task="nap", body=body) for job in ids]
+        answer = self.engine.run(self.engine.append(jobs, Admission()))
+        if isinstance(answer, Refusal):
+            raise Nothing(f"the backlog did not fit: {answer}")
 
     def _depth(self) -> int:
         return sum(it.depth.jobs for it in self.engine.run(self.engine.list_queues()))
@@ -167,10 +175,6 @@ class Site:
             return {job: (enqueued, started) for job, enqueued, started in rows}
         finally:
             reading.close()
-
-
-async def _nap(seconds: float) -> None:
-    """The same call as the worker's task; it never runs here."""
 
 
 def _tire(began: float, what: str) -> None:
