@@ -216,10 +216,10 @@ class Watch(Bell, Protocol):
     async def arang(self, seconds: float) -> set[bytes]:
         """Wait for a ring and return whose it was; empty when there was none."""
 
-    def add(self, jobs: Iterable[bytes]) -> None:
+    def add(self, jobs: Iterable[bytes], /) -> None:
         """Ring for these jobs too."""
 
-    def discard(self, jobs: Iterable[bytes]) -> None:
+    def discard(self, jobs: Iterable[bytes], /) -> None:
         """Ring for these jobs no longer."""
 
 
