@@ -174,13 +174,12 @@ async function sendHeart(square, post) {
       break;
     }
     if (answer.status !== 503) throw new Error(`the site answered ${answer.status}`);
-    const problem = await answer.json();
     const ticket = answer.headers.get("Backlane-Ticket");
     if (ticket) headers["Backlane-Ticket"] = ticket;
     counts.refused += 1;
     counts.waiting += 1;
     square.dataset.state = "waiting";
-    const seconds = problem.retry_after ?? Number(answer.headers.get("Retry-After"));
+    const seconds = Number(answer.headers.get("Retry-After"));
     await pause(seconds * (1 + Math.random() / 10)); // never early, and not all at once
     counts.waiting -= 1;
   }
