@@ -24,16 +24,16 @@ async def hello(_: Request) -> PlainTextResponse:
 
 def test_mounted_in_starlette_it_knows_its_prefix(tmp_path: Path):
     with shop(tmp_path / "jobs.db") as app:
-        mounted = Starlette(routes=[Route("/", hello), Mount("/work/here", gateway(app))])
+        mounted = Starlette(routes=[Route("/", hello), Mount("/shop/jobs", gateway(app))])
         client = TestClient(mounted)
 
-        answer = client.post("/work/here/v1/tasks/nothing/jobs")
+        answer = client.post("/shop/jobs/v1/tasks/nothing/jobs")
         job = client.get(answer.headers["location"])
 
-        assert answer.headers["location"].startswith("/work/here/v1/jobs/")
+        assert answer.headers["location"].startswith("/shop/jobs/v1/jobs/")
         assert (job.status_code, job.json()["id"]) == (200, answer.json()["id"])
         assert client.get("/").text == "hello"
-        assert client.get("/work/here/v1/nothing").status_code == 404
+        assert client.get("/shop/jobs/v1/nothing").status_code == 404
         assert client.get("/v1/queues").status_code == 404
 
 
