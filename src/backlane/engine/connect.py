@@ -12,7 +12,18 @@ from backlane.model.clock import Clock
 Opener = Callable[[str, Clock], Engine]
 
 # Imported when named, so that `import backlane` loads no engine.
-_OWN = {"memory": "backlane.engine.memory", "sqlite": "backlane.engine.sqlite"}
+_OWN = {
+    "memory": "backlane.engine.memory",
+    "sqlite": "backlane.engine.sqlite",
+    "postgresql": "backlane.engine.postgres",
+    "postgres": "backlane.engine.postgres",
+    "redis": "backlane.engine.redis",
+    "rediss": "backlane.engine.redis",
+    "valkey": "backlane.engine.redis",
+    "valkeys": "backlane.engine.redis",
+    "redis+sentinel": "backlane.engine.redis",
+    "redis+cluster": "backlane.engine.redis",
+}
 
 
 def connect(url: str, clock: Clock) -> Engine:

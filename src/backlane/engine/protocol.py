@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from backlane.engine.moving import Moving
 from backlane.engine.plan import Plan
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
@@ -338,7 +339,7 @@ class Verbs(Protocol):
         """Say that a worker is there."""
 
 
-class Engine(Verbs, Protocol):
+class Engine(Verbs, Moving, Protocol):
     """Keeps jobs. Nothing opens before first use; after a fork a process opens anew."""
 
     capabilities: frozenset[Capability]

@@ -120,7 +120,8 @@ class Refusal(msgspec.Struct, frozen=True):
 
     queue: str
     limit: str  # "jobs" | "bytes" | "wait" | "deadline" | "group", where waiting helps;
-    # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key)
+    # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key) |
+    # "moving" (the store is being moved: `can_fit` is False once it has been)
     depth: int  # jobs or bytes held now; "wait", "deadline": milliseconds to be waited
     bound: int  # in the same unit
     added: int = 0  # jobs or bytes that were to be added

@@ -1,0 +1,1 @@
+"""The PostgreSQL engine: one server, any number of machines."""
