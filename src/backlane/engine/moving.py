@@ -6,13 +6,14 @@ it goes on elsewhere as if nothing had happened: same place, same attempts, next
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from backlane.engine.plan import Plan
 from backlane.model.breaker import Breaker
-from backlane.model.job import JobRecord
+from backlane.model.job import JobRecord, State
 from backlane.model.queue import QueueRecord
 
 
@@ -37,7 +38,7 @@ class Repeat(msgspec.Struct, frozen=True):
 class Part(msgspec.Struct, frozen=True):
     """Some jobs in the order of their append; ask again with `cursor` until it is None.
 
-    Used idempotency keys come with the last parts, behind all jobs.
+    Used idempotency keys come with the last parts, behind all jobs. A part may be short.
     """
 
     jobs: list[Whole] = []
@@ -55,11 +56,21 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Seal(msgspec.Struct, frozen=True):
-    """A store that is being moved, or was: it takes no jobs and gives none any more."""
+    """A store that is being moved, or was: it takes no jobs and gives none any more.
+
+    The store keeps all of it and looks at `to` and `is_done` alone.
+    """
 
     to: str  # where to, as may be shown: no password
     since_ms: int = 0  # by the store's clock; what is given here is not looked at
     is_done: bool = False  # all has moved: come back never, but go there
+    move: bytes = b""  # which move it is: drawn once, kept when it is taken up again
+    mover: bytes = b""  # who carries it out now; an earlier one that sees this stops
+    has_settings: bool = False  # what is known beside jobs is over there already
+
+
+PART_BYTES = 16 * 1024 * 1024  # of bodies, headers and results that a part brings, about
+PART_ROWS = 10_000  # that a dump looks at, at most
 
 
 class Moving(Protocol):
@@ -68,26 +79,41 @@ class Moving(Protocol):
     def seal(self, seal: Seal | None) -> Plan[Seal | None]:
         """Seal the store, or open it again (None); return how it was before.
 
-        A sealed store refuses every append (limit "moving"; duplicates are answered all
-        the same), claims nothing and amends nothing; whatever runs is extended, noted and
-        settled as ever. What listens is rung.
+        A sealed store refuses every append of something new (limit "moving"; duplicates
+        are answered all the same), claims nothing and amends nothing but asks running jobs
+        to stop. Whatever runs is extended, noted and settled as ever, leases lapse, and
+        until the move `is_done` work born inside a job (`parent`) is taken in. One that is
+        sealed already keeps its `since_ms`. What listens to a queue is rung.
         """
 
     def sealed(self) -> Plan[Seal | None]:
         """Return whether the store is sealed, and since when."""
 
     def dump(
-        self, limit: int = 1_000, cursor: bytes | None = None, *, history: bool = False
+        self, limit: int = 1_000, cursor: bytes | None = None, *, final: Sequence[State] = ()
     ) -> Plan[Part]:
-        """Read whole jobs that wait, in the order of their append; and with `history` those
-        that are final. Running ones are passed over. Reads at most 10,000 rows a call."""
+        """Read whole jobs that wait, in the order of their append; and those that ended in
+        one of the `final` states. Running ones are passed over. Reads at most `PART_ROWS`
+        rows a call and stops behind `PART_BYTES`."""
 
-    def restore(self, part: Part) -> Plan[list[bytes]]:
+    def discard(self, jobs: Sequence[tuple[bytes, int]]) -> Plan[list[bytes]]:
+        """Forget jobs (id, revision) that are elsewhere by now; return those that were not.
+
+        Only in a sealed store, and only what is as it was dumped: not running, the same
+        revision. It does not count as pruned, nor in any lifetime count.
+        """
+
+    def restore(self, part: Part, move: bytes = b"") -> Plan[list[bytes]]:
         """Take whole jobs in, in the order given; return the ids that were new.
 
-        A known id is left as it is, so a part may be restored twice. Bounds do not apply;
-        of a key that another job holds, the holder keeps it. Their waiting jobs' queues
-        are rung.
+        A known id is left as it is, so a part may be restored twice. So is one that the
+        latest part of this `move` had: it may have run here and have been forgotten since.
+        (A mover takes up again at the part it had not discarded yet, so the latest is
+        enough; an empty part ends the memory.) Bounds and `forgotten_ms` do not apply; of
+        a key that another job holds, the holder keeps it; a queue that is not known is
+        made with the default bounds, for messages if the job has no task. Nothing is
+        counted as appended or ended. Of an idempotency key that counts here, what it
+        stands for stays. The queues of waiting jobs are rung.
         """
 
     def dump_settings(self) -> Plan[Settings]:
@@ -95,4 +121,6 @@ class Moving(Protocol):
 
     def restore_settings(self, settings: Settings) -> Plan[None]:
         """Take settings in: they go before what the store had of the same queues and
-        resources. Lifetime counts are added to its own only where it knew no such queue."""
+        resources, and its secret; the later `forgotten_ms` counts. Lifetime counts are
+        taken (as of priority 5) only where it knew no such queue. A queue that holds
+        another kind here is left as it is."""

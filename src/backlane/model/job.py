@@ -130,6 +130,7 @@ class Refusal(msgspec.Struct, frozen=True):
     group: str | None = None  # whose share is used up
     can_fit: bool = True  # False: not even an empty queue would take them
     job: bytes | None = None  # which job, where it is one's own fault
+    to: str | None = None  # "moving": where to; no password
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
