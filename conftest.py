@@ -18,9 +18,11 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
+from tests.servers.missing import missing
 
 from backlane import Backlane
 
@@ -85,6 +87,11 @@ def evaluate(example: Example) -> None:
         dont_inherit=True,
     )
     example.namespace["page"].run(code)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for name, why in sorted(missing.items()):
+        terminalreporter.write_line(f"not tested: {name} ({why})", yellow=True)
 
 
 pytest_collect_file = Sybil(

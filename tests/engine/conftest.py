@@ -12,24 +12,23 @@ from tests.engine.contract.desk import Desk
 from backlane.engine.protocol import Engine
 from backlane.model.clock import FakeClock
 
+PARAMETERS = [
+    *engines.MAKERS,
+    *(pytest.param(maker, marks=pytest.mark.variant) for maker in engines.VARIANTS),
+]
+
 
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=engines.MAKERS, ids=lambda maker: maker.name)
+@pytest.fixture(params=PARAMETERS, ids=lambda maker: maker.name)
 def engine(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> Iterator[Engine]:
-    made = engines.make(request.param, tmp_path, clock)
-    yield made
-    made.close()
+    with request.param.opened(tmp_path, clock) as made:
+        yield made
 
 
 @pytest.fixture
 def desk(engine: Engine, clock: FakeClock) -> Desk:
     return Desk(engine, clock)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, why in sorted(engines.missing.items()):
-        terminalreporter.write_line(f"engine not tested: {name} ({why})", yellow=True)

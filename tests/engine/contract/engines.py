@@ -1,52 +1,115 @@
 """The engines that the contract is run against.
 
-To add one, add a `Maker`: how to make an empty engine, and why it cannot be made
-here, if it cannot. An engine that is missing is named at the end of the run; where
-`CI` is set it fails the run, so that nothing passes by not being tried.
+To add one, add a `Maker`: where an empty store of it is to be had. An engine that is
+missing is named at the end of the run; where `CI` is set it fails the run, so that
+nothing passes by not being tried.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.servers import pgbouncer, postgres, redis
+from tests.servers.missing import Missing, give_up
 
-from backlane.engine.memory import MemoryEngine
+from backlane.engine.connect import connect
 from backlane.engine.protocol import Engine
-from backlane.engine.sqlite import SqliteEngine
 from backlane.model.clock import Clock
 
-missing: dict[str, str] = {}  # engines this run could not try, and why
-
-
-def _always() -> str | None:
-    return None
+Place = Callable[[Path, Clock], AbstractContextManager[str]]
 
 
 @dataclass(frozen=True)
 class Maker:
-    """How to get an empty engine of one kind."""
+    """How to get an empty store of one kind, and with it an engine."""
 
     name: str
-    make: Callable[[Path, Clock], Engine]
-    why_not: Callable[[], str | None] = _always  # a reason, when there is no server here
+    lend: Place  # yields a URL; raises Missing where there is no such server here
+
+    @contextlib.contextmanager
+    def place(self, folder: Path, clock: Clock) -> Iterator[str]:
+        """Lend an empty store; skip the test (fail it, in CI) naming what is missing."""
+        try:
+            lent = self.lend(folder, clock)
+            url = lent.__enter__()
+        except Missing as why:
+            give_up(f"engine {self.name}", why)
+        try:
+            yield url
+        finally:
+            lent.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def opened(self, folder: Path, clock: Clock) -> Iterator[Engine]:
+        """Make an engine on a place of its own, and close it before that is given back."""
+        with self.place(folder, clock) as url:
+            engine = connect(url, clock)
+            try:
+                yield engine
+            finally:
+                engine.close()
+
+
+@contextlib.contextmanager
+def _in_memory(folder: Path, clock: Clock) -> Iterator[str]:
+    yield "memory://"
+
+
+@contextlib.contextmanager
+def _in_a_file(folder: Path, clock: Clock) -> Iterator[str]:
+    yield f"sqlite:///{folder / 'jobs.db'}"
+
+
+@contextlib.contextmanager
+def _on_postgres(folder: Path, clock: Clock) -> Iterator[str]:
+    server = postgres.newest()
+    with server.schema(clock) as schema:
+        yield f"{server.url}?schema={schema}"
+
+
+@contextlib.contextmanager
+def _on_old_postgres(folder: Path, clock: Clock) -> Iterator[str]:
+    server = postgres.old()
+    with server.schema(clock) as schema:
+        yield f"{server.url}?schema={schema}"
+
+
+@contextlib.contextmanager
+def _through_pgbouncer(folder: Path, clock: Clock) -> Iterator[str]:
+    pooler = pgbouncer.pooled()
+    with postgres.newest().schema(clock) as schema:
+        yield f"{pooler}?schema={schema}&pooler=transaction"
+
+
+@contextlib.contextmanager
+def _on_redis(folder: Path, clock: Clock) -> Iterator[str]:
+    yield f"{redis.newest()}?namespace={redis.namespace()}"
+
+
+@contextlib.contextmanager
+def _on_old_redis(folder: Path, clock: Clock) -> Iterator[str]:
+    yield f"{redis.old()}?namespace={redis.namespace()}"
+
+
+@contextlib.contextmanager
+def _on_a_cluster(folder: Path, clock: Clock) -> Iterator[str]:
+    yield f"{redis.cluster()}?namespace={redis.namespace()}"
 
 
 MAKERS = [
-    Maker("memory", lambda _, clock: MemoryEngine(clock)),
-    Maker("sqlite", lambda folder, clock: SqliteEngine(str(folder / "jobs.db"), clock=clock)),
+    Maker("memory", _in_memory),
+    Maker("sqlite", _in_a_file),
+    Maker("postgresql", _on_postgres),
+    Maker("redis", _on_redis),
 ]
-
-
-def make(maker: Maker, folder: Path, clock: Clock) -> Engine:
-    """Make the engine, or skip the test (fail it, in CI) naming what is missing."""
-    why_not = maker.why_not()
-    if why_not is None:
-        return maker.make(folder, clock)
-    missing[maker.name] = why_not
-    if os.environ.get("CI"):
-        pytest.fail(f"engine {maker.name} is not tested: {why_not}")
-    pytest.skip(f"engine {maker.name}: {why_not}")
+# The same engines on old servers, and where something stands between.
+VARIANTS = [
+    Maker("postgresql-15", _on_old_postgres),
+    Maker("postgresql-pgbouncer", _through_pgbouncer),
+    Maker("redis-7", _on_old_redis),
+    Maker("redis-cluster", _on_a_cluster),
+]

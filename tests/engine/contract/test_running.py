@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +26,15 @@ WANTED = Wanted(owner="ann", number=10, lease_ms=30_000, queues=("mail",))
 @pytest.fixture(params=engines.MAKERS, ids=lambda maker: maker.name)
 def twins(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Desk, Desk]]:
     """Two empty engines of a kind, on clocks that show the same time."""
-    desks = []
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        clock = FakeClock()
-        desks.append(Desk(engines.make(request.param, folder, clock), clock))
-    yield desks[0], desks[1]
-    for desk in desks:
-        desk.engine.close()
+    with contextlib.ExitStack() as open_ones:
+        desks = []
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            clock = FakeClock()
+            engine = open_ones.enter_context(request.param.opened(folder, clock))
+            desks.append(Desk(engine, clock))
+        yield desks[0], desks[1]
 
 
 def test_every_verb_answers_the_same_in_both_colours(twins: tuple[Desk, Desk]) -> None:
