@@ -27,7 +27,7 @@ demo: $(VENV)/.package  ## index real files with two workers, kill one half-way,
 timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:8080, with its worker
 	@$(BIN)/python -m examples.timeline $(ARGUMENTS)
 
-test: $(VENV)/.dev $(VENV)/.browser  ## install what tests need, check the house, run all tests
+test: $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers  ## install what tests need, check the house, run all tests
 	@$(MAKE) --no-print-directory check
 	$(BIN)/pytest
 
@@ -39,7 +39,7 @@ check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentati
 	$(BIN)/pyright --pythonpath $(BIN)/python $(PUBLIC)
 	$(BIN)/pytest docs README.md tests/house
 
-prove: $(VENV)/.dev  ## the full figures and fault runs, printed as a table (takes long)
+prove: $(VENV)/.dev $(VENV)/.servers  ## the full figures and fault runs, printed as a table (takes long)
 	$(BIN)/python -m bench prove
 
 bench: $(VENV)/.dev  ## the benchmarks alone
@@ -79,6 +79,22 @@ $(VENV)/.browser: $(VENV)/.pip
 			--no-install-recommends chromium >/dev/null; } || true
 	@if { $(BROWSER); } >/dev/null; then touch $@; \
 		else echo "no Chromium: the browser tests are skipped (Debian: apt install chromium; elsewhere install Chrome, or name one in CHROMIUM)" >&2; fi
+
+# PostgreSQL and Valkey come as wheels. Old servers and a pooler are tested too: where they
+# are missing and we may, Debian's own are installed, and kept from starting as services;
+# else their tests say that they are skipped (with REQUIRE_ENGINES=all they fail).
+SERVERS := test -x /usr/lib/postgresql/15/bin/postgres && command -v redis-server && \
+	{ command -v pgbouncer || test -x /usr/sbin/pgbouncer; }
+$(VENV)/.servers: $(VENV)/.pip
+	@{ $(SERVERS); } >/dev/null || test "$$(id -u)" -ne 0 || ! grep -qx ID=debian /etc/os-release || \
+		{ held=/usr/sbin/policy-rc.d; test -e $$held && held= || \
+			{ printf '#!/bin/sh\nexit 101\n' >$$held && chmod +x $$held; }; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+			--no-install-recommends postgresql redis-server pgbouncer >/dev/null; \
+		test -z "$$held" || rm -f $$held; \
+		systemctl disable postgresql redis-server pgbouncer >/dev/null 2>&1; } || true
+	@if { $(SERVERS); } >/dev/null; then touch $@; \
+		else echo "no PostgreSQL 15, Redis 7 or PgBouncer: what needs them is skipped (Debian 12: apt install postgresql redis-server pgbouncer)" >&2; fi
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,postgres,redis,web,client,fastapi,flask]' --group dev

@@ -243,7 +243,7 @@ create table if not exists backlane_test.known (place text primary key, tables t
 
 create or replace function backlane_test.tables(place text) returns text
 language sql stable as $$
-    select coalesce(string_agg(relname || relkind, ' ' order by relname), '')
+    select coalesce(string_agg(format('%s %s', relname, relkind), ', ' order by relname), '')
     from pg_class where relnamespace = place::regnamespace and relkind in ('r', 'p', 'v', 'S')
 $$;
 
