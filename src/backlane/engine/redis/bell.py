@@ -1,0 +1,201 @@
+"""Bells: who waits in this process, for what, and how they are woken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from hashlib import sha1
+from typing import Protocol
+
+
+class Topic(IntEnum):
+    """What a name rings for."""
+
+    QUEUES = 0
+    JOBS = 1
+    STARTS = 2  # a job was taken: told to those alone who asked for it
+
+
+_LETTERS = (b"q", b"j", b"s")
+_HEX = b"0123456789abcdef"
+
+
+def channel(topic: Topic, name: bytes) -> bytes:
+    """Return the channel (behind the prefix of the namespace) on which a name rings.
+
+    Few channels serve all names, so that a process that waits for many results need not
+    subscribe for each, and no name is ever part of a channel's. `lua/bells.lua` says the same.
+    """
+    if topic is Topic.QUEUES:
+        return b"q" + sha1(name, usedforsecurity=False).hexdigest()[:2].encode()
+    at = name[15] & 15 if len(name) == 16 else 0
+    return _LETTERS[topic] + _HEX[at : at + 1]
+
+
+class Ringing(Protocol):
+    """What a bell needs of the ear it hears by."""
+
+    mutex: threading.RLock
+
+    def want(self, bell: Bell, name: bytes) -> None: ...
+
+    def drop(self, bell: Bell, name: bytes) -> None: ...
+
+    def take_down(self) -> None: ...
+
+    def take_in(self) -> None: ...
+
+    def wait(self, bell: Bell, seconds: float) -> None: ...
+
+    async def await_ring(self, bell: Bell, seconds: float) -> None: ...
+
+
+class Bell:
+    """One subscription to queues, or to jobs. See `protocol.Watch`.
+
+    A bell is unsure until the server has confirmed its channels. What changed before
+    that may not have rung, so the confirmation itself rings: who read meanwhile reads
+    once more. Only the first bell of a while meets this.
+    """
+
+    __slots__ = ("_ear", "_is_open", "_names", "_rang", "_rang_all", "_waiting", "sure_by")
+    __slots__ += ("topics", "unsure")
+
+    def __init__(self, ear: Ringing, topics: Sequence[Topic]) -> None:
+        self.topics = tuple(topics)
+        self.unsure: set[bytes] = set()  # channels not confirmed yet
+        self.sure_by = 0.0  # until when a confirmation is waited for
+        self._ear = ear
+        self._is_open = True
+        self._names: set[bytes] = set()
+        self._rang: set[bytes] = set()
+        self._rang_all = False
+        self._waiting: list[Sleeper | Waiter] = []
+
+    def add(self, names: Iterable[bytes]) -> None:
+        """Hear these names too."""
+        for name in names:
+            if name not in self._names and self._is_open:
+                self._names.add(name)
+                self._ear.want(self, name)
+
+    def discard(self, names: Iterable[bytes]) -> None:
+        """Hear these names no longer."""
+        for name in names:
+            if name in self._names:
+                self._names.discard(name)
+                self._ear.drop(self, name)
+
+    def heard(self, seconds: float) -> bool:
+        """Wait for a ring; False when there was none for `seconds`."""
+        until = time.monotonic() + seconds
+        while True:
+            self._ear.take_in()
+            if self.has_rung:
+                return bool(self.take())
+            left = self._left(until)
+            if left <= 0:
+                return False
+            self._ear.wait(self, left)
+
+    async def aheard(self, seconds: float) -> bool:
+        """Like `heard`, suspending the coroutine."""
+        return bool(await self.arang(seconds))
+
+    async def arang(self, seconds: float) -> set[bytes]:
+        """Wait for a ring; return the names that rang."""
+        until = time.monotonic() + seconds
+        while True:
+            self._ear.take_in()
+            if self.has_rung:
+                return self.take()
+            left = self._left(until)
+            if left <= 0:
+                return set()
+            await self._ear.await_ring(self, left)
+
+    def _left(self, until: float) -> float:
+        if self.unsure:
+            until = max(until, self.sure_by)
+        return until - time.monotonic()
+
+    def take(self) -> set[bytes]:
+        """Take the names that have rung."""
+        with self._ear.mutex:
+            rang, self._rang = self._rang, set()
+            rang_all, self._rang_all = self._rang_all, False
+            return set(self._names) if rang_all else rang
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._is_open:
+            self._is_open = False
+            self.discard(tuple(self._names))
+            self._ear.take_down()
+
+    # -- for the ear, under its lock --
+
+    def ring(self, name: bytes | None) -> None:
+        """A name has rung, or any may have."""
+        if name is None:
+            self._rang_all = True
+        else:
+            self._rang.add(name)
+        for one in tuple(self._waiting):
+            one.wake()
+
+    def begin(self, one: Sleeper | Waiter) -> bool:
+        """Someone waits; False if it has rung."""
+        if self.has_rung:
+            return False
+        self._waiting.append(one)
+        return True
+
+    def end(self, one: Sleeper | Waiter) -> None:
+        self._waiting.remove(one)
+
+    @property
+    def has_rung(self) -> bool:
+        return self._rang_all or bool(self._rang)
+
+
+class Sleeper:
+    """A thread that waits for a bell."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self, seconds: float) -> None:
+        self._lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+    def wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # woken already
+            self._lock.release()
+
+
+class Waiter:
+    """A coroutine that waits for a bell."""
+
+    __slots__ = ("_loop", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def wake(self) -> None:
+        if asyncio._get_running_loop() is self._loop:
+            self.set()
+        else:
+            with contextlib.suppress(RuntimeError):  # its loop was closed
+                self._loop.call_soon_threadsafe(self.set)

@@ -1,0 +1,194 @@
+"""Rows and sheets: what is kept of a job, as Python reads it. The layout is in `lua/model.lua`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from backlane.model.job import (
+    DEFAULT_POLICY,
+    AttemptError,
+    Job,
+    JobRecord,
+    Key,
+    Lane,
+    Policy,
+    Progress,
+    State,
+)
+from backlane.model.outcome import ErrorRecord, Reason
+
+encode = msgspec.msgpack.Encoder().encode
+
+# By the number that a row has for it.
+STATES = (
+    None,
+    State.SCHEDULED,
+    State.READY,
+    State.BLOCKED,
+    State.RUNNING,
+    State.SUCCEEDED,
+    State.FAILED,
+    State.CANCELLED,
+    State.EXPIRED,
+)
+NUMBERS = {state: number for number, state in enumerate(STATES) if state is not None}
+
+
+class Sheet(msgspec.Struct, frozen=True, array_like=True):
+    """What never changes of a job, opaque to scripts."""
+
+    task: str | None
+    body: bytes
+    headers: bytes | None = None
+    policy: Policy = DEFAULT_POLICY
+    key: Key | None = None
+    group: str | None = None
+    parent: bytes | None = None
+    resource: str | None = None
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True):
+    """What changes of a job, and what scripts decide by. False stands for None."""
+
+    state: int
+    seq: int
+    queue: int
+    lane: int
+    priority: int
+    rank: int
+    place: int
+    enqueued: int
+    size: int
+    attempts: int
+    revision: int
+    attempt: int
+    token: int
+    crashes: int
+    deadline: int | bool
+    parked: int | bool
+    group: str | bool
+    key: str | bool
+    resource: int | bool
+    predicted: int | bool
+    owner: str | bool = False
+    lease_end: int = 0
+    started: int | bool = False
+    cancelling: bool = False
+    ended: int | bool = False
+    ran: int = 0
+    reason: str | bool = False
+
+
+class KeptError(msgspec.Struct, frozen=True, array_like=True):
+    """The error of one attempt, as scripts keep it."""
+
+    attempt: int
+    at_ms: int
+    error: ErrorRecord
+
+
+read_sheet = msgspec.msgpack.Decoder(Sheet).decode
+read_row = msgspec.msgpack.Decoder(Row).decode
+read_errors = msgspec.msgpack.Decoder(tuple[KeptError, ...]).decode
+read_progress = msgspec.msgpack.Decoder(Progress).decode
+
+
+def raw(data: bytes) -> Raw:
+    """Return bytes as the scripts' cmsgpack can read them: as a `str`, for it knows no `bin`."""
+    size = len(data)
+    if size < 32:
+        return Raw(bytes((0xA0 | size,)) + data)
+    if size < 256:
+        return Raw(b"\xd9" + size.to_bytes(1) + data)
+    if size < 65_536:
+        return Raw(b"\xda" + size.to_bytes(2) + data)
+    return Raw(b"\xdb" + size.to_bytes(4) + data)
+
+
+def sheet_of(job: Job) -> bytes:
+    """Return what never changes of a job."""
+    return encode(
+        Sheet(
+            job.task,
+            job.body,
+            job.headers,
+            job.policy,
+            job.key,
+            job.group,
+            job.parent,
+            job.resource,
+        )
+    )
+
+
+def field(scope: str, name: str) -> str:
+    """Return what stands for a scope and a name as the field of a hash."""
+    return f"{len(scope.encode())}:{scope}{name}"
+
+
+def known(value: int | bool) -> int | None:
+    """Return a number of a row, None where it has none."""
+    return None if value is False else int(value)
+
+
+def text(value: str | bool) -> str | None:
+    """Return a text of a row, None where it has none."""
+    return value if isinstance(value, str) else None
+
+
+def job_record(
+    id_: bytes,
+    row: Row,
+    queue: str,
+    sheet: Sheet,
+    progress: bytes | None = None,
+    whole: tuple[bytes | None, bytes | None] | None = None,
+) -> JobRecord:
+    """Return the record of a job; `whole` is its result and its packed errors.
+
+    Without it body, headers, result and errors are left out.
+    """
+    state = STATES[row.state]
+    assert state is not None  # noqa: S101 # a row without a state would be nowhere
+    is_due_known = state in (State.SCHEDULED, State.READY)
+    parts: dict[str, Any] = {}
+    if whole is not None:
+        result, errors = whole
+        kept = read_errors(errors) if errors else ()
+        parts = {
+            "body": sheet.body,
+            "headers": sheet.headers,
+            "result": result,
+            "errors": tuple(AttemptError(it.attempt, it.at_ms, it.error) for it in kept),
+        }
+    return JobRecord(
+        id=id_,
+        queue=queue,
+        task=sheet.task,
+        state=state,
+        revision=row.revision,
+        priority=row.priority,
+        attempt=row.attempt,
+        token=row.token,
+        enqueued_ms=row.enqueued,
+        reason=Reason(row.reason) if isinstance(row.reason, str) else None,
+        lane=Lane(row.lane),
+        due_ms=row.place if is_due_known else None,
+        started_ms=known(row.started),
+        ended_ms=known(row.ended),
+        ran_ms=row.ran if state.is_final else None,
+        deadline_ms=known(row.deadline),
+        owner=text(row.owner),
+        cancelling=row.cancelling,
+        progress=read_progress(progress) if progress else None,
+        key=sheet.key,
+        group=sheet.group,
+        parent=sheet.parent,
+        policy=sheet.policy,
+        size=row.size,
+        resource=sheet.resource,
+        **parts,
+    )
