@@ -23,6 +23,7 @@ from backlane.gateway.declined import decline, problem_of
 from backlane.gateway.site import (
     ANY,
     DEFAULT_MAX_BODY,
+    Exchange,
     Limits,
     Receive,
     Reply,
@@ -30,7 +31,6 @@ from backlane.gateway.site import (
     Scope,
     Send,
     Site,
-    Visit,
     headers_of,
 )
 from backlane.gateway.tokens import ANYONE, Token, Tokens
@@ -184,7 +184,7 @@ async def _answered(site: Site, rule: Rule, scope: Scope, receive: Receive) -> R
     body = b""
     if rule.method in _WITH_BODY:
         body = await whole(headers, receive, site.limits)
-    return await rule.endpoint(Visit(site, caller, scope, receive, headers, body))
+    return await rule.endpoint(Exchange(site, caller, scope, receive, headers, body))
 
 
 def _check(caller: Token, rule: Rule, scope: Scope) -> None:

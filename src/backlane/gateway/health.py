@@ -16,21 +16,21 @@ from starlette.responses import Response
 from backlane.errors import BacklaneError
 from backlane.gateway.answer import answer
 from backlane.gateway.declined import decline
-from backlane.gateway.site import Rule, Visit
+from backlane.gateway.site import Exchange, Rule
 
 log = logging.getLogger("backlane.gateway")
 
 STORE_SECONDS = 2.0  # in which the store is to answer; probes give up after a second or more
 
 
-async def healthz(_visit: Visit) -> Response:
+async def healthz(_exchange: Exchange) -> Response:
     """Say that the process answers."""
     return answer({"status": "ok"})
 
 
-async def readyz(visit: Visit) -> Response:
+async def readyz(exchange: Exchange) -> Response:
     """Say whether to send requests here."""
-    site = visit.site
+    site = exchange.site
     checks = {"stopping": "no", "store": "ok", "claims": "ok"}
     if site.stopping.is_set():
         checks["stopping"] = "yes"
@@ -38,7 +38,7 @@ async def readyz(visit: Visit) -> Response:
     try:
         async with asyncio.timeout(STORE_SECONDS):
             stalled = await site.readiness.stalled(
-                visit.app.engine, await site.speeds.read(), site.app.clock.boot_ms()
+                exchange.app.engine, await site.speeds.read(), site.app.clock.boot_ms()
             )
     except (BacklaneError, TimeoutError, OSError) as error:
         log.warning("not ready: the store does not answer (%r)", error)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from backlane.gateway.declined import decline
-from backlane.gateway.site import Visit
+from backlane.gateway.site import Exchange
 
 TICKET_BYTES = 256
 
@@ -15,7 +15,7 @@ TICKET_BYTES = 256
 _KEY = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
-def idempotency_key(visit: Visit) -> dict[str, Any]:
+def idempotency_key(exchange: Exchange) -> dict[str, Any]:
     """Return the option for the request's key; each caller has keys of its own.
 
     The draft of the header wants a quoted text, many clients send it bare; both are the
@@ -24,7 +24,7 @@ def idempotency_key(visit: Visit) -> dict[str, Any]:
     Raises:
         Declined: 400, it is no key.
     """
-    given = visit.header(b"idempotency-key")
+    given = exchange.header(b"idempotency-key")
     if given is None:
         return {}
     key = given.strip()
@@ -37,13 +37,13 @@ def idempotency_key(visit: Visit) -> dict[str, Any]:
             "This is no key",
             "Idempotency-Key is to be 1 to 255 printable ASCII characters, such as a UUID",
         )
-    whose = f"{visit.caller.name}\0{key}"
+    whose = f"{exchange.caller.name}\0{key}"
     return {"idempotency_key": hashlib.sha256(whose.encode()).hexdigest()}
 
 
-def ticket(visit: Visit) -> dict[str, Any]:
+def ticket(exchange: Exchange) -> dict[str, Any]:
     """Return the option for the ticket of an earlier refusal; what is none opens nothing."""
-    given = visit.header(b"backlane-ticket")
+    given = exchange.header(b"backlane-ticket")
     if not given or len(given) > TICKET_BYTES:
         return {}
     return {"ticket": given}

@@ -27,7 +27,7 @@ from backlane.gateway.answer import answer
 from backlane.gateway.body import Gone, fitting
 from backlane.gateway.idempotency import idempotency_key, ticket
 from backlane.gateway.resource import moment
-from backlane.gateway.site import WAIT_SECONDS, Rule, Site, Visit
+from backlane.gateway.site import WAIT_SECONDS, Exchange, Rule, Site
 from backlane.gateway.waiting import departure
 from backlane.messages import LEASE, Message, MessageQueue
 
@@ -55,28 +55,28 @@ class Receipts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: Annotated[float, Meta(gt=0, le=LONGEST_LEASE)] = LEASE
 
 
-async def send(visit: Visit) -> Response:
+async def send(exchange: Exchange) -> Response:
     """Store the body as a message."""
     options: dict[str, Any] = {}
     for name in ("delay", "expires"):
-        if name in visit.query:
-            options[name] = visit.number(name, 0, 3_155_760_000)
-    if "priority" in visit.query:
-        options["priority"] = visit.whole("priority", 5, 0, 9)
-    options |= {name: visit.query[name] for name in ("key", "group") if name in visit.query}
-    options |= idempotency_key(visit) | ticket(visit)
-    queue = _queue(visit)
-    made = await queue.asend(visit.body, on_full="refuse", **options)
+        if name in exchange.query:
+            options[name] = exchange.number(name, 0, 3_155_760_000)
+    if "priority" in exchange.query:
+        options["priority"] = exchange.whole("priority", 5, 0, 9)
+    options |= {name: exchange.query[name] for name in ("key", "group") if name in exchange.query}
+    options |= idempotency_key(exchange) | ticket(exchange)
+    queue = _queue(exchange)
+    made = await queue.asend(exchange.body, on_full="refuse", **options)
     return answer({"id": str(made)}, 202)
 
 
-async def receive(visit: Visit) -> Response:
+async def receive(exchange: Exchange) -> Response:
     """Take messages, and wait for the first of them as long as is asked for."""
-    number = visit.whole("max", 1, 1, MOST)
-    ends = time.monotonic() + visit.number("wait", 0, WAIT_SECONDS)
-    lease = visit.number("lease", LEASE, LONGEST_LEASE)
-    queue, site = _queue(visit), visit.site
-    left = asyncio.ensure_future(departure(visit.receive))
+    number = exchange.whole("max", 1, 1, MOST)
+    ends = time.monotonic() + exchange.number("wait", 0, WAIT_SECONDS)
+    lease = exchange.number("lease", LEASE, LONGEST_LEASE)
+    queue, site = _queue(exchange), exchange.site
+    left = asyncio.ensure_future(departure(exchange.receive))
     has_left = False
     try:
         while True:
@@ -103,22 +103,22 @@ async def _given_back(queue: MessageQueue, message: Message) -> None:
         await queue.arelease(message.receipt)
 
 
-async def ack(visit: Visit) -> Response:
+async def ack(exchange: Exchange) -> Response:
     """Say that messages are done with."""
-    queue = _queue(visit)
-    return await _each(visit, lambda receipt, _: queue.aack(receipt))
+    queue = _queue(exchange)
+    return await _each(exchange, lambda receipt, _: queue.aack(receipt))
 
 
-async def release(visit: Visit) -> Response:
+async def release(exchange: Exchange) -> Response:
     """Give messages back, to be delivered again."""
-    queue = _queue(visit)
-    return await _each(visit, lambda receipt, asked: queue.arelease(receipt, asked.delay))
+    queue = _queue(exchange)
+    return await _each(exchange, lambda receipt, asked: queue.arelease(receipt, asked.delay))
 
 
-async def extend(visit: Visit) -> Response:
+async def extend(exchange: Exchange) -> Response:
     """Keep messages hidden from others for longer."""
-    queue = _queue(visit)
-    return await _each(visit, lambda receipt, asked: queue.aextend(receipt, asked.by))
+    queue = _queue(exchange)
+    return await _each(exchange, lambda receipt, asked: queue.aextend(receipt, asked.by))
 
 
 ROUTES = [
@@ -132,14 +132,14 @@ ROUTES = [
 _decode = msgspec.json.Decoder(Receipts).decode
 
 
-def _queue(visit: Visit) -> MessageQueue:
-    return visit.app.messages(visit.param("queue"))
+def _queue(exchange: Exchange) -> MessageQueue:
+    return exchange.app.messages(exchange.param("queue"))
 
 
-async def _each(visit: Visit, change: Callable[[str, Receipts], Awaitable[None]]) -> Response:
+async def _each(exchange: Exchange, change: Callable[[str, Receipts], Awaitable[None]]) -> Response:
     """Change each message by its receipt; answer which were, and whose lease was lost."""
-    asked, secret = fitting(_decode, visit.headers, visit.body), await _secret(visit.site)
-    queue = visit.param("queue")
+    asked, secret = fitting(_decode, exchange.headers, exchange.body), await _secret(exchange.site)
+    queue = exchange.param("queue")
     known = [it for it in dict.fromkeys(asked.receipts) if _is_signed(it, queue, secret)]
 
     async def is_done(signed: str) -> bool:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from backlane.engine.protocol import WorkerRecord
 from backlane.gateway import auth
 from backlane.gateway.exposition import CONTENT_TYPE, Exposition
-from backlane.gateway.site import Rule, Visit
+from backlane.gateway.site import Exchange, Rule
 from backlane.gateway.speed import Speed
 from backlane.gateway.tally import MOST_QUEUES
 from backlane.model.breaker import ResourceRecord
@@ -23,11 +23,11 @@ LIVE_MS = 30_000  # a worker that was silent for longer is none
 MOST_RESOURCES = 500
 
 
-async def metrics(visit: Visit) -> Response:
+async def metrics(exchange: Exchange) -> Response:
     """Tell all figures there are."""
-    auth.check(visit.caller, "read")  # of everything: figures are not told apart by queue
-    site = visit.site
-    engine = visit.app.engine
+    auth.check(exchange.caller, "read")  # of everything: figures are not told apart by queue
+    site = exchange.site
+    engine = exchange.app.engine
     speeds = await site.speeds.read()
     workers = await engine.arun(engine.list_workers())
     resources = await engine.arun(engine.list_resources())

@@ -27,7 +27,7 @@ from backlane.gateway.operations import (
 )
 from backlane.gateway.resource import JobResource
 from backlane.gateway.schema import REF, Schema, Schemas, example, plain
-from backlane.gateway.site import ANY, Reply, Rule, Visit, root
+from backlane.gateway.site import ANY, Exchange, Reply, Rule, root
 from backlane.gateway.tasks import Submission
 from backlane.model.codec.json import encode
 from backlane.problem import MEDIA_TYPE
@@ -44,13 +44,13 @@ KEPT = 8  # documents, one for each path that the gateway is mounted at
 def rule_of(rules: Sequence[Rule]) -> Rule:
     """Return the route that serves the document of all these."""
 
-    async def openapi(visit: Visit) -> Reply:
-        app, at = visit.app, root(visit.scope)
-        kept = visit.site.documents
+    async def openapi(exchange: Exchange) -> Reply:
+        app, at = exchange.app, root(exchange.scope)
+        kept = exchange.site.documents
         key = (at, tuple(app.tasks), tuple(app.queues))
         body = kept.get(key)
         if body is None:
-            has_tokens = visit.site.tokens is not None
+            has_tokens = exchange.site.tokens is not None
             # Milliseconds a task: others are not to wait for a thousand of them.
             made = await asyncio.to_thread(document, rules, app, has_tokens=has_tokens, root=at)
             body = encode(made)

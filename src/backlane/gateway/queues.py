@@ -12,7 +12,7 @@ from backlane.engine.protocol import Tune
 from backlane.errors import UnknownQueue, nearest
 from backlane.gateway.answer import answer
 from backlane.gateway.body import fitting
-from backlane.gateway.site import Rule, Visit
+from backlane.gateway.site import Exchange, Rule
 from backlane.gateway.speed import Speed
 from backlane.model.event import QueueChanged
 from backlane.model.queue import Bounds, QueueRecord
@@ -77,36 +77,36 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reset: bool = False
 
 
-async def index(visit: Visit) -> Response:
+async def index(exchange: Exchange) -> Response:
     """List the queues that the caller may read."""
-    speeds = await visit.site.speeds.read(anew=True)
-    seen = [it for it in speeds if visit.caller.allows("read", (it.record.name,))]
+    speeds = await exchange.site.speeds.read(anew=True)
+    seen = [it for it in speeds if exchange.caller.allows("read", (it.record.name,))]
     return answer({"queues": [shown(it.record, it) for it in seen]})
 
 
-async def show(visit: Visit) -> Response:
+async def show(exchange: Exchange) -> Response:
     """Show one queue."""
-    name = visit.param("queue")
-    speeds = await visit.site.speeds.read(anew=True)
+    name = exchange.param("queue")
+    speeds = await exchange.site.speeds.read(anew=True)
     for it in speeds:
         if it.record.name == name:
             return answer(shown(it.record, it))
     raise _unknown(name, [it.record.name for it in speeds])
 
 
-async def pause(visit: Visit) -> Response:
+async def pause(exchange: Exchange) -> Response:
     """Give its jobs to no worker until it is resumed."""
-    return await _tuned(visit, Tune(paused=True), "paused")
+    return await _tuned(exchange, Tune(paused=True), "paused")
 
 
-async def resume(visit: Visit) -> Response:
+async def resume(exchange: Exchange) -> Response:
     """Give its jobs to workers again."""
-    return await _tuned(visit, Tune(paused=False), "resumed")
+    return await _tuned(exchange, Tune(paused=False), "resumed")
 
 
-async def tune(visit: Visit) -> Response:
+async def tune(exchange: Exchange) -> Response:
     """Set its bounds at run time."""
-    asked = fitting(_decode, visit.headers, visit.body)
+    asked = fitting(_decode, exchange.headers, exchange.body)
     change = Tune(
         max_jobs=asked.max_jobs or None,
         max_bytes=asked.max_bytes or None,
@@ -114,7 +114,7 @@ async def tune(visit: Visit) -> Response:
         group_share=asked.group_share or None,
         reset=asked.reset,
     )
-    return await _tuned(visit, change, "tuned")
+    return await _tuned(exchange, change, "tuned")
 
 
 ROUTES = [
@@ -134,12 +134,12 @@ def _wait_ms(given: float | UnsetType | None) -> int | None:
     return 0 if given is None else max(1, round(given * 1000))
 
 
-async def _tuned(visit: Visit, change: Tune, what: str) -> Response:
-    engine, name = visit.app.engine, visit.param("queue")
+async def _tuned(exchange: Exchange, change: Tune, what: str) -> Response:
+    engine, name = exchange.app.engine, exchange.param("queue")
     record = await engine.arun(engine.tune(name, change))
     if record is None:
         raise _unknown(name, [])
-    visit.app.observers.tell(QueueChanged(name, what))
+    exchange.app.observers.tell(QueueChanged(name, what))
     return answer(shown(record))
 
 

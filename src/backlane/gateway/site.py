@@ -68,7 +68,7 @@ class Site:
 
 
 @dataclass(slots=True)
-class Visit:
+class Exchange:
     """One request, behind the door: whose it is, what it says, how to read its body."""
 
     site: Site
@@ -140,7 +140,7 @@ class Reply(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send, /) -> None: ...
 
 
-Endpoint = Callable[[Visit], Awaitable[Reply]]
+Endpoint = Callable[[Exchange], Awaitable[Reply]]
 
 
 class Rule(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from backlane.gateway.answer import encode
 from backlane.gateway.hub import Follower
 from backlane.gateway.jobs import check_job, job_id
 from backlane.gateway.resource import resource_of
-from backlane.gateway.site import Receive, Reply, Rule, Scope, Send, Visit
+from backlane.gateway.site import Exchange, Receive, Reply, Rule, Scope, Send
 from backlane.gateway.waiting import departure, found
 from backlane.model.job import JobRecord
 
@@ -41,15 +41,15 @@ HEADERS = [
 ]
 
 
-async def events(visit: Visit) -> Reply:
+async def events(exchange: Exchange) -> Reply:
     """Follow a job: its state now, then each change, until it has ended."""
-    site = visit.site
-    record = await found(site, job_id(visit))
-    check_job(visit, "read", record)
-    seen = _seen(visit)
+    site = exchange.site
+    record = await found(site, job_id(exchange))
+    check_job(exchange, "read", record)
+    seen = _seen(exchange)
     if record.state.is_final and record.revision <= seen:
         return Response(status_code=204)  # by which a browser knows not to come back
-    if visit.scope["method"] == "HEAD":
+    if exchange.scope["method"] == "HEAD":
         return Stream(None, record, seen)
     return Stream(site.hub.follow(record.id, record.revision), record, seen)
 
@@ -57,9 +57,9 @@ async def events(visit: Visit) -> Reply:
 ROUTES = [Rule("GET", "/v1/jobs/{job}/events", events, "read")]
 
 
-def _seen(visit: Visit) -> int:
+def _seen(exchange: Exchange) -> int:
     """Return the revision that the client saw last; what is no number is ignored."""
-    given = visit.header(b"last-event-id") or ""
+    given = exchange.header(b"last-event-id") or ""
     return int(given) if given.isdecimal() and len(given) <= 18 else 0
 
 

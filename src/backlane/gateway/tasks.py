@@ -33,7 +33,7 @@ from backlane.gateway.declined import Declined, misfit
 from backlane.gateway.idempotency import idempotency_key, ticket
 from backlane.gateway.pointer import pointer
 from backlane.gateway.resource import JobResource, moment, resource_of
-from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS, Reply, Rule, Site, Visit
+from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS, Exchange, Reply, Rule, Site
 from backlane.gateway.waiting import until
 from backlane.handle import JobHandle
 from backlane.model.job import JobRecord, State
@@ -67,28 +67,28 @@ NO_OPTIONS = Submission()
 _decode = msgspec.json.Decoder(Submission).decode
 
 
-async def submit(visit: Visit) -> Reply:
+async def submit(exchange: Exchange) -> Reply:
     """Make a job of a call, and answer with it: what it is now, or with `wait` its result."""
-    site = visit.site
-    task = _task(visit)
-    body = visit.body
-    asked = fitting(_decode, visit.headers, body) if body else NO_OPTIONS
+    site = exchange.site
+    task = _task(exchange)
+    body = exchange.body
+    asked = fitting(_decode, exchange.headers, body) if body else NO_OPTIONS
     args, kwargs = _arguments(task, asked.arguments)
-    options = _options(visit, task, asked)
+    options = _options(exchange, task, asked)
     handle = await _enqueued(site, task, args, kwargs, options)
-    prefer = visit.header(b"prefer") or ""
+    prefer = exchange.header(b"prefer") or ""
     wait = _wanted_wait(prefer) if prefer else 0.0
     if handle.is_new and not wait:  # of an older job the state has to be read
-        return _accepted(visit, handle, _fresh(site, task, handle, asked), prefer)
+        return _accepted(exchange, handle, _fresh(site, task, handle, asked), prefer)
     try:
-        record = await until(site, handle.id.bytes, _is_final, wait, visit.receive)
+        record = await until(site, handle.id.bytes, _is_final, wait, exchange.receive)
     except JobNotFound:  # a key outlives its job: the answer is what the first one got
-        return _accepted(visit, handle, _fresh(site, task, handle, asked), prefer)
-    _check_same(visit, task, record)
+        return _accepted(exchange, handle, _fresh(site, task, handle, asked), prefer)
+    _check_same(exchange, task, record)
     if wait and record.state.is_final:
         applied = (b"preference-applied", b"wait=%d" % wait)
         return Plain(200, encode(resource_of(record)), [applied])
-    return _accepted(visit, handle, resource_of(record, _expected(handle)), prefer)
+    return _accepted(exchange, handle, resource_of(record, _expected(handle)), prefer)
 
 
 ROUTES = [Rule("POST", "/v1/tasks/{task}/jobs", submit, "submit")]
@@ -101,11 +101,11 @@ def _is_final(record: JobRecord) -> bool:
 # -- what is asked for --
 
 
-def _task(visit: Visit) -> AnyTask:
-    name = visit.param("task")
-    tasks = visit.app.tasks
+def _task(exchange: Exchange) -> AnyTask:
+    name = exchange.param("task")
+    tasks = exchange.app.tasks
     task = tasks.get(name)
-    auth.check(visit.caller, "submit", (name,) if task is None else (name, task.queue))
+    auth.check(exchange.caller, "submit", (name,) if task is None else (name, task.queue))
     if task is None:
         raise UnknownTask(
             f"no task {name[:128]!r} in this application{nearest(name[:128], tasks)}; "
@@ -125,7 +125,7 @@ def _arguments(task: AnyTask, raw: Raw) -> tuple[tuple[Any, ...], dict[str, Any]
         raise misfit(f"these are no arguments of task {task.name!r}: {what}", *told) from None
 
 
-def _options(visit: Visit, task: AnyTask, submission: Submission) -> dict[str, Any]:
+def _options(exchange: Exchange, task: AnyTask, submission: Submission) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if submission is not NO_OPTIONS:
         for name in OPTIONS:
@@ -133,21 +133,21 @@ def _options(visit: Visit, task: AnyTask, submission: Submission) -> dict[str, A
             if value is not None:
                 options[name] = value
     if (queue := options.get("queue")) is not None:
-        _check_queue(visit, task, queue)
-    if b"idempotency-key" in visit.headers:
-        options |= idempotency_key(visit)
-    if b"backlane-ticket" in visit.headers:
-        options |= ticket(visit)
+        _check_queue(exchange, task, queue)
+    if b"idempotency-key" in exchange.headers:
+        options |= idempotency_key(exchange)
+    if b"backlane-ticket" in exchange.headers:
+        options |= ticket(exchange)
     return options
 
 
-def _check_queue(visit: Visit, task: AnyTask, queue: str) -> None:
-    queues = visit.app.queues
+def _check_queue(exchange: Exchange, task: AnyTask, queue: str) -> None:
+    queues = exchange.app.queues
     if queue not in queues:  # no worker would ever serve it
         why = f"no queue {queue[:128]!r} is declared{nearest(queue[:128], queues)}"
         raise misfit(why, ("/queue", why))
     if queue != task.queue:
-        auth.check(visit.caller, "submit", (queue,))
+        auth.check(exchange.caller, "submit", (queue,))
 
 
 _WAIT = re.compile(r"(?:^|[,;])\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?=$|[,;])", re.IGNORECASE)
@@ -159,12 +159,12 @@ def _wanted_wait(prefer: str) -> float:
     return min(float(asked[1]), WAIT_SECONDS) if asked else 0.0
 
 
-def _check_same(visit: Visit, task: AnyTask, record: JobRecord) -> None:
+def _check_same(exchange: Exchange, task: AnyTask, record: JobRecord) -> None:
     """Refuse to show the job of another task, whose id or key the caller has given."""
     if record.task != task.name:
         first = uuid.UUID(bytes=record.id)
         raise Duplicate(f"job {first} is not one of task {task.name!r}; use another id", first)
-    auth.check(visit.caller, "submit", (task.name, record.queue))
+    auth.check(exchange.caller, "submit", (task.name, record.queue))
 
 
 # -- the enqueue --
@@ -252,8 +252,8 @@ def _expected(handle: JobHandle[Any]) -> float | None:
     return None if wait is None else wait.total_seconds()
 
 
-def _accepted(visit: Visit, handle: JobHandle[Any], job: JobResource, prefer: str) -> Reply:
-    location = visit.place(f"/v1/jobs/{job.id}").encode("ascii")
+def _accepted(exchange: Exchange, handle: JobHandle[Any], job: JobResource, prefer: str) -> Reply:
+    location = exchange.place(f"/v1/jobs/{job.id}").encode("ascii")
     headers = [(b"location", location), (b"retry-after", b"1")]  # how soon to ask again
     if handle.pressure is not None:
         headers.append((b"backlane-pressure", b"%.2f" % handle.pressure))
