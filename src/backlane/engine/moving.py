@@ -68,6 +68,11 @@ class Seal(msgspec.Struct, frozen=True):
     mover: bytes = b""  # who carries it out now; an earlier one that sees this stops
     has_settings: bool = False  # what is known beside jobs is over there already
 
+    @property
+    def why_not(self) -> str:
+        """Why a job is left as it is."""
+        return f"the store {'was' if self.is_done else 'is being'} moved to {self.to}"
+
 
 PART_BYTES = 16 * 1024 * 1024  # of bodies, headers and results that a part brings, about
 PART_ROWS = 10_000  # that a dump looks at, at most

@@ -69,9 +69,9 @@ def firsts(answer: list[Receipt] | Refusal) -> list[tuple[bytes, bytes | None]]:
 class Desk:
     """An engine and its fake clock. The queue is `mail` and the owner `ann` unless said."""
 
-    def __init__(self, engine: Engine, clock: FakeClock) -> None:
+    def __init__(self, engine: Engine, clock: FakeClock, first: int = 1) -> None:
         self.engine, self.clock = engine, clock
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(first)
 
     def new_id(self) -> bytes:
         """A UUIDv7 that depends on nothing but the clock and the ids made before."""

@@ -39,6 +39,7 @@ MAY_SCAN = {
     "tune.QUEUES": ("line", "backlane_resource"),
     "workers.FORGET_SILENT": ("backlane_worker",),
     "workers.WORKERS": ("backlane_worker",),
+    "seal.QUEUES": ("backlane_queue",),
 }
 # In the order of their key, and ended by a limit.
 WALKED = {

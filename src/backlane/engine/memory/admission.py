@@ -24,7 +24,7 @@ def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Rece
         return _fault(reused, "reused", store.lines.get(reused.queue))
     firsts, repeats = _firsts(store, jobs)
     new = [job for job, first in zip(jobs, firsts, strict=True) if first is None]
-    refusal = _at_fault(store, new, admission)
+    refusal = _moving(store, new) or _at_fault(store, new, admission)
     if refusal:
         return refusal
     portions = [_portion(store, mine, queue, admission) for queue, mine in _by_queue(new)]
@@ -120,6 +120,16 @@ def _firsts(
             repeats[one.scope, one.name] = Repeat(first or job.id, one, now + one.window_ms)
         firsts.append(first)
     return firsts, repeats
+
+
+def _moving(store: Store, new: Sequence[Job]) -> Refusal | None:
+    """Refuse what is new while the store is being moved, but for work born inside a job."""
+    seal = store.seal
+    if seal is None or not new or (not seal.is_done and all(job.parent for job in new)):
+        return None
+    line = store.lines.get(new[0].queue)
+    refusal = _fault(new[0], "moving", line)
+    return replace(refusal, can_fit=not seal.is_done, job=None, to=seal.to)
 
 
 # -- what no waiting would mend --

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import assert_never
 
 from backlane.engine.memory.line import Line
-from backlane.engine.memory.store import Row, Store, job_record
+from backlane.engine.memory.record import job_record
+from backlane.engine.memory.store import Row, Store
 from backlane.engine.selection import (
     Amended,
     Cancel,
@@ -98,6 +99,8 @@ def _folded(text: str) -> str:
 
 def _why_not(store: Store, row: Row, change: Change) -> str | None:
     """Why this change leaves this job as it is; None if it does not."""
+    if store.seal and not (isinstance(change, Cancel) and row.state is State.RUNNING):
+        return store.seal.why_not
     match change:
         case Cancel():
             return None if row.state in WAITING else f"it is {row.state} already"

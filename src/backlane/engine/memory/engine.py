@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from backlane.engine.memory import admission as admitting
-from backlane.engine.memory import changes, measure, sweeper
+from backlane.engine.memory import changes, measure, moving, sweeper
 from backlane.engine.memory import leases as leasing
 from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
-from backlane.engine.memory.store import Store, queue_record, worker_record
+from backlane.engine.memory.record import queue_record, worker_record
+from backlane.engine.memory.store import Store
+from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, finish, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -22,7 +24,6 @@ from backlane.engine.protocol import (
     Engine,
     Extended,
     Finding,
-    Joined,
     Measured,
     Open,
     Presence,
@@ -185,6 +186,43 @@ class MemoryEngine:
         known = tx.workers.get(presence.owner)
         since = known[1] if known else tx.clock.wall_ms()
         tx.workers[presence.owner] = (presence, since, tx.clock.boot_ms())
+
+    # -- moving --
+
+    @plan
+    async def seal(self, tx: Store, seal: Seal | None) -> Seal | None:
+        return moving.seal(tx, seal)
+
+    @reading
+    async def sealed(self, tx: Store) -> Seal | None:
+        return tx.seal
+
+    @reading
+    async def dump(
+        self,
+        tx: Store,
+        limit: int = 1_000,
+        cursor: bytes | None = None,
+        *,
+        final: Sequence[State] = (),
+    ) -> Part:
+        return moving.dump(tx, limit, cursor, final)
+
+    @plan
+    async def discard(self, tx: Store, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        return moving.discard(tx, jobs)
+
+    @plan
+    async def restore(self, tx: Store, part: Part, move: bytes = b"") -> list[bytes]:
+        return moving.restore(tx, part, move)
+
+    @reading
+    async def dump_settings(self, tx: Store) -> Settings:
+        return moving.dump_settings(tx)
+
+    @plan
+    async def restore_settings(self, tx: Store, settings: Settings) -> None:
+        moving.restore_settings(tx, settings)
 
     # -- running them --
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backlane.engine.memory import resource
+from backlane.engine.memory.record import job_record
 from backlane.engine.memory.resource import Rooms
-from backlane.engine.memory.store import Row, Store, job_record
+from backlane.engine.memory.store import Row, Store
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
 from backlane.model.job import JobRecord, Lane, Lease, Note, State
 from backlane.model.outcome import (
@@ -31,7 +32,8 @@ def claim(store: Store, wanted: Wanted) -> Claimed:
     buried = _bring_in(store, wanted.departed)
     leases: list[Lease] = []
     rooms = Rooms(store)
-    while len(leases) < wanted.number and (row := _next_in_line(store, wanted, rooms)):
+    number = 0 if store.seal else wanted.number
+    while len(leases) < number and (row := _next_in_line(store, wanted, rooms)):
         if store.has_expired(row):
             store.finish(row, State.EXPIRED)
         else:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from backlane.engine.memory.line import Line
-from backlane.engine.memory.store import Store, oldest_ready_ms
+from backlane.engine.memory.record import oldest_ready_ms
+from backlane.engine.memory.store import Store
 from backlane.engine.protocol import Measured
 from backlane.model.job import State
 from backlane.model.queue import Kind, LineSample, QueueSample, in_line

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from backlane.engine.memory.line import Line
-from backlane.engine.protocol import Presence, WorkerRecord
+from backlane.engine.moving import Seal
+from backlane.engine.protocol import Presence
 from backlane.model.breaker import CLOSED, Breaker, Standing
 from backlane.model.clock import Clock
 from backlane.model.ids import id_ms
@@ -23,7 +24,6 @@ from backlane.model.job import (
     AttemptError,
     Idempotency,
     Job,
-    JobRecord,
     Key,
     Lane,
     Lease,
@@ -31,7 +31,7 @@ from backlane.model.job import (
     State,
 )
 from backlane.model.outcome import ErrorRecord, Reason
-from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind, QueueRecord
+from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind
 
 Source = tuple[Lane, str | None]  # kind, resource: of where in a queue leases come from
 Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
@@ -104,6 +104,8 @@ class Store:
         self.rung_queues: set[object] = set()
         self.rung_jobs: set[object] = set()
         self.secret = os.urandom(32)  # what tickets are signed with
+        self.seal: Seal | None = None
+        self.arrived: dict[bytes, frozenset[bytes]] = {}  # the latest part of each move
         self._seq = 0
 
     # -- reading --
@@ -176,6 +178,16 @@ class Store:
         self.rung_queues.add(row.queue)
         self.change(row)
         return row
+
+    def take_in(self, row: Row) -> None:
+        """A row that another store had, last among its equals; its revision stays."""
+        self._seq += 1
+        row.seq = self._seq
+        self.rows[row.job.id] = row
+        if row.job.key and row.state not in FINAL:
+            self.keys.setdefault(row.job.key, row.job.id)
+        self._count(row, +1)
+        self.rung_jobs.add(row.job.id)
 
     def put_off(self, row: Row, delay_ms: int) -> None:
         """Due after a delay, at a new place."""
@@ -310,90 +322,3 @@ class Store:
     def _let_go_of_key(self, row: Row) -> None:
         if row.job.key and self.keys.get(row.job.key) == row.job.id:
             del self.keys[row.job.key]
-
-
-# -- what others are told --
-
-
-def job_record(row: Row, *, whole: bool = False) -> JobRecord:
-    """The record of a job; only a `whole` one has body, headers, result and errors."""
-    job = row.job
-    is_due_known = row.state in (State.SCHEDULED, State.READY)
-    return JobRecord(
-        id=job.id,
-        queue=row.queue,
-        task=job.task,
-        state=row.state,
-        revision=row.revision,
-        priority=row.priority,
-        attempt=row.attempt,
-        token=row.token,
-        enqueued_ms=row.enqueued_ms,
-        reason=row.reason,
-        lane=row.lane,
-        due_ms=row.place_ms if is_due_known else None,
-        started_ms=row.started_ms,
-        ended_ms=row.ended_ms,
-        ran_ms=row.ran_ms if row.state.is_final else None,
-        deadline_ms=row.deadline_ms,
-        owner=row.owner,
-        cancelling=row.cancelling,
-        progress=row.progress,
-        key=job.key,
-        group=job.group,
-        parent=job.parent,
-        policy=job.policy,
-        size=job.size,
-        resource=job.resource,
-        body=job.body if whole else b"",
-        headers=job.headers if whole else None,
-        result=row.result if whole else None,
-        errors=row.errors if whole else (),
-    )
-
-
-def queue_record(store: Store, line: Line) -> QueueRecord:
-    tallies = line.tallies.values()
-    return QueueRecord(
-        name=line.name,
-        kind=line.kind,
-        paused=line.paused,
-        bounds=line.bounds(),
-        declared=line.declared,
-        tuned_max_jobs=line.tuned_max_jobs,
-        tuned_max_bytes=line.tuned_max_bytes,
-        tuned_max_wait_ms=line.tuned_max_wait_ms,
-        tuned_group_share=line.tuned_group_share,
-        depth=line.depth,
-        oldest_ready_ms=oldest_ready_ms(store, line),
-        appended=sum(tally.appended for tally in tallies),
-        succeeded=line.finished[State.SUCCEEDED],
-        failed=line.finished[State.FAILED],
-        cancelled=line.finished[State.CANCELLED],
-        expired=line.finished[State.EXPIRED],
-        retried=sum(tally.retried for tally in tallies),
-        started=sum(tally.started for tally in tallies),
-        ended=sum(tally.ended for tally in tallies),
-        ran_ms=sum(tally.ran_ms for tally in tallies),
-    )
-
-
-def oldest_ready_ms(store: Store, line: Line) -> int | None:
-    """How long the job next in line has been due."""
-    heads = [row for row in store.heads([line.name]) if not store.is_withheld(row)]
-    head = min(heads, key=lambda row: row.order, default=None)
-    return None if head is None else max(0, store.clock.wall_ms() - head.place_ms)
-
-
-def worker_record(store: Store, owner: str) -> WorkerRecord:
-    presence, started_ms, beat_ms = store.workers[owner]
-    return WorkerRecord(
-        owner=owner,
-        host=presence.host,
-        pid=presence.pid,
-        queues=presence.queues,
-        slots=presence.slots,
-        running=presence.running,
-        started_ms=started_ms,
-        beat_age_ms=max(0, store.clock.boot_ms() - beat_ms),
-    )

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from backlane.engine.moving import Seal
 from backlane.engine.protocol import Admission
 from backlane.engine.sqlite.portion import Line, Portion
 from backlane.model.ids import id_ms
@@ -50,13 +53,17 @@ class Store:
     predicted: list[tuple[int, int]] = field(default_factory=list)  # which, and its wait
     asked: Repeats = field(default_factory=dict)  # new ones, to be stored
     has_resources: bool = False  # that some of the jobs name
+    seal: Seal | None = None
     has_followers: bool = False  # whose waits and shares depend on what is accepted before
 
 
 def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
     """Answer one batch, and count it in if it is accepted."""
     judging = Judging(store, admission)
-    refusal = judging.look_at(jobs) or judging.at_fault()
+    refusal = judging.look_at(jobs)
+    if refusal is None and store.seal is not None:
+        refusal = judging.moving(store.seal)
+    refusal = refusal or judging.at_fault()
     if refusal:
         return refusal
     for portion in judging.portions.values():
@@ -148,6 +155,14 @@ class Judging:
         portion = Portion(line, line.bounds(declared), admission.paces.get(name))
         self.portions[name] = portion
         return portion
+
+    def moving(self, seal: Seal) -> Refusal | None:
+        """Refuse what is new, but for work born inside a job that still runs here."""
+        new = self._new
+        if not new or (not seal.is_done and all(job.parent for job in new)):
+            return None
+        refusal = _fault(new[0], "moving", self._store.lines.get(new[0].queue))
+        return replace(refusal, can_fit=not seal.is_done, job=None, to=seal.to)
 
     def at_fault(self) -> Refusal | None:
         """Refuse what no waiting would mend: the wrong kind of queue, an id from before

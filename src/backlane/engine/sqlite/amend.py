@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import assert_never
 
+from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
 from backlane.engine.selection import (
     Amended,
@@ -23,6 +24,7 @@ from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.portion import Line
 from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.sqlite.seal import sealed
 from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
@@ -123,7 +125,7 @@ async def amend(
 ) -> Amended:
     """Change up to 1,000 selected jobs."""
     seqs, cursor = await select(tx, selection, AMENDED, cursor)
-    amending = Amending(tx, clock)
+    amending = Amending(tx, clock, await sealed(tx))
     for one in await standings(tx, seqs):
         await amending.apply(one, change)
     await amending.moves.store_counts(tx)
@@ -133,13 +135,14 @@ async def amend(
 class Amending:
     """One amend: changes jobs one by one, for people change few at a time."""
 
-    def __init__(self, tx: SqliteTx, clock: Clock) -> None:
+    def __init__(self, tx: SqliteTx, clock: Clock, seal: Seal | None) -> None:
         self.changed: list[bytes] = []
         self.flagged: list[bytes] = []
         self.skipped: list[Skipped] = []
         self.moves = Moves()
         self._tx = tx
         self._now = clock.wall_ms()
+        self._seal = seal
         self._lines: dict[str, Line] = {}
 
     async def apply(self, one: Standing, change: Change) -> None:
@@ -161,6 +164,8 @@ class Amending:
     # -- whether --
 
     async def _why_not(self, one: Standing, change: Change) -> str | None:
+        if self._seal and not (isinstance(change, Cancel) and one.code == RUNNING):
+            return self._seal.why_not
         match change:
             case Cancel() | Reprioritise():
                 return None if one.code in CHANGEABLE else f"it is {one.state} already"

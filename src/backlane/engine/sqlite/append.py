@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, resource
+from backlane.engine.sqlite import group, resource, seal
 from backlane.engine.sqlite.admission import Answer, Batch, Store, judge
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
@@ -47,16 +47,18 @@ LINES: Sql[tuple[Any, ...]] = Sql(
         tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, priority, scheduled, ready, running,
         bytes,
         (select max(seq) from backlane_job),
-        (select value from backlane_meta where name = 'forgotten_ms')
+        (select value from backlane_meta where name = 'forgotten_ms'),
+        (select value from backlane_meta where name = 'seal')
     from backlane_queue as queue
     left join backlane_counter as counter on counter.queue = queue.id
     where name in (select value from carray(?))
     """
 )
-NEWEST: Sql[tuple[int, int]] = Sql(
+NEWEST: Sql[tuple[int, int, bytes | None]] = Sql(
     """
     select coalesce((select max(seq) from backlane_job), 0),
-        (select value from backlane_meta where name = 'forgotten_ms')
+        (select value from backlane_meta where name = 'forgotten_ms'),
+        (select value from backlane_meta where name = 'seal')
     """
 )
 NEW_LINE: Sql[tuple[int]] = Sql(
@@ -145,9 +147,10 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     repeats = await read_repeats(tx, asked, now_ms) if asked else {}
     found = await tx.rows(LINES, array(list(names)))
     lines = _lines(found)
-    newest, forgotten_ms = found[0][-2:] if found else (await tx.rows(NEWEST))[0]
+    newest, forgotten_ms, stored = found[0][-3:] if found else (await tx.rows(NEWEST))[0]
     store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms)
     store.has_resources = has_resources
+    store.seal = seal.decoded(stored) if stored else None
     has_shares = await _read_groups(tx, lines, groups, batches) if groups else False
     store.has_followers = len(batches) > 1 and (is_paced or has_shares)
     return store

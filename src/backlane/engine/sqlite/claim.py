@@ -22,7 +22,7 @@ from backlane.model.job import JobRecord
 
 MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
 
-STATUS: Sql[tuple[int | None, int | None, int, int, int]] = Sql(
+STATUS: Sql[tuple[int | None, int | None, int, int, int, int]] = Sql(
     """
     select (
             select value
@@ -33,7 +33,8 @@ STATUS: Sql[tuple[int | None, int | None, int, int, int]] = Sql(
         (select due_ms from backlane_scheduled order by due_ms limit 1),
         exists (select 1 from backlane_lease where owner = ? and cancelling = 1),
         exists (select 1 from backlane_resource),
-        exists (select 1 from backlane_resource where state <> 'closed')
+        exists (select 1 from backlane_resource where state <> 'closed'),
+        exists (select 1 from backlane_meta where name = 'seal')
     """
 )
 FLAGGED: Sql[tuple[bytes]] = Sql(
@@ -127,16 +128,15 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
 
 async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
     """Give leases; the counters are still to be stored by the caller."""
-    earliest, due, is_flagged, has_resources, is_held_back = (await tx.rows(STATUS, wanted.owner))[
-        0
-    ]
+    status = (await tx.rows(STATUS, wanted.owner))[0]
+    earliest, due, is_flagged, has_resources, is_held_back, is_sealed = status
     has_lapsed = earliest is not None and earliest <= clock.boot_ms()
     buried: list[JobRecord] = []
     is_moved = has_lapsed or bool(wanted.departed) or (due is not None and due <= clock.wall_ms())
     if is_moved:
         buried = await _bring_in(tx, clock, wanted.departed, moves)
     rooms = resource.Rooms(clock.wall_ms(), has_any=bool(has_resources))
-    leases = await Taking(tx, clock, wanted, moves, rooms).take()
+    leases = [] if is_sealed else await Taking(tx, clock, wanted, moves, rooms).take()
     turned = await rooms.store(tx)
     if leases:
         until = clock.boot_ms() + wanted.lease_ms
@@ -144,7 +144,7 @@ async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Cla
             await tx.rows(LOWER_EARLIEST, until)
     cancelled = [job for (job,) in await tx.rows(FLAGGED, wanted.owner)] if is_flagged else []
     if is_moved or leases:
-        earliest, due, _, _, is_held_back = (await tx.rows(STATUS, wanted.owner))[0]
+        earliest, due, _, _, is_held_back, _ = (await tx.rows(STATUS, wanted.owner))[0]
     next_trial_ms = await resource.next_trial_ms(tx, clock) if is_held_back else None
     next_due_ms = _next_due_ms(clock, earliest, due, next_trial_ms)
     return Claimed(leases, cancelled, next_due_ms, buried, turned)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -31,10 +32,14 @@ from backlane.engine.protocol import (
 )
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.sqlite import amend as amending
+from backlane.engine.sqlite import block as blocks
 from backlane.engine.sqlite import claim as claiming
+from backlane.engine.sqlite import dump as dumping
 from backlane.engine.sqlite import find as finding
 from backlane.engine.sqlite import hold, joining, measure, sweep, tune, workers
 from backlane.engine.sqlite import resource as resources
+from backlane.engine.sqlite import restore as restoring
+from backlane.engine.sqlite import seal as sealing
 from backlane.engine.sqlite import settle as settling
 from backlane.engine.sqlite.address import DURABILITIES, parse
 from backlane.engine.sqlite.append import append_all
@@ -50,7 +55,7 @@ from backlane.engine.sqlite.writer import Retired
 from backlane.errors import BadOption
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal
+from backlane.model.job import Job, Note, Receipt, Refusal, State
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Kind, QueueRecord
 
@@ -198,6 +203,43 @@ class SqliteEngine:
     async def announce(self, tx: SqliteTx, presence: Presence) -> None:
         await workers.announce(tx, self._clock, presence)
 
+    # -- moving --
+
+    @plan
+    async def seal(self, tx: SqliteTx, seal: Seal | None) -> Seal | None:
+        return await sealing.seal(tx, self._clock, seal)
+
+    @reading
+    async def sealed(self, tx: SqliteTx) -> Seal | None:
+        return await sealing.sealed(tx)
+
+    @reading
+    async def dump(
+        self,
+        tx: SqliteTx,
+        limit: int = 1_000,
+        cursor: bytes | None = None,
+        *,
+        final: Sequence[State] = (),
+    ) -> Part:
+        return await dumping.dump(tx, limit, cursor, final)
+
+    @plan
+    async def discard(self, tx: SqliteTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        return await dumping.discard(tx, jobs)
+
+    @plan
+    async def restore(self, tx: SqliteTx, part: Part, move: bytes = b"") -> list[bytes]:
+        return await restoring.restore(tx, self._clock, part, move)
+
+    @reading
+    async def dump_settings(self, tx: SqliteTx) -> Settings:
+        return await dumping.dump_settings(tx, self._clock)
+
+    @plan
+    async def restore_settings(self, tx: SqliteTx, settings: Settings) -> None:
+        await restoring.restore_settings(tx, settings)
+
     # -- running them --
 
     def run(self, plan: Plan[T]) -> T:
@@ -229,6 +271,14 @@ class SqliteEngine:
         path = self._database.path
         own = joining.checked(connection, path)
         return self._own().joins.join(own)
+
+    def transaction(self, connection: object | None = None) -> blocks.Block:
+        """Return a transaction, not begun yet: on an apsw connection of the caller's, or ours.
+
+        Raises:
+            WrongUse: the connection is not an apsw one on this file.
+        """
+        return blocks.block(self._own(), self._database, connection)
 
     # -- wake-ups and owners --
 

@@ -28,36 +28,58 @@ LOOK_SECONDS = 0.001
 
 
 def checked(connection: object, path: Path) -> apsw.Connection:
-    """Return a connection that can be joined.
+    """Return a connection whose open transaction can be joined.
 
     Raises:
         WrongUse: it cannot be; says why, and which can.
     """
-    module = type(connection).__module__
-    if not isinstance(connection, apsw.Connection):
-        if module.partition(".")[0] in ("sqlite3", "_sqlite3", "sqlalchemy", "django"):
-            raise WrongUse(
-                f"a connection of {module} cannot be joined: it would bring a second SQLite "
-                f"library to {path} in this process, and closing its handle drops the locks of "
-                "the first, which loses acknowledged jobs. Use an apsw.Connection, or enqueue "
-                "after your commit"
-            )
+    own = on_file(connection, path)
+    if not own.in_transaction:
         raise WrongUse(
-            f"{type(connection).__name__} cannot be joined: pass an apsw.Connection that is "
-            f"open on {path} and in a transaction"
+            "the connection is in no transaction, so there is nothing to join: begin one "
+            "first ('begin immediate', or `with connection:`), or leave connection= out"
         )
+    return own
+
+
+def on_file(connection: object, path: Path) -> apsw.Connection:
+    """Return a connection that is an apsw one on the file of the jobs.
+
+    Raises:
+        WrongUse: it is not; says why, and which would be.
+    """
+    if not isinstance(connection, apsw.Connection):
+        raise WrongUse(_foreign(connection, path))
     theirs = connection.db_filename("main") or "(memory)"
     if not Path(theirs).exists() or not Path(theirs).samefile(path):
         raise WrongUse(
             f"the connection is open on {theirs}, and the jobs are in {path}; use one on that "
             "file, for only its transaction can hold both"
         )
-    if not connection.in_transaction:
-        raise WrongUse(
-            "the connection is in no transaction, so there is nothing to join: begin one "
-            "first ('begin immediate', or `with connection:`), or leave connection= out"
-        )
     return connection
+
+
+def _foreign(connection: object, path: Path) -> str:
+    """Return why something that is no apsw connection cannot be joined, and what to do."""
+    library = type(connection).__module__.partition(".")[0]
+    what = f"a connection of {library}"
+    if isinstance(connection, str) or library == "django":
+        what = f"the Django alias {connection!r}" if isinstance(connection, str) else what
+        later = "Enqueue after the commit: transaction.on_commit(lambda: task.enqueue(…))"
+    elif library == "sqlalchemy":
+        later = 'Enqueue after the commit: @event.listens_for(session, "after_commit")'
+    elif library in ("sqlite3", "_sqlite3"):
+        later = "Use an apsw.Connection, or enqueue after your commit"
+    else:
+        return (
+            f"{type(connection).__name__} cannot be joined: pass an apsw.Connection that is "
+            f"open on {path} and in a transaction"
+        )
+    return (
+        f"{what} cannot be joined: it would bring a second SQLite library to {path} in this "
+        "process, and closing its handle drops the locks of the first, which loses "
+        f"acknowledged jobs. {later}"
+    )
 
 
 class Joins:

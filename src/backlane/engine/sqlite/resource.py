@@ -253,6 +253,21 @@ async def list_resources(tx: SqliteTx, clock: Clock) -> list[ResourceRecord]:
     return [breakers.resource_record(one.name, one.breaker, now) for one in rows]
 
 
+async def breakers_of_all(tx: SqliteTx) -> dict[str, Breaker]:
+    """Return how all breakers stand, by resource."""
+    return {one.name: one.breaker for one in map(_resource, await tx.rows(ALL))}
+
+
+async def keep_all(tx: SqliteTx, breakers_of: Mapping[str, Breaker]) -> None:
+    """Let the breakers of these resources stand so, whatever they were."""
+    numbers = await number(tx, set(breakers_of))
+    rows = [
+        (str(it.state), msgspec.msgpack.encode(it), numbers[name])
+        for name, it in breakers_of.items()
+    ]
+    await tx.each(KEEP, rows)
+
+
 async def steer(
     tx: SqliteTx, clock: Clock, name: str, change: Open | Close
 ) -> ResourceRecord | None:

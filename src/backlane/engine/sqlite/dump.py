@@ -1,0 +1,168 @@
+"""Dump: whole jobs on their way to another store; and discard, once they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
+from backlane.engine.plan import Sql
+from backlane.engine.sqlite import group, seal, tune
+from backlane.engine.sqlite import resource as resources
+from backlane.engine.sqlite.amend import (
+    FORGET_DEADLINE,
+    FREE_KEY,
+    UNFINISH,
+    UNSCHEDULE,
+    forget,
+)
+from backlane.engine.sqlite.measure import SECRET
+from backlane.engine.sqlite.moves import FINAL_CODES, Moves
+from backlane.engine.sqlite.record import (
+    READY,
+    RUNNING,
+    SCHEDULED,
+    SEQS,
+    Standing,
+    standings,
+    whole_records,
+)
+from backlane.engine.sqlite.take import UNREADY
+from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.model.clock import Clock
+from backlane.model.job import State
+
+# ?3 is a set of final states as bits. Each join is one lookup in a primary key.
+ROWS: Sql[tuple[int, int, int]] = Sql(
+    """
+    select job.seq, job.size + coalesce(length(result), 0),
+        case
+            when finished.seq is not null then ?3 >> finished.state & 1
+            else lease.seq is null
+        end
+    from backlane_job as job
+    left join backlane_finished as finished on finished.seq = job.seq
+    left join backlane_lease as lease on lease.id = job.id
+    where job.seq >= ?1
+    order by job.seq
+    limit ?2
+    """
+)
+REPEATS: Sql[tuple[str, str, bytes, bytes, int]] = Sql(
+    """
+    select scope, name, id, print, until_ms
+    from backlane_idempotency
+    where (scope, name) > (?, ?)
+    order by scope, name
+    limit ?
+    """
+)
+FORGOTTEN: Sql[tuple[int]] = Sql(
+    """
+    select value
+    from backlane_meta
+    where name = 'forgotten_ms'
+    """
+)
+
+JOBS, REPEATED = 0, 1  # what a cursor goes on with
+
+
+async def dump(tx: SqliteTx, limit: int, cursor: bytes | None, final: Sequence[State]) -> Part:
+    """Read whole jobs in the order of their append, then idempotency keys."""
+    place = msgspec.msgpack.decode(cursor) if cursor else [JOBS, 0]
+    if place[0] == REPEATED:
+        return await _dump_repeats(tx, limit, *place[1:])
+    bits = sum(1 << FINAL_CODES[state] for state in set(final))
+    rows = await tx.rows(ROWS, place[1], PART_ROWS, bits)
+    seqs: list[int] = []
+    held = 0
+    behind: list[Any] | None = None
+    for seq, size, is_wanted in rows:
+        if len(seqs) >= limit or held >= PART_BYTES:
+            behind = [JOBS, seq]
+            break
+        if is_wanted:
+            seqs.append(seq)
+            held += size
+    if behind is None:
+        behind = [JOBS, rows[-1][0] + 1] if len(rows) == PART_ROWS else [REPEATED, "", ""]
+    return Part(await _whole(tx, seqs), cursor=msgspec.msgpack.encode(behind))
+
+
+async def _whole(tx: SqliteTx, seqs: Sequence[int]) -> list[Whole]:
+    if not seqs:
+        return []
+    rest = {one.id: (one.crashes, one.parked_ms) for one in await standings(tx, seqs)}
+    records = await whole_records(tx, seqs)
+    return [Whole(record, *rest[record.id]) for record in reversed(records)]
+
+
+async def _dump_repeats(tx: SqliteTx, limit: int, scope: str, name: str) -> Part:
+    rows = await tx.rows(REPEATS, scope, name, limit)
+    behind = [REPEATED, *rows[-1][:2]] if len(rows) == limit else None
+    cursor = msgspec.msgpack.encode(behind) if behind else None
+    return Part(repeats=[Repeat(*row) for row in rows], cursor=cursor)
+
+
+async def dump_settings(tx: SqliteTx, clock: Clock) -> Settings:
+    """Read what is known beside jobs."""
+    return Settings(
+        queues=await tune.list_queues(tx, clock),
+        resources=await resources.breakers_of_all(tx),
+        secret=(await tx.rows(SECRET))[0][0],
+        forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+    )
+
+
+# -- once they are elsewhere --
+
+
+async def discard(tx: SqliteTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """Forget jobs that are elsewhere by now; return those that were not forgotten."""
+    if not jobs or await seal.sealed(tx) is None:
+        return [job for job, _ in jobs]
+    revisions = dict(jobs)
+    seqs = [seq for (seq,) in await tx.rows(SEQS, array(list(revisions)))]
+    found = [
+        one
+        for one in await standings(tx, seqs)
+        if one.code != RUNNING and one.revision == revisions[one.id]
+    ]
+    if found:
+        await _take_out(tx, found)
+    gone = {one.id for one in found}
+    tx.rings.jobs += gone
+    return [job for job, _ in jobs if job not in gone]
+
+
+async def _take_out(tx: SqliteTx, found: Sequence[Standing]) -> None:
+    moves = Moves()
+    waiting = []
+    for one in found:
+        counts = moves.at(one.queue, one.priority)
+        if one.code == READY:
+            counts.ready -= 1
+        elif one.code == SCHEDULED:
+            counts.scheduled -= 1
+        else:
+            counts.keep(one.state, -1)
+            continue
+        counts.bytes -= one.size
+        waiting.append(one)
+    ready = [one for one in waiting if one.code == READY]
+    await tx.each(UNREADY, [(one.queue, one.lane, one.rank, one.place, one.seq) for one in ready])
+    scheduled = [one for one in waiting if one.code == SCHEDULED]
+    await tx.each(UNSCHEDULE, [(one.place, one.seq) for one in scheduled])
+    await tx.each(UNFINISH, [(one.seq,) for one in found if one.code not in (READY, SCHEDULED)])
+    keyed = [one for one in waiting if one.key_name is not None]
+    await tx.each(FREE_KEY, [(one.key_scope, one.key_name, one.seq) for one in keyed])
+    ending = [one for one in waiting if one.deadline_ms is not None]
+    await tx.each(FORGET_DEADLINE, [(one.deadline_ms, one.seq) for one in ending])
+    grouped = [one.seq for one in waiting if one.group is not None]
+    if grouped:
+        await group.leave(tx, grouped)
+    await forget(tx, [one.seq for one in found])
+    await moves.store_counts(tx)
