@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from hashlib import sha1
 from typing import Protocol
@@ -62,8 +62,17 @@ class Bell:
     once more. Only the first bell of a while meets this.
     """
 
-    __slots__ = ("_ear", "_is_open", "_names", "_rang", "_rang_all", "_waiting", "sure_by")
-    __slots__ += ("topics", "unsure")
+    __slots__ = (
+        "_ear",
+        "_is_open",
+        "_names",
+        "_rang",
+        "_rang_all",
+        "_waiting",
+        "sure_by",
+        "topics",
+        "unsure",
+    )
 
     def __init__(self, ear: Ringing, topics: Sequence[Topic]) -> None:
         self.topics = tuple(topics)

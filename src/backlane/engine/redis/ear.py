@@ -279,7 +279,7 @@ class Ear:
                     retry = FIRST_RETRY_SECONDS
                 self._watch()
             elif not self._open():
-                self._poll(None, retry * random.uniform(0.5, 1.5))
+                self._poll(None, retry * random.uniform(0.5, 1.5))  # noqa: S311 - spread
                 retry = min(LAST_RETRY_SECONDS, retry * 2)
         with self.mutex:
             self._lose(Lost("it is no longer needed"))

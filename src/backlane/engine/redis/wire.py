@@ -55,7 +55,7 @@ class Wire:
 
     def _send(self, *words: bytes) -> None:
         try:
-            self._socket.sendall(hiredis.pack_command(words))
+            self._socket.sendall(hiredis.pack_command(words))  # type: ignore[arg-type] # any number
         except OSError as error:
             # A few hundred bytes that find no room: nobody reads at the other end.
             raise Lost(str(error)) from error
