@@ -7,6 +7,7 @@ from typing import assert_never
 
 from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
+from backlane.engine.portion import Line
 from backlane.engine.selection import (
     Amended,
     Cancel,
@@ -22,7 +23,6 @@ from backlane.engine.sqlite import group
 from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.portion import Line
 from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
 from backlane.engine.sqlite.seal import sealed
 from backlane.engine.sqlite.take import UNREADY

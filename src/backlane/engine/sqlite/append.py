@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
+from backlane.engine.admission import Answer, Batch, Store, judge
 from backlane.engine.plan import Sql
+from backlane.engine.portion import Line
 from backlane.engine.sqlite import group, resource, seal
-from backlane.engine.sqlite.admission import Answer, Batch, Store, judge
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.portion import Line
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, Job, Key, Policy

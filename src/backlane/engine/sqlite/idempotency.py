@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from backlane.engine.admission import Repeat, Repeats
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite.admission import Repeat, Repeats
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import Idempotency
 

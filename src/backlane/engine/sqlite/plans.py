@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from backlane.engine.admission import Answer, Batch
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Settled, Turn
-from backlane.engine.sqlite.admission import Answer, Batch
 from backlane.model.job import Lease
 from backlane.model.outcome import Settlement
 

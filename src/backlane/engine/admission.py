@@ -13,8 +13,8 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backlane.engine.moving import Seal
+from backlane.engine.portion import Line, Portion
 from backlane.engine.protocol import Admission
-from backlane.engine.sqlite.portion import Line, Portion
 from backlane.model.ids import id_ms
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.pressure.pace import LONGEST_PROMISE_MS
@@ -59,6 +59,12 @@ class Store:
 
 def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
     """Answer one batch, and count it in if it is accepted."""
+    judged = weigh(store, jobs, admission)
+    return judged if isinstance(judged, Refusal) else judged.receipts(jobs, store.now_ms)
+
+
+def weigh(store: Store, jobs: Sequence[Job], admission: Admission) -> Judging | Refusal:
+    """Like `judge`, with the receipts still to be written once it is known when."""
     judging = Judging(store, admission)
     refusal = judging.look_at(jobs)
     if refusal is None and store.seal is not None:
@@ -70,8 +76,8 @@ def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
         refusal = portion.over_bound() or portion.too_slow()
         if refusal:
             return refusal
-    judging.accept()
-    return judging.receipts(jobs)
+    judging.accept(jobs)
+    return judging
 
 
 class Judging:
@@ -81,6 +87,7 @@ class Judging:
         "_admission",
         "_expected",
         "_firsts",
+        "_fullness",
         "_ids",
         "_keys",
         "_new",
@@ -100,6 +107,7 @@ class Judging:
         self._keys: dict[Key, bytes] = {}
         self._repeats: Repeats = {}
         self._expected: list[int | None] = []  # the wait of each new job; empty: none is known
+        self._fullness: dict[str, float] = {}  # how full each queue is with this batch in it
         self.portions: dict[str, Portion] = {}
 
     def look_at(self, jobs: Sequence[Job]) -> Refusal | None:
@@ -183,7 +191,7 @@ class Judging:
                 return _fault(job, "stale", line)
         return None
 
-    def accept(self) -> None:
+    def accept(self, jobs: Sequence[Job]) -> None:
         """Count the batch in, for those that come after it."""
         store, portions = self._store, self.portions
         store.ids |= self._ids
@@ -202,6 +210,10 @@ class Judging:
             store.accepted += [(job, line) for job in self._new]
         else:
             store.accepted += [(job, portions[job.queue].line) for job in self._new]
+        if len(portions) == 1 and len(self._new) == len(jobs):
+            self._fullness = {name: portion.pressure()}
+        else:
+            self._fullness = {queue: self._pressure(queue) for queue in {it.queue for it in jobs}}
 
     def _foretell(self) -> None:
         """Let the last job that waits from now on keep the wait it is told."""
@@ -218,18 +230,17 @@ class Judging:
                     self._store.predicted.append((len(self._store.accepted) + i, expected_ms))
                 return
 
-    def receipts(self, jobs: Sequence[Job]) -> list[Receipt]:
-        """Answer the batch that was accepted."""
-        expected, now = self._expected, self._store.now_ms
+    def receipts(self, jobs: Sequence[Job], now: int) -> list[Receipt]:
+        """Answer the batch that was accepted, and stored at this time."""
+        expected, fullness = self._expected, self._fullness
         if len(self.portions) == 1 and len(self._new) == len(jobs):
-            fullest = self._first_portion().pressure()
+            fullest = fullness[jobs[0].queue]
             if not expected:
                 return [Receipt(job.id, None, fullest, None, now, _due(job, now)) for job in jobs]
             return [
                 Receipt(job.id, None, fullest, expected_ms, now, _due(job, now))
                 for job, expected_ms in zip(jobs, expected, strict=True)
             ]
-        fullness = {queue: self._pressure(queue) for queue in {job.queue for job in jobs}}
         waits = iter(expected)
         return [
             Receipt(job.id, first, fullness[job.queue])
