@@ -1,4 +1,4 @@
-"""A fleet: real workers on one file, which the tests kill, pause and start again."""
+"""A fleet: real workers on one store, which the tests kill, pause and start again."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Fleet:
     """Workers, each a supervisor with its executors, and whom we have killed."""
 
     directory: Path
+    store: str = ""  # a URL; a file in the directory unless given
     processes: int = 2
     concurrency: int = 4
     grace: float = 25.0
@@ -33,7 +34,7 @@ class Fleet:
 
     @property
     def url(self) -> str:
-        return f"sqlite:///{self.directory / 'jobs.db'}"
+        return self.store or f"sqlite:///{self.directory / 'jobs.db'}"
 
     @property
     def diary(self) -> Path:
@@ -50,12 +51,11 @@ class Fleet:
 
     # -- starting and ending --
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start one more worker and return its supervisor."""
+    def start(self, **surroundings: str) -> subprocess.Popen[bytes]:
+        """Start one more worker, in an environment of its own, and return its supervisor."""
+        environment = {**self.environment(), **surroundings}
         with self.log.open("ab") as log:
-            worker = subprocess.Popen(
-                self._command(), env=self.environment(), stdout=log, stderr=log
-            )
+            worker = subprocess.Popen(self._command(), env=environment, stdout=log, stderr=log)
         self.workers.append(worker)
         return worker
 
@@ -136,7 +136,7 @@ class Fleet:
 
 
 @contextlib.contextmanager
-def fleet(directory: Path, workers: int, **options: float) -> Iterator[Fleet]:
+def fleet(directory: Path, workers: int, **options: float | str | None) -> Iterator[Fleet]:
     """Start a fleet and end it, leaving no process behind."""
     made = Fleet(directory, **options)  # type: ignore[arg-type]
     try:

@@ -8,6 +8,9 @@ down whom it killed and when. `judge` puts the three side by side:
 - overlaps: an attempt began while another of the same job still gave signs of life;
 - unexplained: an attempt that ran again although nothing that we did ended the one
   before, or that still ran after a kill of its process.
+
+A store whose level of acknowledgement says that it may forget what came shortly before
+a crash is judged without that: `forgotten` are the spans of time.
 """
 
 from __future__ import annotations
@@ -41,9 +44,9 @@ class Kill:
 
 @dataclass(slots=True)
 class Calls:
-    """How the calls of `enqueue` ended, by job."""
+    """How the calls of `enqueue` ended, by job; of acknowledged ones, when."""
 
-    acknowledged: set[str] = field(default_factory=set)
+    acknowledged: dict[str, int] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
 
@@ -100,12 +103,18 @@ def judge(
     finished: set[str],
     diary: Mapping[str, Sequence[Attempt]],
     kills: Sequence[Kill],
+    forgotten: Sequence[tuple[int, int]] = (),
 ) -> Verdict:
     """Compare the histories; `finished` is who the store says has succeeded."""
+
+    def is_forgotten(*moments: int) -> bool:
+        return any(first <= at <= last for at in moments for first, last in forgotten)
+
     lost = [
         f"{job}: {'never ran' if job not in diary else 'ran, but the store has not settled it'}"
-        for job in calls.acknowledged
+        for job, at in calls.acknowledged.items()
         if job not in finished or not any(it.has_ended for it in diary.get(job, ()))
+        if not is_forgotten(at)
     ]
     lost += [f"{job}: refused, but it ran" for job in calls.refused & diary.keys()]
     overlaps: list[str] = []
@@ -113,6 +122,8 @@ def judge(
     recoveries: list[float] = []
     for attempts in diary.values():
         for first, second in itertools.pairwise(attempts):
+            if is_forgotten(first.began, first.last_sign):
+                continue
             if second.began < first.last_sign:
                 overlaps.append(f"{second} began while {first} was alive")
             kill = _kill_between(first, second, kills)

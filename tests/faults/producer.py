@@ -32,6 +32,7 @@ class Producer:
     calls: Calls = field(default_factory=Calls)
     shortest: int = SHORTEST
     longest: int = LONGEST
+    longest_call: float = 0.0  # seconds
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -53,6 +54,7 @@ class Producer:
             [self.work.in_loop, self.work.in_thread, self.work.in_process], [5, 5, 1]
         )[0]
         milliseconds = self.chance.randint(self.shortest, self.longest)
+        began = time.monotonic()
         try:
             task.using(id=uuid.UUID(bytes=job)).enqueue(milliseconds, str(self.diary))
         except OutcomeUnknown:
@@ -60,7 +62,8 @@ class Producer:
         except (Refused, EngineUnavailable):
             self.calls.refused.add(job.hex())
         else:
-            self.calls.acknowledged.add(job.hex())
+            self.calls.acknowledged[job.hex()] = time.monotonic_ns()
+        self.longest_call = max(self.longest_call, time.monotonic() - began)
 
     def _run(self) -> None:
         due = time.monotonic()
@@ -79,7 +82,7 @@ class Producer:
     def records(self) -> list[JobRecord]:
         """Return what the store knows of every job that may be there."""
         engine = self.work.app.engine
-        ids = [bytes.fromhex(job) for job in self.calls.acknowledged | self.calls.unknown]
+        ids = [bytes.fromhex(job) for job in {*self.calls.acknowledged, *self.calls.unknown}]
         found: list[JobRecord] = []
         for first in range(0, len(ids), 100):
             selection = Selection(ids=tuple(ids[first : first + 100]))

@@ -18,7 +18,7 @@ def kill(pid: int, at: int) -> Kill:
     return Kill(at * MS, pid, frozenset({pid}))
 
 
-CALLS = Calls(acknowledged={"job"})
+CALLS = Calls(acknowledged={"job": 20 * MS})
 
 
 def test_a_job_that_ran_once_and_is_settled_is_fine() -> None:
@@ -87,3 +87,12 @@ def test_the_diary_of_many_processes_is_read_by_job(tmp_path: Path) -> None:
         (3, 30, False),
     ]
     assert [(it.pid, it.last_sign, it.has_ended) for it in found["k"]] == [(2, 20, True)]
+
+
+def test_what_a_store_says_it_may_forget_is_neither_lost_nor_repeated() -> None:
+    attempts = [attempt(A, 30, 40), attempt(B, 80, 90)]
+
+    assert judge(CALLS, set(), {}, [], forgotten=[(10 * MS, 30 * MS)]).is_valid
+    assert judge(CALLS, {"job"}, {"job": attempts}, [], forgotten=[(35 * MS, 60 * MS)]).is_valid
+    assert not judge(CALLS, set(), {}, [], forgotten=[(21 * MS, 30 * MS)]).is_valid
+    assert not judge(CALLS, {"job"}, {"job": attempts}, [], [(41 * MS, 60 * MS)]).is_valid
