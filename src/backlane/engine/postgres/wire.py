@@ -10,7 +10,7 @@ it stands, so it is closed and never used again.
 
 from __future__ import annotations
 
-import select
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -22,114 +22,196 @@ from psycopg.postgres import register_default_adapters, types
 from psycopg.types.array import register_all_arrays
 
 from backlane.engine.postgres.statement import Statement
+from backlane.engine.postgres.waits import Waits
 
+# Not psycopg's global ones, to which the application may have added its own.
 _ADAPTERS = AdaptersMap(types=types)
 register_default_adapters(_ADAPTERS)
 register_all_arrays(_ADAPTERS)
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
-_GOOD = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK, pq.ExecStatus.PIPELINE_SYNC)
+_COMMAND = pq.ExecStatus.COMMAND_OK
+_SYNC = pq.ExecStatus.PIPELINE_SYNC
 _BINARY = 1
+_OK = pq.ConnStatus.OK
 
 
-class Silent(Exception):  # noqa: N818 - not told to anybody: translated by the driver
-    """The server did not answer within the time that a statement may take."""
+class Wire:
+    """A connection on which one caller at a time speaks.
 
+    With `waits` of a thread its coroutines never suspend; with those of an event loop
+    they do, and the wire belongs to that loop.
+    """
 
-class Answers:
-    """Turns results into rows. One for each connection."""
-
-    __slots__ = ("_transformer",)
-
-    def __init__(self) -> None:
-        self._transformer = Transformer(_ADAPTERS)  # not the application's own loaders
-
-    def rows(self, result: pq.abc.PGresult) -> list[Any]:
-        """Return the rows of a result.
-
-        Raises:
-            psycopg.Error: the server refused the statement.
-        """
-        if result.status == _TUPLES:
-            if not result.ntuples:
-                return []
-            self._transformer.set_pgresult(result, format=pq.Format.BINARY)
-            return self._transformer.load_rows(0, result.ntuples, tuple)
-        if result.status in _GOOD:
-            return []
-        raise psycopg.errors.error_from_result(result)
-
-
-class SyncWire:
-    """A connection for the threads of a process; one at a time uses it."""
+    __slots__ = (
+        "_answers",
+        "_prepared",
+        "_prepares",
+        "_seconds",
+        "_waits",
+        "connection",
+        "is_broken",
+        "is_pending",
+        "pgconn",
+        "since",
+    )
 
     def __init__(
-        self, connection: psycopg.Connection[Any], *, prepares: bool, seconds: float
+        self, connection: psycopg.Connection[Any], waits: Waits, *, prepares: bool, seconds: float
     ) -> None:
         self.connection = connection
         self.pgconn = connection.pgconn
         self.pgconn.nonblocking = 1
-        self.seconds = seconds
+        self.is_broken = False
+        self.is_pending = False  # a transaction that begins with the next statement
+        self.since = time.monotonic()  # idle
+        self._waits = waits
+        self._seconds = seconds
         self._prepares = prepares
         self._prepared: set[bytes] = set()
-        self._answers = Answers()
-        self._poll = select.poll()
-        self._fd = self.pgconn.socket
-        self._poll.register(self._fd, select.POLLIN)
+        self._answers = Transformer(_ADAPTERS)
+
+    # -- statements --
 
     async def rows(self, statement: Statement, params: Sequence[Any]) -> list[Any]:
-        """Run a statement and return its rows; never suspends."""
+        """Run a statement and return its rows."""
         values = statement.encoded(params)
-        if not self._prepares:
+        if self.is_pending or (self._prepares and statement.name not in self._prepared):
+            return await self._piped(statement, (values,))
+        with _Conversation(self):
+            self._send(statement, values)
+            result = await self._result(time.monotonic() + self._seconds)
+        return self._rows(result)
+
+    async def each(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run a statement for each row of parameters, in one round trip."""
+        return await self._piped(statement, [statement.encoded(row) for row in rows])
+
+    async def command(self, text: bytes) -> bytes:
+        """Run statements without parameters whose rows do not matter; return their tag."""
+        with _Conversation(self):
+            self.pgconn.send_query(text)
+            result = await self._result(time.monotonic() + self._seconds)
+        self._rows(result)
+        return result.command_status or b""
+
+    async def answer(self, text: bytes) -> bytes | None:
+        """Run statements without parameters; return the first value of the last one."""
+        with _Conversation(self):
+            self.pgconn.send_query(text)
+            result = await self._result(time.monotonic() + self._seconds)
+        self._rows(result)
+        return result.get_value(0, 0) if result.ntuples else None
+
+    async def _piped(
+        self, statement: Statement, all_values: Sequence[list[bytes | None]]
+    ) -> list[Any]:
+        """Begin, prepare and run in one round trip, as far as each is wanted."""
+        prepares = self._prepares and statement.name not in self._prepared
+        results: list[pq.abc.PGresult] = []
+        with _Conversation(self):
+            self.pgconn.enter_pipeline_mode()
+            if self.is_pending:
+                self.pgconn.send_query_params(b"begin", None)
+            if prepares:
+                self.pgconn.send_prepare(statement.name, statement.text, statement.oids)
+            for values in all_values:
+                self._send(statement, values)
+            self.pgconn.pipeline_sync()
+            until = time.monotonic() + self._seconds
+            while True:
+                result = await self._result(until, is_piped=True)
+                if result.status == _SYNC:
+                    break
+                results.append(result)
+            self.pgconn.exit_pipeline_mode()
+        if self.is_pending:
+            self._rows(results.pop(0))
+            self.is_pending = False
+        if prepares:
+            self._rows(results.pop(0))
+            self._prepared.add(statement.name)
+        rows: list[Any] = []
+        for one in results:
+            rows += self._rows(one)
+        return rows
+
+    def _send(self, statement: Statement, values: Sequence[bytes | None]) -> None:
+        if self._prepares:
+            self.pgconn.send_query_prepared(statement.name, values, statement.formats, _BINARY)
+        else:
             self.pgconn.send_query_params(
                 statement.text, values, statement.oids, statement.formats, _BINARY
             )
-            return self._answers.rows(self._result())
-        if statement.name not in self._prepared:
-            self.pgconn.send_prepare(statement.name, statement.text, statement.oids)
-            self._answers.rows(self._result())
-            self._prepared.add(statement.name)
-        self.pgconn.send_query_prepared(statement.name, values, statement.formats, _BINARY)
-        return self._answers.rows(self._result())
 
-    async def each(self, statement: Statement, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Run a statement for each row of parameters."""
-        answers: list[Any] = []
-        for row in rows:
-            answers += await self.rows(statement, row)
-        return answers
-
-    def command(self, text: bytes) -> None:
-        """Run a statement that has no parameters and whose rows are of no interest."""
-        self.pgconn.send_query(text)
-        self._answers.rows(self._result())
-
-    def _result(self) -> pq.abc.PGresult:
-        """Return the one result of what was sent."""
+    async def _result(self, until: float, *, is_piped: bool = False) -> pq.abc.PGresult:
+        """Return the result of one statement; of several its last."""
         pgconn = self.pgconn
-        until = time.monotonic() + self.seconds
         while pgconn.flush():
-            self._wait(until, select.POLLIN | select.POLLOUT)
-            pgconn.consume_input()
-        last = None
+            await self._waits.until_writable(until)
+        last: pq.abc.PGresult | None = None
         while True:
             while pgconn.is_busy():
-                self._wait(until, select.POLLIN)
-                pgconn.consume_input()
+                await self._waits.until_answered(until)
             result = pgconn.get_result()
             if result is None:
-                break
+                if last is not None or not is_piped:
+                    break
+                if pgconn.status != _OK:  # it would say so for ever
+                    raise psycopg.OperationalError("the server closed the connection")
+                continue
             last = result
-        assert last is not None
+            if result.status == _SYNC:
+                break
+        if last is None:
+            raise psycopg.OperationalError("the server closed the connection")
         return last
 
-    def _wait(self, until: float, events: int) -> None:
-        if events != select.POLLIN:
-            self._poll.modify(self._fd, events)
-        try:
-            left = until - time.monotonic()
-            if left <= 0 or not self._poll.poll(left * 1000):
-                raise Silent(f"no answer within {self.seconds:.0f} s")
-        finally:
-            if events != select.POLLIN:
-                self._poll.modify(self._fd, select.POLLIN)
+    def _rows(self, result: pq.abc.PGresult) -> list[Any]:
+        if result.status == _TUPLES:
+            if not result.ntuples:
+                return []
+            self._answers.set_pgresult(result, format=pq.Format.BINARY)
+            return self._answers.load_rows(0, result.ntuples, tuple)
+        if result.status == _COMMAND:
+            return []
+        raise psycopg.errors.error_from_result(result)
+
+    # -- the connection --
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the server is still there, as far as is known without asking it."""
+        return not self.is_broken and self._waits.is_calm() and self.pgconn.status == _OK
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there is no connection any more."""
+        return self.is_broken or self.pgconn.status != _OK
+
+    @property
+    def is_in_transaction(self) -> bool:
+        return self.pgconn.transaction_status != pq.TransactionStatus.IDLE
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.is_broken = True
+        self._waits.close()
+        with contextlib.suppress(psycopg.Error):
+            self.connection.close()
+
+
+class _Conversation:
+    """While it lasts an exception leaves the wire in a state nobody knows."""
+
+    __slots__ = ("_wire",)
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            self._wire.is_broken = True

@@ -1,0 +1,203 @@
+"""The PostgreSQL engine itself: verbs as plans, and one set of links a process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import TypeVar
+
+from backlane.engine.plan import Plan, reading
+from backlane.engine.postgres import find as finding
+from backlane.engine.postgres import measure, migrations, tune, workers
+from backlane.engine.postgres.address import parse
+from backlane.engine.postgres.links import Links, Retired
+from backlane.engine.postgres.plans import beat, step
+from backlane.engine.postgres.statement import Statements
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.protocol import (
+    Admission,
+    Capability,
+    Claimed,
+    Close,
+    Declare,
+    Extended,
+    Measured,
+    Open,
+    Presence,
+    Retention,
+    Settled,
+    Swept,
+    Tune,
+    Turn,
+    Wanted,
+    WorkerRecord,
+)
+from backlane.engine.selection import Amended, Change, Page, Selection
+from backlane.model.breaker import ResourceRecord
+from backlane.model.clock import Clock, SystemClock
+from backlane.model.job import Job, Note, Receipt, Refusal
+from backlane.model.outcome import Settlement
+from backlane.model.queue import QueueRecord
+
+T = TypeVar("T")
+
+
+class PostgresEngine:
+    """Keeps jobs in a PostgreSQL database, shared by any number of machines.
+
+    Args:
+        url: libpq's, with `schema`, `pool` and `pooler` beside its own options.
+    """
+
+    capabilities = frozenset(Capability) - {Capability.EMBEDDED}
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        self._address = parse(url)
+        self.url = self._address.url
+        self._clock = clock or SystemClock()
+        self._statements = Statements(self._address.schema)
+        self._links: Links | None = None
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+
+    # -- verbs --
+
+    def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
+        """See `Verbs.append`."""
+        raise NotImplementedError
+
+    @step
+    async def claim(self, tx: PostgresTx, wanted: Wanted) -> Claimed:
+        raise NotImplementedError
+
+    @beat
+    async def extend(
+        self, tx: PostgresTx, leases: Sequence[tuple[bytes, int]], by_ms: int
+    ) -> Extended:
+        raise NotImplementedError
+
+    def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
+        """See `Verbs.settle`."""
+        raise NotImplementedError
+
+    def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
+        """See `Verbs.turn`."""
+        raise NotImplementedError
+
+    @step
+    async def note(self, tx: PostgresTx, notes: Sequence[Note]) -> list[bytes]:
+        raise NotImplementedError
+
+    def amend(
+        self, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Plan[Amended]:
+        """See `Verbs.amend`."""
+        raise NotImplementedError
+
+    @reading
+    async def find(
+        self,
+        tx: PostgresTx,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
+    ) -> Page:
+        return await finding.find(tx, selection, limit, cursor, brief=brief)
+
+    @reading
+    async def list_queues(self, tx: PostgresTx) -> list[QueueRecord]:
+        return await tune.list_queues(tx)
+
+    @reading
+    async def measure(self, tx: PostgresTx, queues: Sequence[str]) -> Measured:
+        return await measure.measure(tx, queues)
+
+    @step
+    async def reserve(
+        self, tx: PostgresTx, queue: str, after_ms: int, spacing_us: int, number: int
+    ) -> int:
+        raise NotImplementedError
+
+    @reading
+    async def list_workers(self, tx: PostgresTx) -> list[WorkerRecord]:
+        return await workers.list_workers(tx)
+
+    @reading
+    async def list_resources(self, tx: PostgresTx) -> list[ResourceRecord]:
+        raise NotImplementedError
+
+    @step
+    async def steer(
+        self, tx: PostgresTx, resource: str, change: Open | Close
+    ) -> ResourceRecord | None:
+        raise NotImplementedError
+
+    @step
+    async def sweep(self, tx: PostgresTx, limit: int, retention: Retention) -> Swept:
+        raise NotImplementedError
+
+    @step
+    async def tune(self, tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
+        return await tune.tune(tx, queue, change)
+
+    @beat
+    async def announce(self, tx: PostgresTx, presence: Presence) -> None:
+        await workers.announce(tx, presence)
+
+    # -- running them --
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out and return its value, durable once this returns."""
+        while True:
+            try:
+                return self._own().run(plan)
+            except Retired:
+                continue  # closed by another thread meanwhile: the next use opens anew
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`. Cancelling the caller does not cancel what has begun."""
+        while True:
+            try:
+                return await self._own().arun(plan)
+            except Retired:
+                continue
+
+    # -- the store --
+
+    def migrate(self) -> list[str]:
+        """Bring the schema up to date; return what was applied."""
+        with self._own().own_connection() as connection:
+            return migrations.migrate(connection, self._address)
+
+    def close(self) -> None:
+        """Wait for what has begun, then let go of the server. The next use opens anew."""
+        with self._lock:
+            links, self._links = self._links, None
+        if links is not None and links.is_own:
+            links.close()
+
+    def _own(self) -> Links:
+        """Return this process's links: what a fork inherited is left alone."""
+        links = self._links
+        if links is not None and links.is_own:
+            return links
+        if self._pid != os.getpid():
+            # Another thread of the parent may have held the lock when it forked.
+            self._pid, self._lock = os.getpid(), threading.Lock()
+        with self._lock:
+            if self._links is None or not self._links.is_own:
+                self._links = Links(self._address, self._statements, self._clock)
+            return self._links
+
+
+def open_url(url: str, clock: Clock) -> PostgresEngine:
+    """Return the engine for a `postgresql://` URL, not opened yet.
+
+    Raises:
+        BadOption: the URL is none of libpq's, or an option has a value that cannot work.
+        UnknownOption: it has an option that does not exist.
+    """
+    return PostgresEngine(url, clock=clock)

@@ -1,0 +1,134 @@
+"""Links: all that one process has open to one store. A forked child starts with none."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import psycopg
+
+from backlane.engine.plan import Plan, finish
+from backlane.engine.postgres import faults
+from backlane.engine.postgres.address import Address
+from backlane.engine.postgres.driver import Driver
+from backlane.engine.postgres.opener import Opener
+from backlane.engine.postgres.pool import LoopPool, ThreadPool
+from backlane.engine.postgres.statement import Statements
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.wire import Wire
+from backlane.model.clock import Clock, SystemClock
+
+T = TypeVar("T")
+
+
+class Retired(Exception):
+    """Closed by another thread meanwhile."""
+
+
+class Links:
+    """One process's pools: of its threads, and of each event loop that asked."""
+
+    def __init__(self, address: Address, statements: Statements, clock: Clock) -> None:
+        self.address = address
+        self.opener = Opener(address)
+        self._statements = statements
+        self._clock = None if isinstance(clock, SystemClock) else clock
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._threads = ThreadPool(self.opener, address.pool)
+        self._driver = Driver(self._threads, self.opener, self.begin, self.after)
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[LoopPool, Driver]] = {}
+        # What has begun in a loop goes on though its caller is cancelled.
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_own(self) -> bool:
+        return self._pid == os.getpid()
+
+    def begin(self, wire: Wire, *, is_joined: bool = False) -> PostgresTx:
+        """Return a transaction on a connection, with the times of a clock of its own."""
+        clock = self._clock
+        if clock is None:
+            return PostgresTx(wire, self._statements, is_joined=is_joined)
+        return PostgresTx(
+            wire,
+            self._statements,
+            wall_ms=clock.wall_ms(),
+            boot_ms=clock.boot_ms(),
+            is_joined=is_joined,
+        )
+
+    def after(self, tx: PostgresTx) -> None:
+        """Do what a plan left to do after its commit."""
+        for remember in tx.learned():
+            remember()
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out in the calling thread."""
+        return finish(self._driver.perform(plan))
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Carry a plan out in the running loop; a cancelled caller leaves it going on."""
+        loop = asyncio.get_running_loop()
+        found = self._loops.get(loop)
+        driver = found[1] if found is not None else self._driver_of(loop)
+        task = loop.create_task(driver.perform(plan))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    def close(self) -> None:
+        """Wait for what has begun in threads, then close everything."""
+        self._threads.close()
+        here = _running_loop()
+        with self._lock:
+            loops = list(self._loops.values())
+            self._loops.clear()
+        for pool, _ in loops:
+            if pool.loop is here or pool.loop.is_closed() or not pool.loop.is_running():
+                pool.close()
+            else:
+                _call(pool.loop, pool.close)
+
+    def _driver_of(self, loop: asyncio.AbstractEventLoop) -> Driver:
+        with self._lock:
+            for other in [one for one in self._loops if one.is_closed()]:
+                self._loops.pop(other)[0].close()
+            pool = LoopPool(self.opener, self.address.pool, loop)
+            driver = Driver(pool, self.opener, self.begin, self.after)
+            self._loops[loop] = pool, driver
+            return driver
+
+    @contextlib.contextmanager
+    def own_connection(self) -> Iterator[psycopg.Connection[Any]]:
+        """Lend a connection that was opened for this alone.
+
+        Raises:
+            EngineUnavailable: none could be opened.
+        """
+        try:
+            connection = self.opener.open()
+        except (psycopg.Error, OSError) as error:
+            raise faults.translated(error, self.address) from error
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _call(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(do)
+    except RuntimeError:  # it ended just now
+        do()

@@ -1,0 +1,83 @@
+"""Opening: connections to one store, each set up so that nothing of the server's or the
+role's defaults changes what verbs mean.
+
+Whether a pooler stands between is found out here: a connection whose server process is
+not the one it was greeted by is shared. Then nothing of a session is used: no settings,
+no prepared statements, no LISTEN, no locks that last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from backlane.engine.plan import finish
+from backlane.engine.postgres.address import Address
+from backlane.engine.postgres.fork import live
+from backlane.engine.postgres.waits import Blocking
+from backlane.engine.postgres.wire import Wire
+
+# A statement has to end before the lease (30 s) of those who wait for it; the server
+# gives up first, so that it is known that nothing was stored.
+STATEMENT_SECONDS = 10.0
+ANSWER_SECONDS = STATEMENT_SECONDS + 2.0
+LOCK_SECONDS = 5.0
+
+_SESSION = {
+    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
+    "lock_timeout": f"{LOCK_SECONDS:.0f}s",
+    "idle_in_transaction_session_timeout": f"{ANSWER_SECONDS:.0f}s",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "search_path": "pg_catalog",  # every name of ours is written with its schema
+    "jit": "off",  # compiling a statement takes longer than any of ours runs
+    "client_min_messages": "warning",
+}
+
+
+class Opener:
+    """Opens connections of one store for one process."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        # Once seen it stays so: there may be both ways to the server, and this one is safe.
+        self.is_pooled = address.pooler == "transaction"
+
+    def open(self, *, seconds: float = ANSWER_SECONDS) -> psycopg.Connection[Any]:
+        """Open a connection, in autocommit; takes as long as `connect_timeout` allows.
+
+        Raises:
+            psycopg.Error: as libpq says.
+        """
+        connection: psycopg.Connection[Any] = psycopg.connect(
+            self.address.conninfo, autocommit=True, prepare_threshold=None
+        )
+        # Ours to close, and quietly where a process ends without: see `BaseConnection.__del__`.
+        connection._pool = None
+        live.add(connection)
+        if not self.is_pooled:
+            try:
+                self._set_up(connection, seconds)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _set_up(self, connection: psycopg.Connection[Any], seconds: float) -> None:
+        wire = Wire(connection, Blocking(connection.pgconn), prepares=False, seconds=seconds)
+        greeted_by = connection.pgconn.backend_pid
+        is_ours = "true" if self.address.pooler == "none" else f"pg_backend_pid() = {greeted_by}"
+        # One statement, which sets nothing in a session that is shared with others.
+        settings = ", ".join(
+            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _SESSION.items()
+        )
+        asked = (
+            f"select case when {is_ours} then row({settings}, pg_catalog.set_config("
+            "'synchronous_commit', case pg_catalog.current_setting('synchronous_commit') when "
+            "'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, false)"
+            ")::text end"
+        )
+        if finish(wire.answer(asked.encode())) is None:
+            self.is_pooled = True
+        connection.pgconn.nonblocking = 0

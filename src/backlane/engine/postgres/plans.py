@@ -1,0 +1,90 @@
+"""Plans that the driver treats in a way of their own.
+
+A plain `Plan` runs between BEGIN (sent along with its first statement) and COMMIT, so
+it costs one round trip more than it has statements. One that only reads needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from backlane.engine.plan import Plan
+
+P = ParamSpec("P")
+S = TypeVar("S")
+T = TypeVar("T")
+TxT = TypeVar("TxT")
+
+
+class StepPlan(Plan[T]):
+    """A plan whose statements are each atomic, so that none has to be undone for another.
+
+    Most verbs are one statement: this saves them a round trip.
+    """
+
+    __slots__ = ()
+
+
+class BeatPlan(StepPlan[T]):
+    """What keeps leases and workers alive: a connection is kept for it."""
+
+    __slots__ = ()
+
+
+class AppendPlan(Plan[T], Generic[T]):
+    """An append. In a caller's transaction it needs places that were granted before.
+
+    `granting` takes them in a transaction of our own, and `granted` makes of its answer
+    the plan that runs in the caller's. An `is_step` append is one statement by itself.
+    """
+
+    __slots__ = ("granted", "granting", "is_step")
+
+    def __init__(
+        self,
+        within: Callable[[Any], Coroutine[Any, Any, T]],
+        granting: Plan[Any] | None = None,
+        granted: Callable[[Any], Plan[T]] | None = None,
+        *,
+        is_step: bool = False,
+    ) -> None:
+        super().__init__(within)
+        self.granting = granting
+        self.granted = granted
+        self.is_step = is_step
+
+
+def step(
+    verb: Callable[Concatenate[S, TxT, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Plan[T]]:
+    """Like `plan`, for a verb of one statement, or of some that are each atomic."""
+
+    def bind(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Plan[T]:
+        return StepPlan(lambda tx: verb(self, tx, *args, **kwargs))
+
+    bind.__doc__, bind.__name__ = verb.__doc__, verb.__name__
+    return bind
+
+
+def beat(
+    verb: Callable[Concatenate[S, TxT, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Plan[T]]:
+    """Like `step`, for a verb that has to come through when all connections are taken."""
+
+    def bind(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Plan[T]:
+        return BeatPlan(lambda tx: verb(self, tx, *args, **kwargs))
+
+    bind.__doc__, bind.__name__ = verb.__doc__, verb.__name__
+    return bind
+
+
+def is_stepwise(plan: Plan[Any]) -> bool:
+    """Whether a plan's statements need no transaction around them."""
+    match plan:
+        case StepPlan():
+            return True
+        case AppendPlan(is_step=is_step):
+            return is_step
+        case _:
+            return plan.reads
