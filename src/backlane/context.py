@@ -2,7 +2,8 @@
 
 A task whose first parameter is annotated `Context` is given one; the parameter is
 absent from calls of `enqueue`. A `Context` only says and hears: what it reports is
-written by the worker, at most once a second, and fenced by the job's lease.
+written by the worker, at most once a second, and fenced by the job's lease. What a job
+writes itself together with its end, it writes in a `transaction`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TypeVar
 
-from backlane.errors import BadOption, JobCancelled
+from backlane.errors import BadOption, JobCancelled, WrongUse
 from backlane.model.codec import decode_headers
 from backlane.model.job import Lease, Progress
 from backlane.model.retry import Duration, milliseconds
+from backlane.transaction import JobTransaction
 
 T = TypeVar("T")
+
+Transact = Callable[[object | None], JobTransaction]
 
 
 class Snooze(Exception):
@@ -43,25 +47,35 @@ class Context:
         lease: the right under which the job runs.
         note: takes progress to be kept; called as often as the function reports.
         is_cancelled: says whether the job was asked to stop.
+        transact: returns the transaction that settles the job, on a connection if given.
 
     .. versionadded:: 0.1
     """
 
     def __init__(
-        self, lease: Lease, *, note: Callable[[Progress], None], is_cancelled: Callable[[], bool]
+        self,
+        lease: Lease,
+        *,
+        note: Callable[[Progress], None],
+        is_cancelled: Callable[[], bool],
+        transact: Transact | None = None,
     ) -> None:
         self.lease = lease
         self._note = note
         self._is_cancelled = is_cancelled
+        self._transact = transact
 
     @classmethod
-    def detached(cls, task: str = "detached", queue: str = "default") -> Context:
+    def detached(
+        cls, task: str = "detached", queue: str = "default", *, transact: Transact | None = None
+    ) -> Context:
         """Return a context of no job: it reports nowhere and is never cancelled.
 
-        A direct call of a task is given one; its `id` is the nil UUID.
+        A direct call of a task is given one; its `id` is the nil UUID. A transaction of
+        it commits what is written there, and has no job to settle.
         """
         lease = Lease(job=bytes(16), token=0, attempt=0, queue=queue, task=task, body=b"")
-        return cls(lease, note=_nowhere, is_cancelled=_never)
+        return cls(lease, note=_nowhere, is_cancelled=_never, transact=transact)
 
     @cached_property
     def id(self) -> uuid.UUID:
@@ -131,6 +145,31 @@ class Context:
             yield item
         if total:
             self._report(total, total, message)
+
+    def transaction(self, connection: object | None = None) -> JobTransaction:
+        """Commit the job's own writes and its completion together: `with` or `async with`.
+
+        Leaving the block by its end settles the job as succeeded, with the value given
+        to `tx.complete(value)`, and commits. An exception rolls back, and the attempt
+        ends by it. Make the block the last thing the function does.
+
+        Args:
+            connection: where the job writes: a connection or session of psycopg,
+                SQLAlchemy or apsw, or a Django alias, on the database that holds the
+                jobs. The block commits all that is uncommitted on it. Without one,
+                `tx.connection` is a connection of the store's own.
+
+        Raises:
+            LeaseLost: on leaving: the job is another's by now; all is rolled back.
+            NotSupported: the engine has no transactions to share; says what to do.
+            WrongUse: the connection cannot be joined, or the job is settled already.
+        """
+        if self._transact is None:
+            raise WrongUse(
+                "this context belongs to no application, so there is no store to complete a job "
+                "in; call the task itself, or run its job"
+            )
+        return self._transact(connection)
 
     def _report(self, done: int, total: int | None, message: str | None) -> None:
         if total is not None:

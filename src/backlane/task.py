@@ -28,6 +28,7 @@ from backlane.model.option import check_options
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
 from backlane.options import EnqueueOptions, checked_items
+from backlane.transaction import JobTransaction
 from backlane.visit import Tally
 
 P = ParamSpec("P")
@@ -102,7 +103,8 @@ class Task(Generic[P, C, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> C:
         """Run the function here and now; a `Context` it wants is a detached one."""
         if self.takes_context:
-            return cast("C", self.function(Context.detached(self.name), *args, **kwargs))
+            context = Context.detached(self.name, transact=self._plain.transact)
+            return cast("C", self.function(context, *args, **kwargs))
         return cast("C", self.function(*args, **kwargs))
 
     def using(self, **options: Unpack[EnqueueOptions]) -> Enqueuer[P, R]:
@@ -180,6 +182,10 @@ class Enqueuer(Generic[P, R]):
             self._intake.require(Capability.JOINS, "using(connection=…)")
         draft = self._draft.with_options(options, self._intake.queue)
         return Enqueuer(draft, self._codec, self._intake, self._reader)
+
+    def transact(self, connection: object | None) -> JobTransaction:
+        """Return a transaction of no job, for a function that is called directly."""
+        return JobTransaction(self._intake.place.engine.transaction(connection), None)
 
     # -- one --
 

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from backlane.engine.joining import Joined, Transaction
 from backlane.engine.moving import Moving
 from backlane.engine.plan import Plan
 from backlane.engine.selection import Amended, Change, Page, Selection
@@ -233,14 +234,6 @@ class Enlisted(Protocol):
         """Give the sign of life up: the owner has departed."""
 
 
-class Joined(Protocol):
-    """The caller's open transaction, in which plans run and which the caller commits."""
-
-    def run(self, plan: Plan[T]) -> T: ...
-
-    async def arun(self, plan: Plan[T]) -> T: ...
-
-
 class Verbs(Protocol):
     """Each makes a fresh plan. What it does, it does atomically."""
 
@@ -361,6 +354,14 @@ class Engine(Verbs, Moving, Protocol):
 
         Raises:
             WrongUse: the connection is not one this engine can join; says why and which is.
+        """
+
+    def transaction(self, connection: object | None = None) -> Transaction:
+        """Return a transaction, not begun yet: on the caller's connection, or on one of ours.
+
+        Raises:
+            WrongUse: the connection is not one this engine can join; says why and which is.
+            NotSupported: the engine joins none, or has none to give.
         """
 
     def listen(self, queues: Sequence[str]) -> Bell:

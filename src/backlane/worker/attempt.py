@@ -19,10 +19,13 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from backlane.context import Context, current
+from backlane.engine.protocol import Settled
+from backlane.errors import WrongUse
 from backlane.middleware import Call, compose, drive
 from backlane.model.event import AttemptEnded, AttemptStarted
 from backlane.model.job import Lease, Progress
 from backlane.model.outcome import Outcome, Reason, RetryAfter, Settlement, Succeeded
+from backlane.transaction import JobTransaction, Settling
 from backlane.worker.verdict import Stop, judge, parked, spoilt
 
 if TYPE_CHECKING:
@@ -32,9 +35,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("backlane.worker")
 
 Keep = Callable[[Lease, Progress], None]  # takes the progress a job reports
+Done = Callable[[Lease, Settled], None]  # takes word that a job has settled itself
 Ask = Callable[[], Stop | None]  # says what a function is asked for
 
 SUCCEEDED = Succeeded()
+
+Begin = Callable[["Attempt", object | None], JobTransaction]
 
 
 class Attempt:
@@ -47,6 +53,8 @@ class Attempt:
         "_ask",
         "_keep",
         "asyncio_task",
+        "begin",
+        "completed",
         "is_overdue",
         "is_replaced",
         "lease",
@@ -65,6 +73,8 @@ class Attempt:
         self.is_overdue = False  # past its hard limit, and still running
         self.is_replaced = False  # overdue, and its slot was given to another
         self.asyncio_task: asyncio.Task[Any] | None = None
+        self.begin: Begin = _no_transaction  # of its application, once it has been entered
+        self.completed: Succeeded | None = None  # as a transaction of its own has settled it
 
     def is_cancelled(self) -> bool:
         if self.stop is None and self._ask is not None:
@@ -74,6 +84,14 @@ class Attempt:
     def note(self, progress: Progress) -> None:
         self._keep(self.lease, progress)
 
+    def transact(self, connection: object | None) -> JobTransaction:
+        if self.completed is not None:
+            raise WrongUse(
+                "this job is settled already: its transaction has been committed, and a job has "
+                "one; do the rest within it, or enqueue another job there"
+            )
+        return self.begin(self, connection)
+
 
 class Attempts:
     """Runs attempts of one application's tasks.
@@ -82,12 +100,14 @@ class Attempts:
     take either and are for tests and for one job at a time.
     """
 
-    def __init__(self, app: Backlane, keep: Keep | None = None) -> None:
+    def __init__(self, app: Backlane, keep: Keep | None = None, done: Done | None = None) -> None:
         self._tasks: Mapping[str, Task[Any, Any, Any]] = app.tasks
         self._observers = app.observers
         self._middleware = app.attempt_middleware
         self._clock = app.clock
         self._keep: Keep = keep if keep is not None else _drop
+        self._app, self._done = app, done
+        self._begin: Begin = self._begin_for  # bound once, not for each attempt
 
     def is_async(self, lease: Lease) -> bool:
         """Say whether the lease's task is an `async def`; False for an unknown one."""
@@ -204,11 +224,32 @@ class Attempts:
             args, kwargs = task.codec.decode_arguments(lease.body)
         except Exception as error:  # noqa: BLE001 - a type's own validation may raise anything
             return Settlement(lease.job, lease.token, spoilt(Reason.UNDECODABLE, error))
-        context = Context(lease, note=attempt.note, is_cancelled=attempt.is_cancelled)
+        context = Context(
+            lease,
+            note=attempt.note,
+            is_cancelled=attempt.is_cancelled,
+            transact=attempt.transact,
+        )
+        attempt.begin = self._begin
         if self._observers:
             self._tell_started(lease)
         attempt.started = time.monotonic()
         return task, context, args, kwargs
+
+    def _begin_for(self, attempt: Attempt, connection: object | None) -> JobTransaction:
+        """Return the transaction that settles an attempt's job."""
+        task = self._tasks[attempt.lease.task or ""]
+        lease, done = attempt.lease, self._done
+
+        def completed(outcome: Succeeded, settled: Settled) -> None:
+            attempt.completed = outcome
+            if done is not None:
+                done(lease, settled)
+
+        engine = self._app.engine
+        encode = task.codec.encode_result if task.keeps_result else _nothing
+        settling = Settling(engine, lease, encode, completed, attempt.started)
+        return JobTransaction(engine.transaction(connection), settling)
 
     def _succeeded(self, task: Task[Any, Any, Any], value: object) -> Outcome:
         if not task.keeps_result:
@@ -220,6 +261,8 @@ class Attempts:
 
     def _leave(self, attempt: Attempt, outcome: Outcome) -> Settlement:
         lease, ran = attempt.lease, time.monotonic() - attempt.started
+        if attempt.completed is not None:
+            outcome = _as_completed(attempt.completed, lease, outcome)
         if self._observers:
             self._tell_ended(lease, outcome, ran)
         if isinstance(outcome, RetryAfter):  # what fails for good is told by the dispatcher
@@ -268,6 +311,28 @@ def _log_retry(lease: Lease, outcome: RetryAfter) -> None:
         outcome.error.kind,
         outcome.error.message,
     )
+
+
+def _as_completed(completed: Succeeded, lease: Lease, outcome: Outcome) -> Succeeded:
+    """Return how a job ended that settled itself, whatever its function did after that."""
+    error = getattr(outcome, "error", None)
+    if not isinstance(outcome, Succeeded):
+        log.warning(
+            "job %s (task %s) had committed its completion, and then %s: it stays succeeded; "
+            "make the transaction the last thing that it does",
+            _uuid(lease),
+            lease.task,
+            "was asked to stop" if error is None else f"raised {error.kind}: {error.message}",
+        )
+    return completed
+
+
+def _nothing(_value: object) -> None:
+    """Encode the result of a task that keeps none."""
+
+
+def _no_transaction(_attempt: Attempt, _connection: object | None) -> JobTransaction:
+    raise WrongUse("this attempt has not been entered, so it has no transaction")
 
 
 def _drop(_lease: Lease, _progress: Progress) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import msgspec
 
+from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Lane, Lease, Note
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Bounds
@@ -125,6 +126,14 @@ class Ended(msgspec.Struct, frozen=True, array_like=True, tag="ended"):
     settlements: list[Settlement]
 
 
+class Completed(msgspec.Struct, frozen=True, array_like=True, tag="completed"):
+    """This job is settled: its own transaction did so, and its function still runs."""
+
+    job: bytes
+    token: int
+    turned: list[ResourceRecord] = []  # as `Settled.turned`
+
+
 class Noted(msgspec.Struct, frozen=True, array_like=True, tag="noted"):
     """Progress of running attempts."""
 
@@ -168,6 +177,7 @@ Frame = (
     | Hello
     | Unfit
     | Ended
+    | Completed
     | Noted
     | Pong
     | Overdue

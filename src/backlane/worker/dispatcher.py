@@ -21,7 +21,7 @@ from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Lease, Note
 from backlane.model.outcome import Crashed, Failed, Outcome, Reason, Released, Settlement
-from backlane.worker.channel import Ended, Frame, Noted, Overdue, Pong, Will
+from backlane.worker.channel import Completed, Ended, Frame, Noted, Overdue, Pong, Will
 from backlane.worker.pacing import SETTLE_MOST, Pacing
 from backlane.worker.post import Post
 from backlane.worker.posts import Posts
@@ -93,6 +93,8 @@ class Dispatcher:
         match frame:
             case Ended():
                 self._take_ended(post, frame.settlements)
+            case Completed():
+                self._take_completed(post, frame)
             case Noted():
                 self._notes += frame.notes
             case Pong():
@@ -114,6 +116,13 @@ class Dispatcher:
         self.posts.count_down([lease for _, lease in ended])
         ran_ms = sum([settlement.ran_ms for settlement in settlements])
         self.pacing.ended(len(settlements), ran_ms, now)
+
+    def _take_completed(self, post: Post, frame: Completed) -> None:
+        """A job has settled itself: there is nothing left to settle, extend or lose."""
+        held = post.complete(frame.job, frame.token)
+        if held is not None:
+            self.posts.count_down([held.lease])
+        self._heed(frame.turned)
 
     def take_dead(self, last: Sequence[tuple[Lease, Outcome]]) -> None:
         """An executor is gone, with this to say for each of its jobs."""

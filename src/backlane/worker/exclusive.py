@@ -42,7 +42,7 @@ class ExclusiveExecutor:
         self._sock = sock
         self._channel = SocketChannel(sock)
         self._outbox = Outbox(self._channel.send)
-        self._attempts = Attempts(app, self._outbox.note)
+        self._attempts = Attempts(app, self._outbox.note, self._outbox.completed)
         self._running = Running(marks, self._outbox.note)
         self._line: SimpleQueue[tuple[Lease, int] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,6 +118,8 @@ class ExclusiveExecutor:
             if attempt is None or attempt.lease.token != token:
                 self._running.halt_early(place, token, frame.why)
                 continue
+            if attempt.completed is not None:
+                continue  # as in the shared executor
             attempt.stop = attempt.stop or frame.why
             task = attempt.asyncio_task
             if task is not None and self._loop is not None and attempt.started:

@@ -26,6 +26,7 @@ from backlane.worker.channel import (
     Buried,
     Changed,
     Channel,
+    Completed,
     Drain,
     Ended,
     Failing,
@@ -100,7 +101,7 @@ class SharedExecutor:
         self._finished, self._end_process = finished, end_process
         self._loop = asyncio.get_running_loop()
         self._outbox = Outbox(channel.send)
-        self._attempts = Attempts(app, self._outbox.note)
+        self._attempts = Attempts(app, self._outbox.note, self._outbox.completed)
         self._slots = Slots(slots)
         self._running = Running(marks, self._outbox.note)
         self._line: deque[tuple[Lease, int]] = deque()  # async jobs that wait for a slot
@@ -151,7 +152,9 @@ class SharedExecutor:
                 self._app.observers.tell(WorkerChanged(frame.owner, frame.change))
             case Turned():
                 self._app.observers.tell(ResourceChanged(frame.resource, frame.state, frame.why))
-            case Hello() | Unfit() | Ended() | Noted() | Pong() | Overdue() | Failing() | Will():
+            case Hello() | Unfit() | Ended() | Completed() | Noted() | Pong() | Overdue():
+                log.error("the dispatcher sent %s, which only an executor says", type(frame))
+            case Failing() | Will():
                 log.error("the dispatcher sent %s, which only an executor says", type(frame))
             case _:
                 assert_never(frame)
@@ -173,6 +176,8 @@ class SharedExecutor:
     def _halt(self, place: int, token: int, why: Stop) -> None:
         attempt = self._running.attempts.get(place)
         if attempt is not None and attempt.lease.token == token:
+            if attempt.completed is not None:
+                return  # its lease went with its own commit: nobody else has the job
             attempt.stop = attempt.stop or why
             if attempt.asyncio_task is not None and attempt.started:
                 attempt.asyncio_task.cancel()

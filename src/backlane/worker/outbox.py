@@ -11,9 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from backlane.engine.protocol import Settled
 from backlane.model.job import Lease, Note, Progress
 from backlane.model.outcome import Settlement
-from backlane.worker.channel import Ended, Frame, Noted
+from backlane.worker.channel import Completed, Ended, Frame, Noted
 
 NOTE_SECONDS = 1.0  # progress is for people; each report is a write in the store
 
@@ -53,6 +54,14 @@ class Outbox:
             self._noted[lease.job] = now
             self._latest.pop(lease.job, None)
             self._send(Noted([note]))
+
+    def completed(self, lease: Lease, settled: Settled) -> None:
+        """Send word that a job has settled itself, ahead of its end.
+
+        At once: until it is heard, the dispatcher believes in a lease that is gone.
+        """
+        with self._lock:
+            self._send(Completed(lease.job, lease.token, settled.turned))
 
     @property
     def has_notes(self) -> bool:

@@ -61,7 +61,7 @@ class Post:
         self.name, self.lane, self.slots, self.marks = name, lane, slots, marks
         self.phase = Phase.STARTING
         self.held: dict[bytes, Held] = {}
-        self.ghosts: dict[tuple[bytes, int], Held] = {}  # leases lost while they ran
+        self.ghosts: dict[tuple[bytes, int], Held] = {}  # lost or settled while they run
         self.ran = 0  # jobs ended since it started
         self.born_at = self.heard_at = self.ended_at = time.monotonic()
         self.pinged_at = 0.0
@@ -135,12 +135,18 @@ class Post:
 
     def lose(self, job: bytes, token: int) -> Held | None:
         """The lease is another's: have its attempt stopped, and forget it."""
+        held = self.complete(job, token)
+        if held is not None:
+            self.send(Halt([(held.place, token)], Stop.LOST))
+        return held
+
+    def complete(self, job: bytes, token: int) -> Held | None:
+        """The attempt has settled its job, and runs on: only its place is still taken."""
         held = self.held.get(job)
         if held is None or held.lease.token != token:
             return None
         del self.held[job]
         self.ghosts[job, token] = held
-        self.send(Halt([(held.place, token)], Stop.LOST))
         return held
 
     def leave(self) -> None:

@@ -146,6 +146,7 @@ class Posts:
             for post in self.all:
                 held = post.lose(job, token)
                 if held is not None:
+                    self.count_down([held.lease])
                     self.tell_lost(held.lease)
 
     def heed(self, resources: Iterable[ResourceRecord]) -> list[Lease]:

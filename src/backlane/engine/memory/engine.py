@@ -6,6 +6,8 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
+from backlane.engine.caller import HeldTransaction, called
+from backlane.engine.joining import Joined
 from backlane.engine.memory import admission as admitting
 from backlane.engine.memory import changes, measure, moving, sweeper
 from backlane.engine.memory import leases as leasing
@@ -36,7 +38,7 @@ from backlane.engine.protocol import (
     WorkerRecord,
 )
 from backlane.engine.selection import Amended, Change, Page, Selection
-from backlane.errors import BadOption, WrongUse
+from backlane.errors import BadOption, NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal, State
@@ -249,6 +251,21 @@ class MemoryEngine:
             f"the memory engine cannot join {type(connection).__name__}: its jobs are in no "
             "database; leave connection= out, or use an engine on the database it belongs to"
         )
+
+    def transaction(self, connection: object | None = None) -> HeldTransaction:
+        """Return the caller's transaction; a job is settled here just before it commits.
+
+        For tests: of a process that dies in between, the jobs are gone as well.
+
+        Raises:
+            NotSupported: there is no connection, and none of this engine's own to give.
+        """
+        if connection is None:
+            raise NotSupported(
+                "the memory engine is in no database, so it has no connection to give: pass "
+                "yours, context.transaction(connection), or keep jobs in sqlite:///jobs.db"
+            )
+        return HeldTransaction(called(connection), self.run, self.arun)
 
     # -- wake-ups and owners --
 

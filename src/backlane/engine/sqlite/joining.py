@@ -63,8 +63,9 @@ def _foreign(connection: object, path: Path) -> str:
     """Return why something that is no apsw connection cannot be joined, and what to do."""
     library = type(connection).__module__.partition(".")[0]
     what = f"a connection of {library}"
-    if isinstance(connection, str) or library == "django":
-        what = f"the Django alias {connection!r}" if isinstance(connection, str) else what
+    is_alias = isinstance(connection, str) and ":" not in connection
+    if is_alias or library == "django":
+        what = f"the Django alias {connection!r}" if is_alias else what
         later = "Enqueue after the commit: transaction.on_commit(lambda: task.enqueue(…))"
     elif library == "sqlalchemy":
         later = 'Enqueue after the commit: @event.listens_for(session, "after_commit")'
