@@ -22,13 +22,8 @@ def greet(name: str) -> str:
     return name
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request, tmp_path) -> str:
-    return "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
-
-
-def test_fifty_threads_fill_a_queue_to_its_bound_and_no_further(url):
-    with Backlane(url, queues=[Queue("mail", max_jobs=333)]) as app:
+def test_fifty_threads_fill_a_queue_to_its_bound_and_no_further(every_url):
+    with Backlane(every_url, queues=[Queue("mail", max_jobs=333)]) as app:
         task = app.task(queue="mail", name="greet")(greet)
         taken, refused = Counter[str](), Counter[str]()
         begin = threading.Barrier(PRODUCERS)
@@ -71,11 +66,10 @@ print(taken, flush=True)
 """
 
 
-def test_processes_fill_a_queue_to_its_bound_and_no_further(tmp_path):
-    url = f"sqlite:///{tmp_path}/jobs.db"
+def test_processes_fill_a_queue_to_its_bound_and_no_further(shared_url):
     producers = [
         subprocess.Popen(
-            [sys.executable, "-c", PRODUCER, url],
+            [sys.executable, "-c", PRODUCER, shared_url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -87,10 +81,12 @@ def test_processes_fill_a_queue_to_its_bound_and_no_further(tmp_path):
 
     taken = sum(int(producer.communicate("go\n")[0]) for producer in producers)
 
-    with Backlane(url) as app:
+    with Backlane(shared_url) as app:
         depth = app.queue("mail").record().depth
-    assert taken == depth.jobs == 450
-    assert depth.bytes == 9_000
+    # Of places that a process keeps at hand for its next jobs some may be left over.
+    assert taken == depth.jobs
+    assert 0.95 * 450 <= depth.jobs <= 450
+    assert depth.bytes == 20 * depth.jobs
 
 
 TUNED = """
@@ -111,16 +107,17 @@ while True:
 """
 
 
-def test_a_bound_that_is_tuned_holds_in_all_processes_within_a_second(tmp_path):
-    url = f"sqlite:///{tmp_path}/jobs.db"
+def test_a_bound_that_is_tuned_holds_in_all_processes_within_a_second(shared_url):
     producers = [
-        subprocess.Popen([sys.executable, "-c", TUNED, url], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", TUNED, shared_url], stdout=subprocess.PIPE, text=True
+        )
         for _ in range(3)
     ]
     for producer in producers:
         assert producer.stdout.readline() == "ready\n"
 
-    with Backlane(url) as app:
+    with Backlane(shared_url) as app:
         tuned = time.time()
         app.queue("mail").tune(max_jobs=1)
     told = [producer.communicate()[0].split() for producer in producers]
@@ -152,15 +149,14 @@ def nap(name: str) -> None:
     time.sleep(0.02)
 
 
-def test_a_wait_that_is_tuned_is_bounded_in_all_processes_within_a_second(tmp_path):
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    with Backlane(url, queues=[Queue("mail", concurrency=1)]) as app:
+def test_a_wait_that_is_tuned_is_bounded_in_all_processes_within_a_second(shared_url):
+    with Backlane(shared_url, queues=[Queue("mail", concurrency=1)]) as app:
         task = app.task(name="greet", queue="mail")(nap)
         with Worker(app):
             task.enqueue_many([(("ada",), {})] * 1_000)
             producers = [
                 subprocess.Popen(
-                    [sys.executable, "-c", WAITED, url], stdout=subprocess.PIPE, text=True
+                    [sys.executable, "-c", WAITED, shared_url], stdout=subprocess.PIPE, text=True
                 )
                 for _ in range(3)
             ]

@@ -100,12 +100,12 @@ def _on_a_cluster(folder: Path, clock: Clock) -> Iterator[str]:
     yield f"{redis.cluster()}?namespace={redis.namespace()}"
 
 
-MAKERS = [
-    Maker("memory", _in_memory),
-    Maker("sqlite", _in_a_file),
-    Maker("postgresql", _on_postgres),
-    Maker("redis", _on_redis),
-]
+MEMORY = Maker("memory", _in_memory)
+SQLITE = Maker("sqlite", _in_a_file)
+POSTGRES = Maker("postgresql", _on_postgres)
+REDIS = Maker("redis", _on_redis)
+MAKERS = [MEMORY, SQLITE, POSTGRES, REDIS]
+SHARED = MAKERS[1:]  # by several processes
 # The same engines on old servers, and where something stands between.
 VARIANTS = [
     Maker("postgresql-15", _on_old_postgres),
