@@ -47,9 +47,10 @@ class QueueFull(Refused):
 
     `limit` names the bound: `"jobs"` or `"bytes"` of the queue, `"wait"` (its `max_wait`),
     `"deadline"` (of the job, which would start too late), `"group"` (the share of one
-    group) or `"no_workers"`. `depth` and `bound` are in its unit: jobs, bytes or seconds;
-    `jobs` is the depth in jobs whatever the limit. `promised` says that there is room, and
-    that it is kept for those who were refused before.
+    group), `"no_workers"` or `"moving"` (the store is being moved to another). `depth` and
+    `bound` are in its unit: jobs, bytes or seconds; `jobs` is the depth in jobs whatever the
+    limit. `promised` says that there is room, and that it is kept for those who were refused
+    before.
 
     `retry_after` is None when nothing is known about the queue's speed, or when the jobs
     can never fit. Send `ticket` with the next try, or the place may go to another.
@@ -97,6 +98,8 @@ def _what_is_full(full: QueueFull) -> str:
         case "group":
             whose = f"group {full.group!r} in {queue}"
             return f"{whose} holds {depth} jobs, its share is {bound}{more}"
+        case "moving":
+            return f"{queue} takes nothing new while its store is being moved to another"
         case "no_workers":
             return f"no worker serves {queue}, where a job has waited {depth:.0f} s"
         case unit:
@@ -116,6 +119,20 @@ def _what_to_do(full: QueueFull) -> str:
     if full.waited:
         text += f"; it waited {full.waited.total_seconds():.1f} s for room"
     return f"{text}; {full.accepted} jobs of this call were accepted" if full.accepted else text
+
+
+class StoreMoved(Refused):
+    """All jobs of this store are in another one now: `to` is its URL, without a password.
+
+    Start the application (or the gateway) anew with that URL; the same ids can be sent there.
+    """
+
+    def __init__(self, to: str) -> None:
+        self.to = to
+        super().__init__(
+            f"this store was moved to {to} and takes no jobs any more: start the application "
+            "anew with that URL, and send the same ids there"
+        )
 
 
 class KeyReused(Refused):

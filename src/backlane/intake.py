@@ -29,6 +29,7 @@ from backlane.errors import (
     QueueFull,
     Refused,
     StaleId,
+    StoreMoved,
     WrongUse,
 )
 from backlane.gauge import Gauge, Line, Measuring
@@ -41,7 +42,7 @@ from backlane.model.queue import Queue
 from backlane.model.retry import milliseconds
 from backlane.options import Terms
 from backlane.place import Place
-from backlane.visit import Tally, Visit, shown
+from backlane.visit import Tally, Visit, moving, shown
 from backlane.wait import in_a_loop
 
 log = logging.getLogger("backlane")
@@ -95,7 +96,7 @@ class Intake:
         them stored before the others.
 
         Raises:
-            QueueFull, StaleId, KeyReused, WrongUse: the store refused them.
+            QueueFull, StaleId, KeyReused, StoreMoved, WrongUse: the store refused them.
             OutcomeUnknown: names the ids, which can be sent again.
         """
         if in_a_loop():
@@ -255,6 +256,8 @@ class Intake:
 
     def _full(self, refusal: Refusal, visit: Visit) -> QueueFull:
         """Return what a refused caller is told, or raise what waiting would not mend."""
+        if refusal.limit == "moving" and refusal.can_fit:
+            return moving(refusal, visit)
         caller = self._caller(refusal, visit)
         lock = caller.lock
         if lock is None or not lock.acquire(timeout=LOCK_SECONDS):
@@ -271,6 +274,8 @@ class Intake:
             lock.release()
 
     async def _afull(self, refusal: Refusal, visit: Visit) -> QueueFull:
+        if refusal.limit == "moving" and refusal.can_fit:
+            return moving(refusal, visit)
         caller = self._caller(refusal, visit)
         lock = caller.lock
         if lock is None or not await _acquired(lock):
@@ -365,6 +370,8 @@ def _fault(refusal: Refusal) -> Refused | WrongUse | None:
                 f"queue {refusal.queue!r} does not hold this kind: a queue holds tasks or "
                 "messages, and its first use has fixed which; name another one"
             )
+        case "moving":
+            return StoreMoved(refusal.to or "another one")
         case "reused":
             return KeyReused(
                 f"the idempotency key came with another call of queue {refusal.queue!r} in the "

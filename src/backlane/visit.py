@@ -103,6 +103,8 @@ class Visit:
         number = len(self.part)
         if self._waits_ms is None or self._tally is None or number == 1:
             return False
+        if refusal.limit == "moving":
+            return False
         match refusal.limit:
             case "jobs" | "group":
                 free = refusal.bound - refusal.depth
@@ -141,6 +143,25 @@ class Visit:
         """Count time that was waited."""
         self.waited_ms += ms
         self._left_ms -= ms
+
+
+# A move takes seconds as a rule; whoever comes again this often is in time, and no load.
+MOVING_MS = (2_000, 4_000)
+
+
+def moving(refusal: Refusal, visit: Visit) -> QueueFull:
+    """Return what a caller is told while the store is being moved to another."""
+    after_ms = random.randint(*MOVING_MS)  # noqa: S311 - spread, not secrecy
+    return QueueFull(
+        refusal.queue,
+        limit=refusal.limit,
+        depth=refusal.depth,
+        bound=refusal.bound,
+        jobs=refusal.jobs,
+        retry_after=timedelta(milliseconds=after_ms),
+        accepted=visit.accepted,
+        waited=visit.waited,
+    )
 
 
 shown: ContextVar[str | None] = ContextVar("backlane_ticket", default=None)

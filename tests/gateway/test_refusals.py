@@ -19,6 +19,8 @@ TOLD: list[tuple[Exception, int, str]] = [
     (errors.QueueFull("mail", limit="jobs", depth=1, bound=1), 503, "busy"),
     (errors.QueueFull("mail", limit="group", depth=1, bound=1), 429, "busy"),
     (errors.QueueFull("mail", limit="bytes", depth=1, bound=1, can_fit=False), 422, "never-fits"),
+    (errors.QueueFull("mail", limit="moving", depth=1, bound=0), 503, "busy"),
+    (errors.StoreMoved("postgresql://db/jobs"), 503, "unavailable"),
     (errors.StaleId("the id is old; use another"), 409, "stale-id"),
     (errors.KeyReused("the key came before; use another"), 422, "key-reused"),
     (errors.Duplicate("there is one", FIRST), 409, "duplicate"),

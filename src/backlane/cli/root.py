@@ -33,6 +33,7 @@ COMMANDS = {
     "resources": "List resources, pause and resume the jobs that depend on them.",
     "dead": "List dead letters and run them again.",
     "migrate": "Bring a store's schema up to date.",
+    "move": "Move a live system from one store to another.",
     "doctor": "Look for settings and states that lose jobs or time.",
     "capacity": "Tell how long jobs wait and how many slots would do.",
     "bench": "Measure what this machine does, in a minute.",

@@ -26,6 +26,7 @@ from backlane.errors import (
     Refused,
     StaleId,
     StoreFull,
+    StoreMoved,
     TooLarge,
     Unencodable,
     UnknownOption,
@@ -83,6 +84,8 @@ def problem_of(error: Exception) -> Problem:  # long: one line for each error th
         case Duplicate():
             first = str(error.first)
             return problem(409, "duplicate", "There is such a job already", str(error), first=first)
+        case StoreMoved():
+            return _outage(error)
         case Refused():
             return problem(422, "key-reused", "The key was used for another request", str(error))
         case TooLarge():
@@ -130,12 +133,14 @@ class Seldom:
 _outages = Seldom()
 
 
-def _outage(error: EngineUnavailable) -> Problem:
+def _outage(error: EngineUnavailable | StoreMoved) -> Problem:
     """Tell of a store that is away; where it is, and who holds it, is for the log."""
     _outages.warn("the store does not take requests: %s", error)
     match error:
         case EngineBusy():
             detail = "another transaction has held the store for too long; send it again"
+        case StoreMoved():
+            detail = "the store was moved; send it again once the gateway is started anew"
         case StoreFull():
             detail = "the store is full; send it again once there is room"
         case _:

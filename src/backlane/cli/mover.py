@@ -1,0 +1,239 @@
+"""The mover: carries a live system from one store to another, and may be killed anywhere.
+
+The old store is sealed, what runs there ends, then settings and jobs go over slice by
+slice: read here, stored there, forgotten here. A job is in both stores between two of
+these steps and nobody runs it in the sealed one; whoever takes the move up again hands
+over the same slice, and the new store knows which jobs it had (`Moving.restore`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from backlane.engine.moving import Part, Seal
+from backlane.engine.protocol import Engine, Wanted
+from backlane.engine.selection import Selection
+from backlane.errors import WrongUse
+from backlane.model.job import State
+
+SLICE = 1_000  # jobs that are handed over at once
+LOOK_SECONDS = 0.2  # between two looks at what still runs
+NAMED = 5  # running jobs that are named
+
+
+class StillRunning(WrongUse):
+    """Jobs of the old store run for longer than the move was to wait."""
+
+
+@dataclass(slots=True)
+class Moved:
+    """What a move has brought over, in this run of it."""
+
+    jobs: int = 0
+    ended: int = 0  # of history: failed ones, or all
+    keys: int = 0  # idempotency keys
+    left: int = 0  # jobs that could not be read and stay behind
+
+
+class Mover:
+    """One move from `source` to `target`.
+
+    Args:
+        final: the states of history that are moved too.
+        told: called with what happens next, for people.
+        advance: called with the number of jobs that went over.
+    """
+
+    def __init__(
+        self,
+        source: Engine,
+        target: Engine,
+        *,
+        final: Sequence[State] = (State.FAILED,),
+        told: Callable[[str], None],
+    ) -> None:
+        self.moved = Moved()
+        self._source, self._target = source, target
+        self._final = final
+        self._told = told
+        self._seal = Seal(target.url)
+
+    # -- before anything is changed --
+
+    def check(self) -> None:
+        """Look whether the move can be made; nothing is changed.
+
+        Raises:
+            WrongUse: it cannot; says why and what can be done.
+            EngineUnavailable: one of the stores does not answer, or has no tables yet.
+        """
+        source, target = self._source, self._target
+        if source.url == target.url:
+            raise WrongUse(f"{source.url} is named twice: a store cannot be moved to itself")
+        there = target.run(target.sealed())
+        here = source.run(source.sealed())
+        if here is not None and here.to != target.url:
+            if here.is_done:
+                raise WrongUse(f"{source.url} was moved to {here.to}: move that store instead")
+            raise WrongUse(
+                f"{source.url} is being moved to {here.to}: name that store, or give the move up "
+                f"with `backlane move {source.url} {here.to} --back`"
+            )
+        if there is not None and not (there.is_done and there.to == source.url):
+            is_done = "was" if there.is_done else "is being"
+            raise WrongUse(f"{target.url} itself {is_done} moved to {there.to}: move there instead")
+        kinds = {queue.name: queue.kind for queue in target.run(target.list_queues())}
+        for queue in source.run(source.list_queues()):
+            if kinds.get(queue.name, queue.kind) is not queue.kind:
+                raise WrongUse(
+                    f"queue {queue.name!r} holds {queue.kind} in {source.url} and "
+                    f"{kinds[queue.name]} in {target.url}: use another store, schema or namespace"
+                )
+
+    # -- the steps --
+
+    def seal(self) -> None:
+        """Close the old store for new jobs and for claims, or take a begun move up again.
+
+        Raises:
+            WrongUse: both names are those of one store.
+        """
+        source, target = self._source, self._target
+        before = source.run(source.sealed())
+        began = before or Seal(target.url, move=os.urandom(16))
+        self._seal = replace(began, mover=os.urandom(8))
+        source.run(source.seal(self._seal))
+        there = target.run(target.sealed())
+        if there is not None and there.mover == self._seal.mover:
+            source.run(source.seal(before))
+            raise WrongUse(f"{source.url} and {target.url} are the same store")
+        if before is None:
+            self._told(f"{source.url} takes no new jobs and gives none; what runs goes on")
+        elif before.is_done:
+            self._told(f"{source.url} was moved to {target.url}; looking once more")
+        else:
+            self._told(f"the move of {source.url} to {target.url} is taken up again")
+
+    def wait(self, grace: float) -> None:
+        """Wait for running jobs to end; the leases of dead workers lapse meanwhile.
+
+        Raises:
+            StillRunning: some run for longer than `grace` seconds; the store stays sealed.
+        """
+        until = time.monotonic() + grace
+        was_told = False
+        while running := self._running():
+            if time.monotonic() >= until:
+                raise StillRunning(self._still(running))
+            if not was_told:
+                was_told = True
+                self._told(f"waiting up to {grace:g} s for {running:,} running jobs to end")
+            time.sleep(LOOK_SECONDS)
+
+    def hand_over(self, advance: Callable[[int], None]) -> None:
+        """Move settings and jobs, mark the old store as moved, and look a second time.
+
+        Until it is marked, work born inside a job is taken in there; so what came in
+        between the first look and the mark is found by the second.
+        """
+        source, target = self._source, self._target
+        if not self._seal.has_settings:
+            target.run(target.restore_settings(source.run(source.dump_settings())))
+            self._mark(replace(self._seal, has_settings=True))
+        self._move_jobs(advance)
+        if not self._seal.is_done:
+            self._mark(replace(self._seal, is_done=True))
+            self._move_jobs(advance)
+        target.run(target.restore(Part(), self._seal.move))
+        if target.run(target.sealed()) is not None:  # it was moved away once: this is the way back
+            target.run(target.seal(None))
+        self.moved.left = sum(queue.depth.jobs for queue in source.run(source.list_queues()))
+
+    def _move_jobs(self, advance: Callable[[int], None]) -> None:
+        source, target, cursor = self._source, self._target, None
+        while True:
+            part = source.run(source.dump(SLICE, cursor, final=self._final))
+            if part.jobs or part.repeats:
+                self._check_mover()
+                new = target.run(target.restore(part, self._seal.move))
+                jobs = [(whole.record.id, whole.record.revision) for whole in part.jobs]
+                source.run(source.discard(jobs))
+                self._count(part, set(new))
+                advance(sum(not whole.record.state.is_final for whole in part.jobs))
+            cursor = part.cursor
+            if cursor is None:
+                return
+
+    def _count(self, part: Part, new: set[bytes]) -> None:
+        for whole in part.jobs:
+            if whole.record.id in new:
+                self.moved.jobs += 1
+                self.moved.ended += whole.record.state.is_final
+        self.moved.keys += len(part.repeats)
+
+    def _mark(self, seal: Seal) -> None:
+        self._check_mover()
+        self._source.run(self._source.seal(seal))
+        self._seal = seal
+
+    def _check_mover(self) -> None:
+        """Stop where somebody else has taken the move up, or given it up.
+
+        Raises:
+            WrongUse: so it is.
+        """
+        seal = self._source.run(self._source.sealed())
+        if seal is None or seal.mover != self._seal.mover:
+            raise WrongUse(
+                f"another `backlane move` has taken over the move of {self._source.url}, or has "
+                "given it up: this one stops, and nothing is lost"
+            )
+
+    # -- giving up --
+
+    def open_again(self) -> None:
+        """Open the old store again, as long as nothing has gone over.
+
+        Raises:
+            WrongUse: it is not being moved, or something has gone over.
+        """
+        source, to = self._source, self._target.url
+        seal = source.run(source.sealed())
+        if seal is None:
+            raise WrongUse(f"{source.url} is not being moved; there is nothing to give up")
+        if seal.has_settings:
+            raise WrongUse(
+                f"jobs of {source.url} are in {seal.to} already: finish with `backlane move "
+                f"{source.url} {to}`, then move all of it back with `backlane move {to} "
+                f"{source.url}`"
+            )
+        source.run(source.seal(None))
+
+    # -- what runs --
+
+    def _running(self) -> int:
+        """Return how many jobs run; those of dead workers are brought back."""
+        source = self._source
+        departed = asyncio.run(source.departed())
+        wanted = Wanted("move", 0, 1_000, departed=departed)
+        source.run(source.claim(wanted))
+        return sum(queue.depth.running for queue in source.run(source.list_queues()))
+
+    def _still(self, running: int) -> str:
+        source, to = self._source, self._target.url
+        page = source.run(source.find(Selection(states=(State.RUNNING,)), NAMED))
+        named = ", ".join(
+            f"{uuid.UUID(bytes=it.id)} ({it.task or 'message'})" for it in page.records
+        )
+        return (
+            f"{running:,} jobs still run: {named}; {source.url} stays sealed. Wait for them with "
+            f"the same command, stop them with `backlane jobs cancel ID --url {source.url}`, or "
+            f"give up with `backlane move {source.url} {to} --back`"
+        )
