@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from backlane.engine.plan import Plan, reading
 from backlane.engine.postgres import find as finding
-from backlane.engine.postgres import measure, migrations, tune, workers
+from backlane.engine.postgres import joining, measure, migrations, tune, workers
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.links import Links, Retired
 from backlane.engine.postgres.plans import beat, step
@@ -58,6 +58,7 @@ class PostgresEngine:
         self._clock = clock or SystemClock()
         self._statements = Statements(self._address.schema)
         self._links: Links | None = None
+        self._home: joining.Home | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -165,6 +166,15 @@ class PostgresEngine:
             except Retired:
                 continue
 
+    def joined(self, connection: object) -> joining.JoinedTransaction:
+        """Join the caller's open transaction.
+
+        Raises:
+            WrongUse: it cannot be joined; says why, and which can.
+        """
+        links = self._own()
+        return joining.joined(connection, self._home_of(links), links.ring)
+
     # -- the store --
 
     def migrate(self) -> list[str]:
@@ -178,6 +188,11 @@ class PostgresEngine:
             links, self._links = self._links, None
         if links is not None and links.is_own:
             links.close()
+
+    def _home_of(self, links: Links) -> joining.Home:
+        if self._home is None or self._home.links is not links:
+            self._home = joining.Home(links)
+        return self._home
 
     def _own(self) -> Links:
         """Return this process's links: what a fork inherited is left alone."""

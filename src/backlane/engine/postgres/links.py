@@ -18,8 +18,7 @@ from backlane.engine.postgres.driver import Driver
 from backlane.engine.postgres.opener import Opener
 from backlane.engine.postgres.pool import LoopPool, ThreadPool
 from backlane.engine.postgres.statement import Statements
-from backlane.engine.postgres.transaction import PostgresTx
-from backlane.engine.postgres.wire import Wire
+from backlane.engine.postgres.transaction import PostgresTx, Rings, Speaks
 from backlane.model.clock import Clock, SystemClock
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class Links:
     def is_own(self) -> bool:
         return self._pid == os.getpid()
 
-    def begin(self, wire: Wire, *, is_joined: bool = False) -> PostgresTx:
+    def begin(self, wire: Speaks, *, is_joined: bool = False) -> PostgresTx:
         """Return a transaction on a connection, with the times of a clock of its own."""
         clock = self._clock
         if clock is None:
@@ -66,6 +65,10 @@ class Links:
         """Do what a plan left to do after its commit."""
         for remember in tx.learned():
             remember()
+        self.ring(tx.rings)
+
+    def ring(self, rings: Rings) -> None:
+        """Ring the bells of what has been committed."""
 
     def run(self, plan: Plan[T]) -> T:
         """Carry a plan out in the calling thread."""

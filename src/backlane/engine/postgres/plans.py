@@ -17,6 +17,10 @@ T = TypeVar("T")
 TxT = TypeVar("TxT")
 
 
+def _as_it_is(plan: Any) -> Any:
+    return plan
+
+
 class StepPlan(Plan[T]):
     """A plan whose statements are each atomic, so that none has to be undone for another.
 
@@ -33,26 +37,27 @@ class BeatPlan(StepPlan[T]):
 
 
 class AppendPlan(Plan[T], Generic[T]):
-    """An append. In a caller's transaction it needs places that were granted before.
+    """An append, which may have a shorter way, and a longer one in a caller's transaction.
 
-    `granting` takes them in a transaction of our own, and `granted` makes of its answer
-    the plan that runs in the caller's. An `is_step` append is one statement by itself.
+    `quick` is tried before the plan itself; None says that it does not do. In a caller's
+    transaction `granting` runs first, in one of our own and given the caller's xid; of
+    its answer `granted` makes the plan that runs in the caller's.
     """
 
-    __slots__ = ("granted", "granting", "is_step")
+    __slots__ = ("granted", "granting", "quick")
 
     def __init__(
         self,
         within: Callable[[Any], Coroutine[Any, Any, T]],
-        granting: Plan[Any] | None = None,
-        granted: Callable[[Any], Plan[T]] | None = None,
         *,
-        is_step: bool = False,
+        quick: StepPlan[T | None] | None = None,
+        granting: Callable[[int], Plan[Any]] | None = None,
+        granted: Callable[[Any], Plan[T]] = _as_it_is,
     ) -> None:
         super().__init__(within)
+        self.quick = quick
         self.granting = granting
         self.granted = granted
-        self.is_step = is_step
 
 
 def step(
@@ -81,10 +86,4 @@ def beat(
 
 def is_stepwise(plan: Plan[Any]) -> bool:
     """Whether a plan's statements need no transaction around them."""
-    match plan:
-        case StepPlan():
-            return True
-        case AppendPlan(is_step=is_step):
-            return is_step
-        case _:
-            return plan.reads
+    return plan.reads or isinstance(plan, StepPlan)

@@ -34,8 +34,15 @@ class Rings:
         self.jobs += other.jobs
         self.starts += other.starts
 
+    def empty(self) -> Rings:
+        """Take everything out and return it."""
+        taken = Rings()
+        taken.add(self)
+        self.queues, self.jobs, self.starts = set(), [], []
+        return taken
 
-class Wire(Protocol):
+
+class Speaks(Protocol):
     """A connection on which statements run one after another."""
 
     async def rows(self, statement: Statement, params: Sequence[Any]) -> list[Any]:
@@ -56,7 +63,7 @@ class PostgresTx:
 
     def __init__(
         self,
-        wire: Wire,
+        wire: Speaks,
         statements: Statements,
         *,
         wall_ms: int | None = None,

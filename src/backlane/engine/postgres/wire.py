@@ -25,9 +25,9 @@ from backlane.engine.postgres.statement import Statement
 from backlane.engine.postgres.waits import Waits
 
 # Not psycopg's global ones, to which the application may have added its own.
-_ADAPTERS = AdaptersMap(types=types)
-register_default_adapters(_ADAPTERS)
-register_all_arrays(_ADAPTERS)
+ADAPTERS = AdaptersMap(types=types)
+register_default_adapters(ADAPTERS)
+register_all_arrays(ADAPTERS)
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _COMMAND = pq.ExecStatus.COMMAND_OK
@@ -69,7 +69,7 @@ class Wire:
         self._seconds = seconds
         self._prepares = prepares
         self._prepared: set[bytes] = set()
-        self._answers = Transformer(_ADAPTERS)
+        self._answers = Transformer(ADAPTERS)
 
     # -- statements --
 
