@@ -1,0 +1,104 @@
+"""A live system is moved while the mover is killed at any moment: nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.faults.diarist import Diarist, diarist
+from tests.faults.fleet import fleet, wait_until
+from tests.faults.history import Verdict, judge, read_diary
+from tests.faults.producer import Producer
+
+from backlane.model.clock import SystemClock
+from backlane.model.ids import new_id
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+RATE = 100.0  # jobs a second, of a few milliseconds
+LIFE = (0.15, 0.6)  # seconds until a mover is killed: from its first step to behind its last
+BACKLOG = 2_000  # jobs that are scheduled for later, so that there is something to hand over
+GIVE_UP = 60  # movers, the last of which is left alone
+
+
+def test_a_mover_killed_at_any_moment_loses_and_repeats_nothing(
+    tmp_path: Path,
+    proving: bool,
+    chance: random.Random,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Producers and workers are live on both sides, and the way leads there and back."""
+    old, new = f"sqlite:///{tmp_path / 'old.db'}", f"sqlite:///{tmp_path / 'new.db'}"
+
+    with (
+        fleet(tmp_path, 1, store=old) as here,
+        fleet(tmp_path, 1, store=new),
+    ):
+        begun, kills = diarist(old), 0
+        producer = Producer(begun, here.diary, chance, RATE, shortest=1, longest=20)
+        producer.enqueue()
+        wait_until(producer.is_drained, 20, "a first job is done")
+        _lay_up(begun, producer)
+        producer.start()
+        for source, target in ((old, new), (new, old), (old, new)):
+            kills += _move_under_fire(source, target, chance)
+            moved = diarist(target)
+            producer.work, before = moved, producer.work
+            before.app.close()
+        time.sleep(0.5)
+        producer.stop()
+        wait_until(producer.is_drained, 60, "all jobs are done at the end of the way")
+        verdict = _judged(producer, [begun.app.url, old, new])
+        producer.work.app.close()
+
+    record_property("figure", f"movers killed={kills} {verdict}")
+    print(f"movers killed={kills} {verdict}")
+    assert kills >= (20 if proving else 3)
+    assert not verdict.lost, verdict.lost[:5]
+    assert not verdict.overlaps, verdict.overlaps[:5]
+    assert not verdict.unexplained, verdict.unexplained[:5]
+
+
+def _lay_up(work: Diarist, producer: Producer) -> None:
+    """Schedule jobs that become due while the store is moved."""
+    for _ in range(BACKLOG):
+        job = new_id(SystemClock().wall_ms())
+        delay = producer.chance.uniform(2.0, 10.0)
+        task = work.in_loop.using(id=uuid.UUID(bytes=job), delay=delay)
+        task.enqueue(1, str(producer.diary))
+        producer.calls.acknowledged[job.hex()] = time.monotonic_ns()
+
+
+def _move_under_fire(source: str, target: str, chance: random.Random) -> int:
+    """Run the command until it ends by itself; return how many were killed before that."""
+    command = [sys.executable, "-m", "backlane", "move", source, target]
+    for kills in range(GIVE_UP):
+        mover = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        try:
+            said, _ = mover.communicate(timeout=chance.uniform(*LIFE))
+        except subprocess.TimeoutExpired:
+            os.kill(mover.pid, signal.SIGKILL)
+            mover.communicate()
+            continue
+        assert mover.returncode == 0, said.decode()
+        return kills
+    raise AssertionError(f"{GIVE_UP} movers were killed, and none had ended before")
+
+
+def _judged(producer: Producer, stores: list[str]) -> Verdict:
+    """Judge by what all stores together say: history stays where it was made."""
+    finished: set[str] = set()
+    for url in dict.fromkeys(stores):
+        producer.work, before = diarist(url), producer.work
+        finished |= producer.finished()
+        producer.work.app.close()
+        producer.work = before
+    return judge(producer.calls, finished, read_diary(producer.diary), [])
