@@ -48,7 +48,7 @@ class Mover:
     Args:
         final: the states of history that are moved too.
         told: called with what happens next, for people.
-        advance: called with the number of jobs that went over.
+        number: how many jobs are handed over at once.
     """
 
     def __init__(
@@ -58,10 +58,11 @@ class Mover:
         *,
         final: Sequence[State] = (State.FAILED,),
         told: Callable[[str], None],
+        number: int = SLICE,
     ) -> None:
         self.moved = Moved()
         self._source, self._target = source, target
-        self._final = final
+        self._final, self._number = final, number
         self._told = told
         self._seal = Seal(target.url)
 
@@ -140,6 +141,8 @@ class Mover:
     def hand_over(self, advance: Callable[[int], None]) -> None:
         """Move settings and jobs, mark the old store as moved, and look a second time.
 
+        `advance` is called with the number of waiting jobs that went over.
+
         Until it is marked, work born inside a job is taken in there; so what came in
         between the first look and the mark is found by the second.
         """
@@ -159,7 +162,7 @@ class Mover:
     def _move_jobs(self, advance: Callable[[int], None]) -> None:
         source, target, cursor = self._source, self._target, None
         while True:
-            part = source.run(source.dump(SLICE, cursor, final=self._final))
+            part = source.run(source.dump(self._number, cursor, final=self._final))
             if part.jobs or part.repeats:
                 self._check_mover()
                 new = target.run(target.restore(part, self._seal.move))
