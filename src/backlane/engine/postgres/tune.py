@@ -111,7 +111,7 @@ async def tune(tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecor
     return await _find(tx, queue)
 
 
-async def make_line(tx: PostgresTx, queue: str, kind: str, declared: Bounds) -> bool:
+async def _add(tx: PostgresTx, queue: str, kind: str, declared: Bounds) -> bool:
     """Insert a queue; False when another has done so meanwhile."""
     said = (declared.max_jobs, declared.max_bytes, declared.max_wait_ms, declared.group_share)
     return bool(await tx.rows(ADD, queue, kind, *said))
@@ -121,7 +121,7 @@ async def _declare(tx: PostgresTx, queue: str, change: Declare) -> QueueRecord |
     bounds, kind = change.bounds, str(change.kind)
     before = await _find(tx, queue)
     if before is None:
-        if await make_line(tx, queue, kind, bounds):
+        if await _add(tx, queue, kind, bounds):
             return None
         before = await _find(tx, queue)
     said = (bounds.max_jobs, bounds.max_bytes, bounds.max_wait_ms, bounds.group_share)
