@@ -83,3 +83,9 @@ def test_each_moment_is_shown_and_the_worker_is_killed_once(paths, stage):
     assert moments[0].done == 0
     assert moments[-1].done == 4
     assert ending.index.names == [("x", 4)]
+
+
+def test_on_a_store_of_the_users_it_keeps_to_a_queue_of_its_own(paths, stage, shared_url):
+    endings = [Play(paths, stage, WORKER, ignored, shared_url).run(top=3) for _ in range(2)]
+
+    assert [(it.account.holds, it.account.done) for it in endings] == [(True, 4), (True, 4)]

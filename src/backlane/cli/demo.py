@@ -41,9 +41,14 @@ class DemoView(msgspec.Struct, frozen=True):
     required=False,
     type=click.Path(exists=True, file_okay=False, readable=True, path_type=Path),
 )
+@click.option(
+    "--url",
+    metavar="URL",
+    help="Play it on this store, in a queue of its own; else in a SQLite file made for it.",
+)
 @click.option("--top", type=click.IntRange(1, 100), metavar="N", default=8, help="Rows a table.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def demo(directory: Path | None, top: int, as_json: bool) -> None:
+def demo(directory: Path | None, url: str | None, top: int, as_json: bool) -> None:
     """Index Python files while a worker is killed.
 
     Every file of DIRECTORY (else of this Python's standard library) becomes one job,
@@ -57,7 +62,7 @@ def demo(directory: Path | None, top: int, as_json: bool) -> None:
     click.echo(f"Indexing {count(len(found.paths), 'Python file')} of {found.root}", err=as_json)
     with _stage() as stage, sigterm_interrupts():
         line = LiveLine()
-        ending = Play(found.paths, stage, _worker(), line.show).run(top)
+        ending = Play(found.paths, stage, _worker(), line.show, url).run(top)
         line.end()
     if as_json:
         view = DemoView(ending.account, ending.index, found.skipped)

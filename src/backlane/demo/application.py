@@ -21,16 +21,16 @@ TARGET = f"{MODULE}:app"  # what workers import; the source of that module:
 SOURCE = """\
 from backlane.demo.application import build
 
-app = build({url!r}, starts={starts!r})
+app = build({url!r}, queue={queue!r}, starts={starts!r})
 """
 
 
-def build(url: str, *, starts: str) -> Backlane:
+def build(url: str, *, queue: str = QUEUE, starts: str) -> Backlane:
     """Return the application; each start of its function is noted in the file `starts`."""
-    app = Backlane(url, queues=[Queue(QUEUE, runs_in="process")])
+    app = Backlane(url, queues=[Queue(queue, runs_in="process")])
 
     # A file that no parser gets through ends as failed in three minutes, not never.
-    @app.task(queue=QUEUE, name="index_file", timeout=60, retry=Retry(attempts=3))
+    @app.task(queue=queue, name="index_file", timeout=60, retry=Retry(attempts=3))
     def index_file(context: Context, path: str) -> Facts:
         """Learn the facts of one file."""
         note_start(starts, context.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Play:
         directory: empty; the store, the application and the logs go there.
         worker: the command that starts a worker of `TARGET`.
         show: is told of each moment.
+        url: the store, where it is not to be a file of its own; a new queue is made there.
     """
 
     def __init__(
@@ -58,13 +60,19 @@ class Play:
         directory: Path,
         worker: Sequence[str],
         show: Callable[[Moment], None],
+        url: str | None = None,
     ) -> None:
         self._worker_command = worker
         self._paths, self._directory, self._show = paths, directory, show
         self._starts = directory / "starts.log"
-        url, starts = f"sqlite:///{quote(str(directory / 'demo.db'))}", str(self._starts)
-        (directory / f"{MODULE}.py").write_text(SOURCE.format(url=url, starts=starts))
-        self._app = build(url, starts=starts)
+        starts = str(self._starts)
+        # Another performance may have left its counters there, or be under way.
+        self._queue = QUEUE if url is None else f"{QUEUE}-{secrets.token_hex(4)}"
+        url = url or f"sqlite:///{quote(str(directory / 'demo.db'))}"
+        source = SOURCE.format(url=url, queue=self._queue, starts=starts)
+        (directory / f"{MODULE}.py").write_text(source)
+        self._app = build(url, queue=self._queue, starts=starts)
+        self._app.engine.migrate()
         self._workers: list[WorkerProcess] = []
         self._killed: list[int] = []
         self._ids: list[bytes] = []
@@ -131,7 +139,7 @@ class Play:
 
     def _moment(self) -> Moment:
         found = self._app.engine.run(self._app.engine.list_queues())
-        queue = next((each for each in found if each.name == QUEUE), None)
+        queue = next((each for each in found if each.name == self._queue), None)
         if queue is None:
             return Moment(0, 0, 0, len(self._ids), 0.0, len(self._killed))
         return Moment(
