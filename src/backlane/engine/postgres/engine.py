@@ -7,9 +7,11 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
-from backlane.engine.plan import Plan, reading
+from backlane.engine.plan import Plan, plan, reading
+from backlane.engine.postgres import amend as amending
 from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, measure, migrations, tune, workers
+from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.links import Links, Retired
 from backlane.engine.postgres.plans import beat, step
@@ -90,11 +92,11 @@ class PostgresEngine:
     async def note(self, tx: PostgresTx, notes: Sequence[Note]) -> list[bytes]:
         raise NotImplementedError
 
-    def amend(
-        self, selection: Selection, change: Change, cursor: bytes | None = None
-    ) -> Plan[Amended]:
-        """See `Verbs.amend`."""
-        raise NotImplementedError
+    @plan
+    async def amend(
+        self, tx: PostgresTx, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Amended:
+        return await amending.amend(tx, selection, change, cursor)
 
     @reading
     async def find(
@@ -120,7 +122,7 @@ class PostgresEngine:
     async def reserve(
         self, tx: PostgresTx, queue: str, after_ms: int, spacing_us: int, number: int
     ) -> int:
-        raise NotImplementedError
+        return await measure.reserve(tx, queue, after_ms, spacing_us, number)
 
     @reading
     async def list_workers(self, tx: PostgresTx) -> list[WorkerRecord]:
@@ -128,13 +130,13 @@ class PostgresEngine:
 
     @reading
     async def list_resources(self, tx: PostgresTx) -> list[ResourceRecord]:
-        raise NotImplementedError
+        return await resources.list_resources(tx)
 
-    @step
+    @plan
     async def steer(
         self, tx: PostgresTx, resource: str, change: Open | Close
     ) -> ResourceRecord | None:
-        raise NotImplementedError
+        return await resources.steer(tx, resource, change)
 
     @step
     async def sweep(self, tx: PostgresTx, limit: int, retention: Retention) -> Swept:
