@@ -29,6 +29,7 @@ class Fleet:
     concurrency: int = 4
     grace: float = 25.0
     lease: float | None = None  # seconds, where a test waits for one to lapse
+    target: str = "tests.faults.served:app"
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
 
@@ -64,7 +65,7 @@ class Fleet:
         if self.lease is not None:
             return [sys.executable, "-m", "tests.faults.short_lease", str(self.lease), *numbers]
         return [
-            *(sys.executable, "-m", "backlane", "worker", "tests.faults.served:app"),
+            *(sys.executable, "-m", "backlane", "worker", self.target),
             *("--processes", numbers[0], "--concurrency", numbers[1]),
             *("--grace", str(self.grace)),
         ]
