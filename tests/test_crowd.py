@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from pathlib import Path
 
 from backlane import Backlane, Queue, QueueFull
 from backlane.worker import Worker
@@ -13,12 +12,10 @@ from backlane.worker import Worker
 CALLERS, TRIES = 25, 100
 
 
-def test_callers_of_one_loop_that_are_refused_at_once_all_get_their_answer(tmp_path: Path):
+def test_callers_of_one_loop_that_are_refused_at_once_all_get_their_answer(shared_url: str):
     """A web process stood still for ever: one caller waited for the store while it held the
     queue's clocks, and the next one waited for these with the whole loop."""
-    app = Backlane(
-        f"sqlite:///{tmp_path}/jobs.db", queues=[Queue("few", max_jobs=20, concurrency=2)]
-    )
+    app = Backlane(shared_url, queues=[Queue("few", max_jobs=20, concurrency=2)])
 
     @app.task(name="nap", queue="few")
     def nap() -> None:

@@ -8,9 +8,11 @@ import contextlib
 from datetime import timedelta
 
 import pytest
+from tests.engine.contract import engines
 from tests.line import Line
 
 from backlane import Backlane, Queue, QueueFull
+from backlane.model.clock import FakeClock
 from backlane.model.pressure import ticket as tickets
 
 
@@ -232,8 +234,13 @@ def test_one_who_comes_in_time_to_a_full_queue_keeps_its_place_before_newcomers(
     assert refused(line, first.ticket).ticket != first.ticket  # not for ever
 
 
-def test_a_ticket_is_good_in_another_process_too(tmp_path):
-    url = f"sqlite:///{tmp_path}/jobs.db"
+@pytest.mark.parametrize("maker", engines.SHARED, ids=lambda maker: maker.name)
+def test_a_ticket_is_good_in_another_process_too(maker, tmp_path):
+    with maker.place(tmp_path, FakeClock()) as url:
+        ticket_is_good_elsewhere(url)
+
+
+def ticket_is_good_elsewhere(url):
     line = Line(url, queue=Queue("mail", max_wait=5))
     line.warm()
     overfill(line)

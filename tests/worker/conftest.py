@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.engine.contract import engines
 from tests.worker.yard import make
 
 from backlane import Backlane
 from backlane.engine.selection import Selection
 from backlane.handle import JobHandle
+from backlane.model.clock import SystemClock
 
 ROOT = Path(__file__).resolve().parents[2]
 START = """
@@ -28,7 +30,7 @@ sys.exit(Supervisor({target!r}, {options}).run())
 APPLICATION = """
 from pathlib import Path
 from tests.worker.yard import make
-app = make(Path({directory!r}))
+app = make(Path({directory!r}), {url!r})
 """
 
 
@@ -111,10 +113,11 @@ def processes_in(directory: Path) -> list[int]:
 class Yard:
     """An application over a store of its own, and the workers that serve it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.app: Backlane = make(directory)
-        (directory / "application.py").write_text(APPLICATION.format(directory=str(directory)))
+    def __init__(self, directory: Path, url: str, engine: str) -> None:
+        self.directory, self.engine = directory, engine
+        self.app: Backlane = make(directory, url)
+        source = APPLICATION.format(directory=str(directory), url=url)
+        (directory / "application.py").write_text(source)
         (directory / "runs").touch()
         self._workers: list[Command] = []
 
@@ -151,12 +154,20 @@ class Yard:
         self.app.close()
 
 
+# A worker's own doings are tested on a file; what the store has a part in, on each.
+on_every_store = pytest.mark.parametrize(
+    "yard", engines.SHARED, indirect=True, ids=lambda maker: maker.name
+)
+
+
 @pytest.fixture
-def yard(tmp_path: Path) -> Iterator[Yard]:
+def yard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Yard]:
     """An application and its workers; fails when one of their processes outlives them."""
-    made = Yard(tmp_path)
-    yield made
-    made.end()
+    maker = getattr(request, "param", engines.SQLITE)
+    with maker.place(tmp_path, SystemClock()) as url:
+        made = Yard(tmp_path, url, maker.name)
+        yield made
+        made.end()
     wait_until(
         lambda: not processes_in(tmp_path),
         2,

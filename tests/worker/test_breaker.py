@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.engine.contract import engines
 from tests.worker.conftest import wait_until
 
 from backlane import Backlane, ResourceRecord, Retry, events
@@ -80,12 +81,13 @@ class Shop:
         wait_until(is_done, 20, lambda: f"{self.depth()} are left: {self.stripe}")
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=engines.MAKERS, ids=lambda maker: maker.name)
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
-    made = Shop(url, FakeClock(START))
-    yield made
-    made.app.close()
+    clock = FakeClock(START)
+    with request.param.place(tmp_path, clock) as url:
+        made = Shop(url, clock)
+        yield made
+        made.app.close()
 
 
 def test_a_failing_resource_is_left_alone_after_few_attempts(shop: Shop):
@@ -156,9 +158,19 @@ def test_workers_share_what_they_found_out(shop: Shop):
         assert shop.charges == spent + 1  # one trial, not one of each
 
 
-def test_a_restart_forgets_nothing(tmp_path: Path):
-    url, clock = f"sqlite:///{tmp_path}/jobs.db", FakeClock(START)
-    before, after = Shop(url, clock), Shop(url, clock)
+@pytest.fixture(params=engines.SHARED, ids=lambda maker: maker.name)
+def two_shops(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Shop, Shop]]:
+    """Two on one store."""
+    clock = FakeClock(START)
+    with request.param.place(tmp_path, clock) as url:
+        made = Shop(url, clock), Shop(url, clock)
+        yield made
+        for one in made:
+            one.app.close()
+
+
+def test_a_restart_forgets_nothing(two_shops: tuple[Shop, Shop]):
+    before, after = two_shops
     before.enqueue("charge", 100)
     with Worker(before.app, concurrency=10):
         before.has_opened()
@@ -170,7 +182,6 @@ def test_a_restart_forgets_nothing(tmp_path: Path):
         assert after.charges == 0
         after.heal()
     assert after.stripe.state == "closed"
-    after.app.close()
 
 
 def test_opened_by_hand_nothing_runs_until_it_is_closed(shop: Shop):

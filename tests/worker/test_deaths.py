@@ -7,9 +7,10 @@ import signal
 import time
 
 import pytest
-from tests.worker.conftest import Yard, is_alive, wait_until
+from tests.worker.conftest import Yard, is_alive, on_every_store, wait_until
 
 
+@on_every_store
 def test_a_bad_job_that_crashes_a_shared_executor_is_buried_and_its_neighbours_succeed(
     yard: Yard,
 ):
@@ -33,6 +34,7 @@ def test_a_job_that_exits_its_process_is_a_crash_of_it(yard: Yard):
     assert "status 3" in bad.errors[-1].error.message
 
 
+@on_every_store
 def test_a_killed_executor_is_replaced_and_its_jobs_run_again_at_once(yard: Yard):
     worker = yard.worker()
     job = yard.enqueue("anap", 1)
@@ -61,8 +63,11 @@ def test_a_killed_supervisor_takes_its_executors_with_it(yard: Yard):
     wait_until(lambda: not any(is_alive(pid) for pid in executors), 1)
 
 
-def test_the_jobs_of_a_killed_worker_run_elsewhere_within_a_second(yard: Yard):
-    first = yard.worker()
+@on_every_store
+def test_the_jobs_of_a_killed_worker_run_elsewhere_soon(yard: Yard):
+    # Without a sign of life that the store can see it is the lease that tells.
+    seconds = {"sqlite": 1, "postgresql": 2, "redis": 3}[yard.engine]
+    first = yard.worker("lease=2.5" if yard.engine == "redis" else "")
     job = yard.enqueue("anap", 60)
     yard.has_run("anap")
     second = yard.worker()
@@ -72,11 +77,12 @@ def test_the_jobs_of_a_killed_worker_run_elsewhere_within_a_second(yard: Yard):
     began = time.monotonic()
     yard.has_run("anap", 2)
 
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < seconds
     assert yard.runs("anap")[1] in second.executors()
     assert job.attempts == 1
 
 
+@on_every_store
 def test_a_worker_paused_beyond_its_lease_is_refused_its_outcome(yard: Yard):
     first = yard.worker("lease=1")
     job = yard.enqueue("nap", 2.5)

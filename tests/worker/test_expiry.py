@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.engine.contract import engines
 
 from backlane import Backlane, JobExpired
 from backlane.model.clock import FakeClock
@@ -15,10 +16,10 @@ from backlane.model.job import State
 from backlane.worker import Worker
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=engines.MAKERS, ids=lambda maker: maker.name)
 def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backlane]:
-    url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path}/jobs.db"
-    with Backlane(url, clock=FakeClock(datetime(2030, 1, 1, tzinfo=UTC))) as made:
+    clock = FakeClock(datetime(2030, 1, 1, tzinfo=UTC))
+    with request.param.place(tmp_path, clock) as url, Backlane(url, clock=clock) as made:
         yield made
 
 

@@ -7,7 +7,7 @@ import time
 import uuid
 
 import pytest
-from tests.worker.conftest import Yard, wait_until
+from tests.worker.conftest import Yard, on_every_store, wait_until
 
 from backlane import Context, JobFailed
 from backlane.engine.protocol import Admission
@@ -15,6 +15,7 @@ from backlane.model.ids import new_id
 from backlane.model.job import Job, State
 
 
+@on_every_store
 def test_async_thread_and_process_jobs_run_side_by_side(yard: Yard):
     yard.worker()
 
@@ -35,6 +36,7 @@ def test_two_executors_share_the_jobs(yard: Yard):
     wait_until(lambda: len(who_runs()) == 2, 10)  # once both have started
 
 
+@on_every_store
 def test_two_workers_share_the_jobs(yard: Yard):
     yard.worker("concurrency=2")
     yard.worker("concurrency=2")
@@ -45,6 +47,7 @@ def test_two_workers_share_the_jobs(yard: Yard):
     assert len(yard.runs("nap")) == 20
 
 
+@on_every_store
 def test_a_failing_job_is_retried_and_then_a_dead_letter(yard: Yard):
     yard.worker()
 
@@ -89,6 +92,7 @@ def test_a_result_without_an_encoding_fails_its_job_without_a_retry(yard: Yard):
     assert len(yard.runs("unstorable")) == 1
 
 
+@on_every_store
 def test_arguments_that_do_not_fit_fail_the_job_and_keep_its_bytes(yard: Yard):
     yard.worker()
     body = b'{"v":1,"number":"not a number"}'
@@ -101,6 +105,7 @@ def test_arguments_that_do_not_fit_fail_the_job_and_keep_its_bytes(yard: Yard):
     assert handle.record().body == body
 
 
+@on_every_store
 def test_a_job_of_an_unknown_task_is_parked_uncounted(yard: Yard):
     yard.worker()
     job = Job(id=new_id(yard.app.clock.wall_ms()), queue="default", task="future", body=b"{}")
@@ -112,6 +117,7 @@ def test_a_job_of_an_unknown_task_is_parked_uncounted(yard: Yard):
     assert handle.attempts == 0
 
 
+@on_every_store
 def test_a_snoozed_job_runs_again_uncounted(yard: Yard):
     yard.worker()
 
@@ -121,6 +127,7 @@ def test_a_snoozed_job_runs_again_uncounted(yard: Yard):
     assert len(yard.runs("snoozes")) == 3
 
 
+@on_every_store
 def test_a_queue_runs_no_more_at_a_time_than_its_concurrency(yard: Yard):
     yard.worker()
 
@@ -142,6 +149,7 @@ def test_a_short_job_does_not_wait_behind_long_ones(yard: Yard):
     assert time.monotonic() - began < 1
 
 
+@on_every_store
 def test_progress_is_kept_while_the_job_runs(yard: Yard):
     yard.worker()
 
@@ -159,6 +167,7 @@ def test_a_task_called_directly_runs_at_once(yard: Yard):
     assert Context.detached().cancelled is False
 
 
+@on_every_store
 def test_a_dead_letter_tells_its_reason_to_who_waits(yard: Yard):
     yard.worker()
 

@@ -6,11 +6,12 @@ import os
 import signal
 import time
 
-from tests.worker.conftest import Yard, wait_until
+from tests.worker.conftest import Yard, on_every_store, wait_until
 
 from backlane.model.job import State
 
 
+@on_every_store
 def test_sigterm_lets_running_jobs_finish_and_exits_with_0(yard: Yard):
     worker = yard.worker()
     jobs = [yard.enqueue(task, 0.5) for task in ("nap", "anap", "alone_nap")]
@@ -23,6 +24,7 @@ def test_sigterm_lets_running_jobs_finish_and_exits_with_0(yard: Yard):
     assert [job.state for job in jobs] == [State.SUCCEEDED] * 3
 
 
+@on_every_store
 def test_after_the_grace_the_rest_is_given_back_uncounted(yard: Yard):
     worker = yard.worker("grace=0.2, concurrency=2")
     jobs = [yard.enqueue("nap", 30) for _ in range(5)]
@@ -107,6 +109,7 @@ def test_executors_are_recycled_by_memory(yard: Yard):
     wait_until(lambda: yard.enqueue("pid").result(timeout=10) != before)
 
 
+@on_every_store
 def test_a_drained_worker_leaves_the_list_of_workers(yard: Yard):
     engine = yard.app.engine
     worker = yard.worker()

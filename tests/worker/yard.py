@@ -1,6 +1,6 @@
 """The application of the worker tests: tasks that behave, and tasks that do not.
 
-Each run of a function leaves a line in `runs`, beside the store.
+Each run of a function leaves a line in `runs`, in a directory of the test's own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Unsayable(Exception):
         raise RuntimeError("no words")
 
 
-def make(directory: Path) -> Backlane:
-    """Return the application whose store lies in `directory`."""
+def make(directory: Path, url: str = "") -> Backlane:
+    """Return the application whose store is a file in `directory`, or what `url` names."""
     # long: one short function a task, all of one application
     runs = directory / "runs"
     queues = [Queue("narrow", concurrency=1)]
-    app = Backlane(f"sqlite:///{directory}/jobs.db", queues=queues)
+    app = Backlane(url or f"sqlite:///{directory}/jobs.db", queues=queues)
 
     def ran(what: str) -> None:
         with runs.open("a") as file:
