@@ -22,7 +22,9 @@
 --   scheduled    score due (= place)     leases  score end of the lease, boot ms
 --   done:<queue>, failed:<queue>         score end, wall ms: succeeded, cancelled and expired;
 --                                        failed. What retention prunes by
+--   dead         score sequence, of all that failed: how `find` lists dead letters
 --   deadlines    score deadline, of those that are scheduled, ready or blocked
+--   unaged       came back to an old place: `sweep` raises its rank
 --   flagged      hash id -> owner: running, and asked to stop
 -- All jobs by sequence, 16 bytes each
 --   order:<k>    string: ids of sequences k*1024 .. k*1024+1023, zeros where forgotten
@@ -49,8 +51,13 @@
 --                (absent: CLOSED); also written by `claim` for trials begun
 --   down         hash number -> "1": those not closed
 --   sources:<number>  set of "<queue>:<lane>": ready sets there may be
+-- Workers (announce.lua)
+--   workers   hash owner -> its presence  beats   score boot ms of the last beat
+--   gone      owners that said farewell while they held leases; score wall ms
+-- Bells (bells.lua)
+--   rung      hash number of a queue -> wall ms of its last ring, 0: ring at once
 -- meta: hash of version "1", seq, numbers (of queues and resources), secret, forgotten_ms,
---   seal (packed [to, since_ms, is_done])
+--   aged_ms (up to when sweeps have aged), seal (packed [to, since_ms, is_done, ..]: seal.py)
 --
 -- WHO COUNTS: nobody but `moves.lua` (`count`), for every verb; write no counter elsewhere.
 -- Writes are collected and carried out by `flush()`, removals before additions: two phases

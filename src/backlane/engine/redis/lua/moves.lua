@@ -26,6 +26,12 @@ local function where(row)
   return 'blocked', row[PLACE]
 end
 
+-- The rank that a waiting row should have by now: 5 minutes are a level of priority.
+local function aged_rank(row)
+  local waited = max(0, wall - row[PLACE])
+  return max(row[RANK], min(9, row[PRIORITY] + floor(waited / 300000)))
+end
+
 -- Puts a row where its state and order say (by +1), or takes it from there (by -1).
 -- `is_taken`: a ZPOPMIN has taken it out of its set already.
 local function count(id, row, by, is_taken)
@@ -37,6 +43,15 @@ local function count(id, row, by, is_taken)
     else
       push(zrems, key, member(id, row))
     end
+  end
+  if state == FAILED then -- by sequence too: what `find` looks for dead letters in
+    if by > 0 then
+      push(zadds, 'dead', row[SEQ], member(id, row))
+    else
+      push(zrems, 'dead', member(id, row))
+    end
+  elseif state == READY and by > 0 and aged_rank(row) > row[RANK] then
+    push(zadds, 'unaged', 0, member(id, row)) -- an old place: the next sweep is to age it
   end
   if state > RUNNING then return end
   local q = 'q:' .. queue

@@ -1,0 +1,82 @@
+"""Claim: what is asked for, and the leases that a script's answer gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backlane.engine.protocol import Claimed, Wanted
+from backlane.engine.redis.resource import unpacked
+from backlane.engine.redis.script import Script
+from backlane.engine.redis.sheet import job_record, raw, read_row, read_sheet
+from backlane.engine.redis.transaction import RedisTx
+from backlane.model.breaker import resource_record
+from backlane.model.job import JobRecord, Lane, Lease
+
+CLAIM = Script("claim", "model", "moves", "bells", "taking")
+
+_LANES = (Lane.SHARED, Lane.EXCLUSIVE)
+
+
+async def claim(tx: RedisTx, wanted: Wanted) -> Claimed:
+    """See `Verbs.claim`."""
+    wall, (answer,) = await tx.call(CLAIM, [packed(wanted)])
+    return claimed(wall, answer)
+
+
+def packed(wanted: Wanted) -> list[Any]:
+    """Return what is asked for as a script reads it."""
+    return [
+        wanted.owner,
+        wanted.number,
+        wanted.lease_ms,
+        wanted.queues,
+        wanted.lane,
+        [raw(job) for job in wanted.ids],
+        wanted.kind.value,
+        wanted.departed,
+    ]
+
+
+def claimed(wall: int, answer: list[Any]) -> Claimed:
+    """Return what a script answered to one claim."""
+    leases, cancelled, next_due_ms, buried, turned, queues = answer
+    names = {queues[i]: queues[i + 1].decode() for i in range(0, len(queues), 2)}
+    return Claimed(
+        leases=[_lease(it, names) for it in leases],
+        cancelled=cancelled,
+        next_due_ms=next_due_ms,
+        buried=[_record(it) for it in buried],
+        turned=sorted(
+            (resource_record(name.decode(), unpacked(kept), wall) for name, kept in turned),
+            key=lambda one: one.name,
+        ),
+    )
+
+
+def _lease(told: list[Any], names: dict[int, str]) -> Lease:
+    job, token, attempt, queue, priority, lane, enqueued, deadline, parked, crashes, sheet = told
+    it = read_sheet(sheet)
+    return Lease(
+        job,
+        token,
+        attempt,
+        names[queue],
+        it.task,
+        it.body,
+        it.headers,
+        priority,
+        _LANES[lane],
+        it.policy,
+        it.group,
+        enqueued,
+        deadline,
+        parked,
+        crashes,
+        False,
+        it.resource,
+    )
+
+
+def _record(told: list[Any]) -> JobRecord:
+    job, row, queue, sheet = told
+    return job_record(job, read_row(row), queue.decode(), read_sheet(sheet))

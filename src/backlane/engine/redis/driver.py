@@ -1,0 +1,178 @@
+"""The driver: carries plans out, for threads and event loops, on lines of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from typing import TypeVar
+
+from backlane.engine.plan import Plan, finish
+from backlane.engine.redis import durability as durabilities
+from backlane.engine.redis.address import Address
+from backlane.engine.redis.durability import Durability
+from backlane.engine.redis.line import Line
+from backlane.engine.redis.locator import Locator
+from backlane.engine.redis.loops import AsyncTx, Loops
+from backlane.engine.redis.pool import BlockingTx, Pool
+from backlane.engine.redis.transaction import Terms
+from backlane.errors import SchemaMismatch
+from backlane.model.clock import Clock
+
+T = TypeVar("T")
+
+log = logging.getLogger("backlane.redis")
+
+VERSION = 1  # of the layout of keys and values: `lua/model.lua`
+
+
+class Driver:
+    """One a process and engine; after a fork it begins anew."""
+
+    def __init__(self, address: Address, clock: Clock) -> None:
+        self.address = address
+        self.durability: Durability | None = None  # what the last server was found to promise
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told: set[tuple[str, str]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._locator = Locator(self.address)
+        self._terms = Terms(self.address.prefix, self._clock, self._locator)
+        self._pool = Pool(self.open, self.address.pool, self.address.seconds)
+        self._loops = Loops(self.open, self.address.seconds)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: leave all lines to the parent."""
+        with self._lock:
+            if self._pid == os.getpid():
+                return
+            self._pool.empty()
+            self._loops.abandon()
+            self._tasks = set()
+            self._begin()
+
+    def open(self) -> Line:
+        """Connect to the server that has our keys, and look at its settings.
+
+        Raises:
+            EngineUnavailable: it cannot be reached, or would lose jobs without a word.
+        """
+        line = self._locator.open()
+        try:
+            found = durabilities.check(line, self.address)
+            self._check_version(line)
+        except BaseException:
+            line.disconnect()
+            raise
+        with self._lock:
+            self.durability = found
+            is_news = (line.place, found.level) not in self._told
+            self._told.add((line.place, found.level))
+        if is_news:
+            durabilities.warn(found, line.place)
+        return line
+
+    def _check_version(self, line: Line) -> None:
+        version = line.ask("HGET", self._terms.key, "version")
+        if version is not None and int(version) != VERSION:
+            raise SchemaMismatch(
+                f"namespace {self.address.namespace!r} at {line.place} was written by a backlane "
+                f"whose layout is {int(version)}, and this one's is {VERSION}: use that version, "
+                "or another namespace"
+            )
+
+    def look(self) -> Durability:
+        """Return what the server promises now.
+
+        Raises:
+            EngineUnavailable: it cannot be reached, or would lose jobs without a word.
+        """
+        self.open().disconnect()
+        assert self.durability is not None  # noqa: S101 # open() found it
+        return self.durability
+
+    # -- blocking callers --
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        pool = self._pool
+        with pool.place():
+            tx = BlockingTx(pool, self._terms, reads=plan.reads)
+            try:
+                value = finish(plan.within(tx))
+                waits_for = self._waits_for(plan)
+                if waits_for:
+                    command = durabilities.confirmation(waits_for, self.address.seconds)
+                    durabilities.check_confirmed(tx.tell(command), waits_for, "the server")
+            finally:
+                tx.release()
+            return value
+
+    def _waits_for(self, plan: Plan[T]) -> str | None:
+        if plan.reads or self.durability is None:
+            return None
+        return self.durability.waits_for
+
+    # -- coroutines --
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Carry a plan out; goes on to its end when the caller is cancelled."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        task = asyncio.get_running_loop().create_task(self._carry_out(plan))
+        self._tasks.add(task)
+        task.add_done_callback(self._end_task)
+        return await asyncio.shield(task)
+
+    def _end_task(self, task: asyncio.Task[T]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # of a caller that was cancelled: nobody else fetches it
+
+    async def _carry_out(self, plan: Plan[T]) -> T:
+        tx = AsyncTx(self._loops, self._terms, reads=plan.reads)
+        value = await plan.within(tx)
+        waits_for = self._waits_for(plan)
+        if waits_for and tx.mux is not None:
+            command = durabilities.confirmation(waits_for, self.address.seconds)
+            reply = await tx.hear(tx.mux.confirm(command), tx.mux)
+            durabilities.check_confirmed(reply, waits_for, tx.mux.place)
+        return value
+
+    # -- the end --
+
+    def close(self) -> None:
+        """Wait for what has begun, then end all lines."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+            return
+        self._wait()
+        self._pool.empty()
+        self._loops.close()
+
+    def _wait(self) -> None:
+        """Wait for other threads' plans; those of a loop that stands here cannot go on."""
+        until = time.monotonic() + self.address.seconds
+        here = _running_loop()
+        while time.monotonic() < until:
+            tasks = [it for it in tuple(self._tasks) if not it.done()]
+            if self._pool.is_idle and not any(
+                loop is not here and loop.is_running() for loop in (it.get_loop() for it in tasks)
+            ):
+                return
+            time.sleep(0.002)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

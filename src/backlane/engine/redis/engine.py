@@ -1,0 +1,241 @@
+"""The Redis and Valkey engine itself: verbs as plans, a driver and bells for each process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn, TypeVar
+
+from backlane.engine.moving import Part, Seal, Settings
+from backlane.engine.plan import Plan, plan, reading
+from backlane.engine.protocol import (
+    Admission,
+    Capability,
+    Claimed,
+    Close,
+    Declare,
+    Enlisted,
+    Extended,
+    Finding,
+    Measured,
+    Open,
+    Presence,
+    Retention,
+    Settled,
+    Swept,
+    Tune,
+    Turn,
+    Wanted,
+    WorkerRecord,
+)
+from backlane.engine.redis import amend as amending
+from backlane.engine.redis import append as appending
+from backlane.engine.redis import claim as claiming
+from backlane.engine.redis import find as finding
+from backlane.engine.redis import hold, workers
+from backlane.engine.redis import queues as lines
+from backlane.engine.redis import resource as resources
+from backlane.engine.redis import seal as sealing
+from backlane.engine.redis import settle as settling
+from backlane.engine.redis import sweep as sweeping
+from backlane.engine.redis.address import masked, parse
+from backlane.engine.redis.belfry import Belfry
+from backlane.engine.redis.bell import Bell
+from backlane.engine.redis.driver import Driver
+from backlane.engine.redis.transaction import RedisTx
+from backlane.engine.redis.workers import RedisEnlisted
+from backlane.engine.selection import Amended, Change, Page, Selection
+from backlane.errors import NotSupported, WrongUse
+from backlane.model.breaker import ResourceRecord
+from backlane.model.clock import Clock, SystemClock
+from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.outcome import Settlement
+from backlane.model.queue import QueueRecord
+
+T = TypeVar("T")
+
+
+class RedisEngine:
+    """Keeps jobs in a Redis or Valkey server, shared by all who can connect to it.
+
+    Args:
+        url: `redis://host:6379/0?namespace=…`; see `address` for the others.
+        clock: a `SystemClock` (the standard) means the server's own time.
+    """
+
+    capabilities = frozenset(
+        {Capability.RECORDS, Capability.KEYS, Capability.CANCELS, Capability.EXACT_BOUNDS}
+    )
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        address = parse(url)
+        self.url = masked(url)
+        self._driver = Driver(address, clock or SystemClock())
+        self._belfry = Belfry(self._driver.open, address.prefix.encode())
+
+    # -- verbs --
+
+    @plan
+    async def append(
+        self, tx: RedisTx, jobs: Sequence[Job], admission: Admission
+    ) -> list[Receipt] | Refusal:
+        return await appending.append(tx, jobs, admission)
+
+    @plan
+    async def claim(self, tx: RedisTx, wanted: Wanted) -> Claimed:
+        return await claiming.claim(tx, wanted)
+
+    @plan
+    async def extend(self, tx: RedisTx, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Extended:
+        return await hold.extend(tx, leases, by_ms)
+
+    @plan
+    async def settle(self, tx: RedisTx, settlements: Sequence[Settlement]) -> Settled:
+        return await settling.settle(tx, settlements)
+
+    @plan
+    async def turn(
+        self, tx: RedisTx, settlements: Sequence[Settlement], wanted: Sequence[Wanted]
+    ) -> Turn:
+        return await settling.turn(tx, settlements, wanted)
+
+    @plan
+    async def note(self, tx: RedisTx, notes: Sequence[Note]) -> list[bytes]:
+        return await hold.note(tx, notes)
+
+    @plan
+    async def amend(
+        self, tx: RedisTx, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Amended:
+        return await amending.amend(tx, selection, change, cursor)
+
+    @reading
+    async def find(
+        self,
+        tx: RedisTx,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
+    ) -> Page:
+        return await finding.find(tx, selection, limit, cursor, brief=brief)
+
+    @reading
+    async def list_queues(self, tx: RedisTx) -> list[QueueRecord]:
+        return await lines.list_queues(tx)
+
+    @reading
+    async def measure(self, tx: RedisTx, queues: Sequence[str]) -> Measured:
+        return await lines.measure(tx, queues)
+
+    @plan
+    async def reserve(
+        self, tx: RedisTx, queue: str, after_ms: int, spacing_us: int, number: int
+    ) -> int:
+        return await lines.reserve(tx, queue, after_ms, spacing_us, number)
+
+    @plan
+    async def tune(self, tx: RedisTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
+        return await lines.tune(tx, queue, change)
+
+    @reading
+    async def list_workers(self, tx: RedisTx) -> list[WorkerRecord]:
+        return await workers.list_workers(tx)
+
+    @plan
+    async def announce(self, tx: RedisTx, presence: Presence) -> None:
+        await workers.announce(tx, presence)
+
+    @reading
+    async def list_resources(self, tx: RedisTx) -> list[ResourceRecord]:
+        return await resources.list_resources(tx)
+
+    @plan
+    async def steer(
+        self, tx: RedisTx, resource: str, change: Open | Close
+    ) -> ResourceRecord | None:
+        return await resources.steer(tx, resource, change)
+
+    @plan
+    async def sweep(self, tx: RedisTx, limit: int, retention: Retention) -> Swept:
+        return await sweeping.sweep(tx, limit, retention)
+
+    # -- moving --
+
+    @plan
+    async def seal(self, tx: RedisTx, seal: Seal | None) -> Seal | None:
+        return await sealing.seal(tx, seal)
+
+    @reading
+    async def sealed(self, tx: RedisTx) -> Seal | None:
+        return await sealing.sealed(tx)
+
+    # -- wake-ups and owners --
+
+    def listen(self, queues: Sequence[str]) -> Bell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+        return self._belfry.listen(queues)
+
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
+        """Ring when one of these jobs may have changed."""
+        return self._belfry.watch(jobs, starts=starts)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases that said farewell: the leases of others end by time."""
+        return await self.arun(self._departed())
+
+    def enlist(self, owner: str) -> Enlisted:
+        """Let an owner say farewell; without that its leases end by time."""
+        return RedisEnlisted(owner, lambda owner: self.run(self._farewell(owner)))
+
+    @reading
+    async def _departed(self, tx: RedisTx) -> tuple[str, ...]:
+        return await workers.departed(tx)
+
+    @plan
+    async def _farewell(self, tx: RedisTx, owner: str) -> None:
+        await workers.farewell(tx, owner)
+
+    # -- running them --
+
+    def run(self, plan: Plan[T]) -> T:
+        """Carry a plan out and return its value, as durable as `?durability=` says."""
+        return self._driver.run(plan)
+
+    async def arun(self, plan: Plan[T]) -> T:
+        """Like `run`. Cancelling the caller does not cancel what has begun."""
+        return await self._driver.arun(plan)
+
+    def joined(self, connection: object) -> NoReturn:
+        """Refuse: a server of this kind has no transactions that others could join.
+
+        Raises:
+            WrongUse: always.
+        """
+        raise WrongUse(
+            f"the Redis engine cannot join {type(connection).__name__}: its jobs are in no "
+            "database of yours; leave connection= out and enqueue after your commit, or use an "
+            "engine on the database it belongs to"
+        )
+
+    def transaction(self, connection: object | None = None) -> NoReturn:
+        """Refuse, for the same reason.
+
+        Raises:
+            NotSupported: always.
+        """
+        raise NotSupported(
+            "a Redis server has no transaction that a job's own writes and its completion could "
+            "share; keep jobs in sqlite:///jobs.db or postgresql://, or make the effect safe to "
+            "repeat"
+        )
+
+    def migrate(self) -> list[str]:
+        """Nothing to do: keys come with their first use."""
+        self._driver.look()
+        return []
+
+    def close(self) -> None:
+        """Wait for what has begun, then let go of the server. The next use opens anew."""
+        self._belfry.close()
+        self._driver.close()

@@ -1,0 +1,410 @@
+-- append: all jobs or none.
+-- args: kind, default bounds, queues [[name, declared bounds | nil, pace | nil], ..],
+--   jobs [[id, queue (from 1), priority, lane, delay ms, expires ms | nil, attempts, size, sheet,
+--   key field | nil, group | nil, resource | nil, has a parent, idempotency field | nil, its
+--   print, its window ms, key name | nil], ..]
+--   pace [starts of priorities 0..9, slots, rounded service ms]
+-- Answer: wall, 1, [first | false of each job], [pressure of each queue], [expected | false of
+--   each new job]; or wall, 0, limit, queue name, depth, bound, added, jobs, expected | false,
+--   group | false, can fit (1 | 0), job | false, to | false.
+
+local kind, standard, queues, jobs = args[3], args[4], args[5], args[6]
+local ID, IN, PRIO, ITS_LANE, DELAY, EXPIRES, MOST, BYTES, SHEET = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local KEY_FIELD, ITS_GROUP, ITS_RESOURCE, PARENT, ASKED, PRINT, WINDOW = 10, 11, 12, 13, 14, 15, 16
+local NEVER, LONGEST_PROMISE = 2 ^ 53, 86400000
+
+-- -- what is known of the queues --
+
+local COUNTS = { 's1', 's2', 's3', 's4', 'bytes' }
+local BOUNDS = { 'd1', 'd2', 'd3', 'd4', 't1', 't2', 't3', 't4' }
+local READY_COUNTS = { 'r0', 'r1', 'r2', 'r3', 'r4', 'r5', 'r6', 'r7', 'r8', 'r9' }
+
+local function number_or(text, other)
+  if text then return tonumber(text) end
+  return other
+end
+
+-- The bounds in force: what was tuned, else declared by the caller, else in the store.
+local function bounds_of(got, declared)
+  local said = declared or { number_or(got[7]), number_or(got[8]), number_or(got[9]), number_or(got[10]) }
+  local wait = said[3]
+  if got[13] then
+    wait = tonumber(got[13])
+    if wait == 0 then wait = nil end
+  end
+  return {
+    jobs = number_or(got[11], said[1] or standard[1]),
+    bytes = number_or(got[12], said[2] or standard[2]),
+    wait = wait or nil,
+    share = number_or(got[14], said[4]) or nil,
+  }
+end
+
+local function look_at(given)
+  local name, declared, pace = given[1], given[2], given[3]
+  local it = { name = name, declared = declared, pace = pace, mine = {}, size = 0 }
+  local number = queue_number(name)
+  local got = {}
+  if number then
+    got = call('HMGET', P .. 'q:' .. number, 'kind', 's1', 's2', 's3', 's4', 'bytes',
+      'd1', 'd2', 'd3', 'd4', 't1', 't2', 't3', 't4')
+    it.kind = got[1]
+  else
+    declared = declared or standard
+  end
+  it.number = number
+  it.depth = number_or(got[2], 0) + number_or(got[3], 0) + number_or(got[4], 0) + number_or(got[5], 0)
+  it.running = number_or(got[5], 0)
+  it.bytes = number_or(got[6], 0)
+  it.bounds = bounds_of(got, declared)
+  return it
+end
+
+for i = 1, #queues do queues[i] = look_at(queues[i]) end
+
+-- -- refusals --
+
+local function refusal(it, limit, depth, bound, added, fits)
+  return { wall, 0, limit, it.name, depth, bound, added, it.depth, it.longest or false, false,
+    fits and 1 or 0, false, false }
+end
+
+local function fault(job, limit)
+  local it = queues[job[IN]]
+  local said = refusal(it, limit, it.depth, 0, 0, false)
+  said[12] = job[ID]
+  return said
+end
+
+-- -- what was there before --
+
+-- What an idempotency key stands for: {print, job} while its time lasts.
+local function repeat_of(field)
+  local text = call('HGET', P .. 'repeats', field)
+  if not text or struct.unpack('>I6', text) <= wall then return nil end
+  return { print = string.sub(text, 23), job = string.sub(text, 7, 22) }
+end
+
+local repeats = {} -- by field: what is in the store, and what is new of this batch
+
+local function reused()
+  local used = {}
+  for i = 1, #jobs do
+    local job = jobs[i]
+    local field = job[ASKED]
+    if field then
+      if repeats[field] == nil then repeats[field] = repeat_of(field) or false end
+      local known = repeats[field]
+      local before = known and known.print or used[field]
+      if before == nil then
+        used[field] = job[PRINT]
+      elseif before ~= job[PRINT] then
+        return job
+      end
+    end
+  end
+end
+
+-- For each job the one that stands for it already, in the store or before it in the batch.
+local function find_firsts()
+  local ids, asks_keys, some_asked = {}, {}, false
+  for i = 1, #jobs do
+    ids[i] = jobs[i][ID]
+    if jobs[i][KEY_FIELD] then asks_keys[#asks_keys + 1] = jobs[i][KEY_FIELD] end
+  end
+  local known, holders = {}, {}
+  local n = #ids
+  for first = 1, n, 1000 do
+    local last = min(n, first + 999)
+    -- Nearly all are new: whether they are there is asked of the smallest values.
+    local found = call('HMGET', P .. 'rows', unpack(ids, first, last))
+    for i = first, last do
+      if found[i - first + 1] then known[ids[i]] = true end
+    end
+  end
+  n = #asks_keys
+  for first = 1, n, 1000 do
+    local last = min(n, first + 999)
+    local found = call('HMGET', P .. 'keys', unpack(asks_keys, first, last))
+    for i = first, last do holders[asks_keys[i]] = found[i - first + 1] or nil end
+  end
+  local firsts = {}
+  for i = 1, #jobs do
+    local job = jobs[i]
+    local id, field, first = job[ID], job[ASKED], false
+    local its = field and repeats[field]
+    if its then
+      first = its.job
+    elseif known[id] then
+      first = id
+    elseif job[KEY_FIELD] then
+      first = holders[job[KEY_FIELD]] or false
+    end
+    if not first then
+      known[id] = true
+      if job[KEY_FIELD] then holders[job[KEY_FIELD]] = id end
+    end
+    if field and not its then
+      repeats[field] = { print = job[PRINT], job = first or id, ends = wall + job[WINDOW] }
+    end
+    firsts[i] = first
+  end
+  return firsts
+end
+
+local function moving(new)
+  local seal = call('HGET', P .. 'meta', 'seal')
+  if not seal then return nil end
+  seal = cmsgpack.unpack(seal)
+  local is_done = seal[3] and seal[3] ~= 0
+  if not is_done then
+    local are_born = true
+    for i = 1, #new do are_born = are_born and new[i][PARENT] end
+    if are_born then return nil end
+  end
+  local said = fault(new[1], 'moving')
+  said[11], said[12], said[13] = is_done and 0 or 1, false, seal[1]
+  return said
+end
+
+-- What no waiting would mend.
+local function at_fault(new)
+  local forgotten = tonumber(call('HGET', P .. 'meta', 'forgotten_ms') or -1)
+  for i = 1, #new do
+    local job = new[i]
+    local it = queues[job[IN]]
+    if it.kind and it.kind ~= kind then return fault(job, 'kind') end
+    if id_ms(job[ID]) <= forgotten then return fault(job, 'stale') end
+  end
+end
+
+-- -- bounds --
+
+-- The places for these jobs: work born inside a job may use headroom.
+local function places(most, mine)
+  for i = 1, #mine do
+    if not mine[i][PARENT] then return most end
+  end
+  return most + max(10, floor(most / 10))
+end
+
+local function over_group(it)
+  local most = max(1, floor(tonumber(string.format('%.6f', it.bounds.share * it.bounds.jobs))))
+  local groups, order = {}, {}
+  for i = 1, #it.mine do
+    local group = it.mine[i][ITS_GROUP]
+    if group then
+      if not groups[group] then
+        groups[group] = {}
+        order[#order + 1] = group
+      end
+      table.insert(groups[group], it.mine[i])
+    end
+  end
+  for i = 1, #order do
+    local ours = groups[order[i]]
+    local held = it.number and tonumber(call('HGET', P .. 'g:' .. it.number, order[i]) or 0) or 0
+    local may = places(most, ours)
+    if held + #ours > may then
+      local said = refusal(it, 'group', held, may, #ours, #ours <= may)
+      said[10] = order[i]
+      return said
+    end
+  end
+end
+
+local function over_bound(it)
+  local n, most = #it.mine, it.bounds.jobs
+  if it.depth + n > most then
+    most = places(most, it.mine)
+    if it.depth + n > most then return refusal(it, 'jobs', it.depth, most, n, n <= most) end
+  end
+  if it.bytes + it.size > it.bounds.bytes then
+    local room = it.bounds.bytes
+    return refusal(it, 'bytes', it.bytes, room, it.size, it.size <= room)
+  end
+  if it.bounds.share then return over_group(it) end
+end
+
+-- -- the wait (the same sums as model/pressure/pace.py) --
+
+local function expected_ms(pace, priority, ahead, running)
+  if ahead == 0 and running < pace[2] then return 0 end
+  local speed = pace[1][priority + 1]
+  if speed <= 0 then return NEVER end
+  local wait = (ahead + 1) / speed * 1000
+  return wait < NEVER and floor(wait) or NEVER
+end
+
+-- Foretells the wait of each job of a queue that waits from now on.
+local function foretell(it)
+  if not it.pace then return end
+  local ready = {}
+  if it.number then
+    local got = call('HMGET', P .. 'q:' .. it.number, unpack(READY_COUNTS))
+    for p = 1, 10 do ready[p] = number_or(got[p], 0) end
+  else
+    for p = 1, 10 do ready[p] = 0 end
+  end
+  for i = 1, #it.mine do
+    local job = it.mine[i]
+    if job[DELAY] <= 0 then
+      local ahead = 0
+      for p = job[PRIO] + 1, 10 do ahead = ahead + ready[p] end
+      local wait = expected_ms(it.pace, job[PRIO], ahead, it.running)
+      job.expected = wait
+      it.longest = max(it.longest or 0, wait)
+      ready[job[PRIO] + 1] = ready[job[PRIO] + 1] + 1
+    end
+  end
+end
+
+local function late(it, limit, wait, i, bound)
+  local mine, ahead = it.mine, 0
+  for j = 1, i - 1 do
+    if mine[j][DELAY] <= 0 and mine[j][PRIO] >= mine[i][PRIO] then ahead = ahead + 1 end
+  end
+  local fits = ahead == 0 or it.pace[1][10] <= 0 or expected_ms(it.pace, 9, ahead, 0) <= bound
+  local said = refusal(it, limit, wait, bound, #mine, fits)
+  said[9] = wait
+  return said
+end
+
+-- Of equal ones the last decides, as it does where pairs of (wait, index) are compared.
+local function too_slow(it)
+  if not it.pace then return nil end
+  local longest, worst, excess, latest
+  for i = 1, #it.mine do
+    local job = it.mine[i]
+    local wait = job.expected
+    if wait then
+      if not job[PARENT] and (not longest or wait >= longest) then longest, worst = wait, i end
+      if job[EXPIRES] then
+        local over = wait - max(0, job[EXPIRES] - it.pace[3])
+        if not excess or over >= excess then excess, latest = over, i end
+      end
+    end
+  end
+  local most = it.bounds.wait
+  if longest and most and longest > most then return late(it, 'wait', longest, worst, most) end
+  if excess and excess > 0 then
+    local wait = it.mine[latest].expected
+    return late(it, 'deadline', wait, latest, wait - excess)
+  end
+end
+
+-- -- storing --
+
+local function resource_number(name)
+  local number = call('HGET', P .. 'resources', name)
+  if number then return tonumber(number) end
+  number = call('HINCRBY', P .. 'meta', 'numbers', 1)
+  call('HSET', P .. 'resources', name, number)
+  call('HSET', P .. 'resource_names', number, name)
+  return number
+end
+
+local function store(job, it, seq)
+  local id, delay = job[ID], job[DELAY]
+  local is_late = delay > 0
+  local row = {
+    is_late and SCHEDULED or READY, seq, it.number, job[ITS_LANE], job[PRIO], job[PRIO],
+    is_late and wall + delay or wall, wall, job[BYTES], job[MOST], 1, 0, 0, 0,
+    job[EXPIRES] and wall + job[EXPIRES] or false, false, job[ITS_GROUP] or false,
+    job[KEY_FIELD] or false, job[ITS_RESOURCE] and resource_number(job[ITS_RESOURCE]) or false,
+    false,
+  }
+  rows[id], changed[id], rung_jobs[id] = row, true, true
+  rung_queues[it.number] = true
+  push(hsets, 'bodies', id, job[SHEET])
+  count(id, row, 1)
+  add('q:' .. it.number, 1, 'a' .. job[PRIO])
+  if row[RESOURCE] then add_source(row) end
+  if row[KEY] then
+    push(hsets, 'keys', row[KEY], id)
+    push(zadds, 'by_key', 0, key_name(row) .. '\0' .. member(id, row))
+  end
+  if row[GROUP] then push(zadds, 'by_group', 0, row[GROUP] .. '\0' .. member(id, row)) end
+  return row
+end
+
+-- Writes the ids of new jobs behind those of all others; returns the first one's sequence.
+local function enlist(ids)
+  local n = #ids
+  local first = call('HINCRBY', P .. 'meta', 'seq', n) - n + 1
+  local at = 1
+  while at <= n do
+    local seq = first + at - 1
+    local block, place = floor(seq / BLOCK), seq % BLOCK
+    local last = min(n, at + BLOCK - place - 1)
+    call('SETRANGE', P .. 'order:' .. block, place * 16, table.concat(ids, '', at, last))
+    call('HINCRBY', P .. 'orders', block, last - at + 1)
+    at = last + 1
+  end
+  return first
+end
+
+local function store_all(new)
+  local ids, told = {}, nil
+  for i = 1, #new do ids[i] = new[i][ID] end
+  local first = #new > 0 and enlist(ids)
+  for i = 1, #new do
+    local job = new[i]
+    local it = queues[job[IN]]
+    if not it.number then it.number = make_queue(it.name, kind, it.declared or standard) end
+    local row = store(job, it, first + i - 1)
+    if job.expected then told = job; told.row = row end
+  end
+  if told then
+    told.row[PREDICTED] = told.expected <= LONGEST_PROMISE and told.expected or false
+  end
+  for field, it in pairs(repeats) do
+    if it and it.ends then
+      push(hsets, 'repeats', field, struct.pack('>I6', it.ends) .. it.job .. it.print)
+      push(zadds, 'repeats_until', it.ends, field)
+    end
+  end
+end
+
+-- How full a queue is now, by the fullest of its bounds.
+local function pressure(it)
+  if not it.number then return '0' end
+  local fullest = max((it.depth + #it.mine) / max(1, it.bounds.jobs),
+    (it.bytes + it.size) / max(1, it.bounds.bytes))
+  if it.bounds.wait then fullest = max(fullest, (it.longest or 0) / it.bounds.wait) end
+  return string.format('%.17g', min(1, fullest))
+end
+
+local function append()
+  local job = reused()
+  if job then return fault(job, 'reused') end
+  local firsts, new, order = find_firsts(), {}, {}
+  for i = 1, #jobs do
+    if not firsts[i] then
+      job = jobs[i]
+      new[#new + 1] = job
+      local it = queues[job[IN]]
+      if #it.mine == 0 then order[#order + 1] = it end
+      it.mine[#it.mine + 1] = job
+      it.size = it.size + job[BYTES]
+    end
+  end
+  if #new > 0 then
+    local said = moving(new) or at_fault(new)
+    if said then return said end
+    for i = 1, #order do foretell(order[i]) end
+    for i = 1, #order do
+      said = over_bound(order[i]) or too_slow(order[i])
+      if said then return said end
+    end
+  end
+  store_all(new)
+  local waits, fullness = {}, {}
+  for i = 1, #new do waits[i] = new[i].expected or false end
+  for i = 1, #queues do fullness[i] = pressure(queues[i]) end
+  flush()
+  ring()
+  return { wall, 1, firsts, fullness, waits }
+end
+
+return append()

@@ -1,0 +1,6 @@
+-- settle: args: [settlement, ..] (see settling.lua) ->
+--   wall, [id lost, ..], [id buried, ..], [[resource, place, ..], ..]
+
+local lost, buried, resources = settle_all(args[3])
+ring()
+return { wall, lost, buried, resources }

@@ -1,0 +1,113 @@
+-- Settling: what settle and turn do with outcomes.
+--
+-- A settlement is [id, token, outcome, ran ms, a, b]:
+--   1 succeeded: result | nil         2 retry: delay ms, error     3 snoozed: delay ms, parked
+--   4 cancelled: error | nil          5 failed: reason, error      6 released
+--   7 crashed: alone, error           with errors as [kind, message, traceback, fingerprint]
+
+-- Keeps what ended the execution that is now running; the newest twenty are enough to read.
+local function keep_error(id, row, error)
+  if not error then return end
+  local text = call('HGET', P .. 'errors', id)
+  local kept = text and cmsgpack.unpack(text) or {}
+  kept[#kept + 1] = { row[ATTEMPT] + 1, wall, error }
+  while #kept > 20 do table.remove(kept, 1) end
+  push(hsets, 'errors', id, cmsgpack.pack(kept))
+end
+
+local function count_attempt(row) row[ATTEMPT] = row[ATTEMPT] + 1 end
+
+local outcomes = {
+  function(id, row, result)
+    count_attempt(row)
+    finish(id, row, SUCCEEDED, false, result)
+  end,
+  function(id, row, delay_ms, error)
+    keep_error(id, row, error)
+    count_attempt(row)
+    if row[CANCELLING] then
+      finish(id, row, CANCELLED)
+    elseif row[ATTEMPT] >= row[ATTEMPTS] then
+      finish(id, row, FAILED, 'attempts')
+    else
+      add('q:' .. row[QUEUE], 1, 'y' .. row[PRIORITY])
+      put_off(id, row, delay_ms)
+    end
+  end,
+  function(id, row, delay_ms, is_parked)
+    if not is_parked then
+      row[PARKED] = false
+    elseif not row[PARKED] then
+      row[PARKED] = wall
+    end
+    if row[CANCELLING] then
+      finish(id, row, CANCELLED)
+    else
+      put_off(id, row, delay_ms)
+    end
+  end,
+  function(id, row, error)
+    keep_error(id, row, error)
+    finish(id, row, CANCELLED)
+  end,
+  function(id, row, reason, error)
+    keep_error(id, row, error)
+    count_attempt(row)
+    finish(id, row, FAILED, reason)
+  end,
+  function(id, row)
+    if row[CANCELLING] then
+      finish(id, row, CANCELLED)
+    else
+      put_back(id, row)
+    end
+  end,
+  function(id, row, is_alone, error)
+    keep_error(id, row, error)
+    count_attempt(row)
+    if is_alone then row[CRASHES] = row[CRASHES] + 1 end
+    count(id, row, -1)
+    row[LANE] = 1
+    if row[RESOURCE] then add_source(row) end
+    count(id, row, 1)
+    go_on(id, row)
+  end,
+}
+
+-- Carries settlements out; returns the ids that were lost, those that were buried, and for
+-- each resource that is concerned its number and the places of its settlements (from 0):
+-- [number, place, ..].
+local function settle_all(settlements)
+  local ids, lost, buried, resources, of = {}, {}, {}, {}, {}
+  for i = 1, #settlements do ids[i] = settlements[i][1] end
+  read_rows(ids)
+  for i = 1, #settlements do
+    local it = settlements[i]
+    local id, outcome = it[1], it[3]
+    local row = rows[id]
+    if row and row[STATE] == RUNNING and row[TOKEN] == it[2] then
+      if row[RESOURCE] then
+        local list = of[row[RESOURCE]]
+        if not list then
+          list = { row[RESOURCE] }
+          of[row[RESOURCE]] = list
+          resources[#resources + 1] = list
+        end
+        list[#list + 1] = i - 1
+      end
+      if outcome ~= 6 then -- of that the attempt may not have started
+        local queue = 'q:' .. row[QUEUE]
+        add(queue, 1, 'ended')
+        add(queue, it[4], 'ran_ms')
+      end
+      if outcome ~= 3 and outcome ~= 6 then row[PARKED] = false end -- a worker knew its task
+      outcomes[outcome](id, row, it[5], it[6])
+      row[RAN] = row[STATE] > RUNNING and it[4] or 0
+      if row[STATE] == FAILED then buried[#buried + 1] = id end
+    else
+      lost[#lost + 1] = id
+    end
+  end
+  flush()
+  return lost, buried, resources
+end

@@ -1,0 +1,398 @@
+-- Taking: what claim and turn do to give leases.
+
+local MOVES = 1000 -- rows a claim brings into ready at most, so that a claim stays short
+local TRIAL_MS, ROUNDS = 60000, { 1, 2, 4 } -- as model/breaker.py has them
+local taken = {} -- ids that were leased: for `ring`
+
+-- -- bringing in what lapsed and what is due --
+
+local function lapsed_members(departed)
+  local found = call('ZRANGEBYSCORE', P .. 'leases', '-inf', boot, 'LIMIT', 0, MOVES)
+  if #departed == 0 then return found end
+  local gone, has = {}, {}
+  for i = 1, #departed do gone[departed[i]] = true end
+  for i = 1, #found do has[found[i]] = true end
+  -- Running jobs are no more than there are slots: reading all is rare, and short.
+  local all = call('ZRANGE', P .. 'leases', 0, 9999)
+  local ids = {}
+  for i = 1, #all do ids[i] = id_of(all[i]) end
+  read_rows(ids)
+  local both = {}
+  for i = 1, #all do
+    local row = rows[ids[i]]
+    if (has[all[i]] or row and gone[row[OWNER]]) and #both < MOVES then both[#both + 1] = all[i] end
+  end
+  return both
+end
+
+-- Returns the buried: [id, row, queue, sheet] of each.
+local function bring_in(departed)
+  local lapsed = lapsed_members(departed)
+  local due = call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', wall, 'LIMIT', 0, MOVES - #lapsed)
+  local buried, ids = {}, {}
+  if #lapsed + #due == 0 then return buried end
+  for i = 1, #lapsed do ids[i] = id_of(lapsed[i]) end
+  for i = 1, #due do ids[#lapsed + i] = id_of(due[i]) end
+  read_rows(ids)
+  for i = 1, #lapsed do
+    local id, row = ids[i], rows[ids[i]]
+    if row then
+      lapse(id, row)
+      if row[STATE] == FAILED then
+        buried[#buried + 1] = { id, cmsgpack.pack(row), queue_name(row[QUEUE]),
+          call('HGET', P .. 'bodies', id) }
+      end
+    else
+      push(zrems, 'leases', lapsed[i])
+    end
+  end
+  for i = 1, #due do
+    local id, row = ids[#lapsed + i], rows[ids[#lapsed + i]]
+    if row then
+      put_back(id, row)
+    else
+      push(zrems, 'scheduled', due[i])
+    end
+  end
+  flush()
+  return buried
+end
+
+-- -- resources: how many may be claimed (the same as `room` in model/breaker.py) --
+
+local STANDS, SINCE, FOR, TRIPS, ROUND, PASSED, TRIALS = 1, 2, 3, 5, 8, 9, 10
+local rooms = nil -- by number of a resource that is not closed: {left, breaker, given}
+local down_names = nil
+
+local function left_ms(trial)
+  local passed = wall - trial[2]
+  return passed < 0 and 0 or max(0, TRIAL_MS - passed)
+end
+
+-- When there will be room: 0 is now, nil is not by itself.
+local function opens_in(breaker, left)
+  if breaker[STANDS] == 'open' then
+    if not breaker[FOR] then return nil end
+    local passed = wall - breaker[SINCE]
+    return passed < 0 and 0 or max(0, breaker[FOR] - passed)
+  end
+  if left > 0 then return 0 end
+  local least
+  for i = 1, #breaker[TRIALS] do
+    local still = left_ms(breaker[TRIALS][i])
+    if still > 0 then least = min(least or still, still) end
+  end
+  return least
+end
+
+local function room_of(breaker)
+  if breaker[STANDS] == 'open' then return opens_in(breaker, 0) == 0 and ROUNDS[1] or 0 end
+  local under_way = 0
+  for i = 1, #breaker[TRIALS] do
+    if left_ms(breaker[TRIALS][i]) > 0 then under_way = under_way + 1 end
+  end
+  return max(0, ROUNDS[breaker[ROUND] + 1] - breaker[PASSED] - under_way)
+end
+
+local function read_rooms()
+  rooms = {}
+  down_names = call('HKEYS', P .. 'down')
+  for i = 1, #down_names do
+    local number = tonumber(down_names[i])
+    local text = call('HGET', P .. 'breakers', number)
+    if text then
+      local breaker = cmsgpack.unpack(text)
+      rooms[number] = { left = room_of(breaker), breaker = breaker, given = {} }
+    end
+  end
+end
+
+local function has_room(resource)
+  local it = resource and rooms[resource]
+  return not it or it.left > 0
+end
+
+local function give(resource, id)
+  local it = resource and rooms[resource]
+  if it then
+    it.left = it.left - 1
+    it.given[#it.given + 1] = id
+  end
+end
+
+local function to_hex(id)
+  return (string.gsub(id, '.', function(byte) return string.format('%02x', string.byte(byte)) end))
+end
+
+-- Tells breakers of their trials (`tried` in model/breaker.py). Returns the resources of
+-- which it is the first one: [number, packed breaker].
+local function tell_rooms()
+  local turned = {}
+  for number, it in pairs(rooms) do
+    if #it.given > 0 then
+      local breaker = it.breaker
+      local is_first = breaker[STANDS] == 'open'
+      local trials, ours = {}, {}
+      for i = 1, #it.given do ours[to_hex(it.given[i])] = true end
+      if is_first then
+        breaker = { 'trying', wall, false, breaker[4], breaker[TRIPS], {}, 0, 0, 0, {} }
+      end
+      for i = 1, #breaker[TRIALS] do
+        if not ours[breaker[TRIALS][i][1]] then trials[#trials + 1] = breaker[TRIALS][i] end
+      end
+      for i = 1, #it.given do trials[#trials + 1] = { to_hex(it.given[i]), wall } end
+      while #trials > 16 do table.remove(trials, 1) end
+      breaker[TRIALS] = trials
+      local text = cmsgpack.pack(breaker)
+      call('HSET', P .. 'breakers', number, text)
+      local its_sources = (is_first or room_of(breaker) > 0)
+        and call('SMEMBERS', P .. 'sources:' .. number) or {}
+      for i = 1, #its_sources do
+        if call('EXISTS', P .. 'ready:' .. its_sources[i] .. ':' .. number) == 1 then
+          rung_queues[tonumber(string.match(its_sources[i], '^%d+'))] = true
+        end
+      end
+      if is_first then turned[#turned + 1] = { call('HGET', P .. 'resource_names', number), text } end
+    end
+  end
+  return turned
+end
+
+-- Until what waits for a resource may be tried.
+local function next_trial()
+  local soonest
+  for number, it in pairs(rooms) do
+    local opens = opens_in(it.breaker, it.left)
+    if opens and opens > 0 and (not soonest or opens < soonest) then
+      local sources = call('SMEMBERS', P .. 'sources:' .. number)
+      for i = 1, #sources do
+        if call('EXISTS', P .. 'ready:' .. sources[i] .. ':' .. number) == 1 then
+          soonest = opens
+          break
+        end
+      end
+    end
+  end
+  return soonest
+end
+
+-- -- who is next --
+
+-- The ready sets of these queues and this lane (false: both): {key, resource, queue}.
+local function sources_of(queues, lane, kind)
+  local found = {}
+  for i = 1, #queues do
+    local queue = queue_number(queues[i])
+    local it = queue and line(queue)
+    if it and it.kind == kind and not it.paused then
+      for its_lane = lane or 0, lane or 1 do
+        local key = P .. 'ready:' .. queue .. ':' .. its_lane
+        found[#found + 1] = { key = key, queue = queue }
+        local res = it.res or {}
+        for j = 1, #res do
+          found[#found + 1] = { key = key .. ':' .. res[j], resource = res[j], queue = queue }
+        end
+      end
+    end
+  end
+  return found
+end
+
+-- The next members of some sets, merged, at most `number`: {member, score, key, resource}.
+local function merged(sources, number)
+  local all = {}
+  for i = 1, #sources do
+    local source = sources[i]
+    local most = number
+    if source.resource and rooms[source.resource] then
+      most = min(most, rooms[source.resource].left)
+    end
+    local got = most > 0 and call('ZRANGE', source.key, 0, most - 1, 'WITHSCORES') or {}
+    for j = 1, #got, 2 do all[#all + 1] = { got[j], tonumber(got[j + 1]), source.key, source.resource } end
+  end
+  table.sort(all, function(a, b)
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    return a[1] < b[1]
+  end)
+  return all
+end
+
+-- Counts a job into the room that is left while choosing; rooms are given with leases.
+local function fits(room, resource)
+  local it = resource and rooms[resource]
+  if not it then return true end
+  room[resource] = (room[resource] or it.left) - 1
+  return room[resource] >= 0
+end
+
+-- Takes the next members out of their sets; returns their ids, and whether there may be more.
+local function take_next(sources, number)
+  local ids = {}
+  if #sources == 1 and not (sources[1].resource and rooms[sources[1].resource]) then
+    local got = call('ZPOPMIN', sources[1].key, number)
+    for i = 1, #got, 2 do ids[#ids + 1] = id_of(got[i]) end
+    return ids, #ids == number
+  end
+  local all, by_key, room = merged(sources, number), {}, {}
+  for i = 1, #all do
+    if #ids == number then break end
+    local it = all[i]
+    if fits(room, it[4]) then
+      ids[#ids + 1] = id_of(it[1])
+      push(by_key, it[3], it[1])
+    end
+  end
+  for key, list in pairs(by_key) do send('ZREM', key, list) end
+  return ids, #ids == number
+end
+
+-- Takes these very jobs where they may be claimed, in their order.
+local function take_these(wanted, lane, kind, number)
+  read_rows(wanted)
+  local may, seen = {}, {}
+  for i = 1, #wanted do
+    local id, row = wanted[i], rows[wanted[i]]
+    if row and not seen[id] and row[STATE] == READY and (not lane or row[LANE] == lane) then
+      seen[id] = true
+      local it = line(row[QUEUE])
+      if it.kind == kind and not it.paused then
+        local key, score = where(row)
+        may[#may + 1] = { member(id, row), score, P .. key, row[RESOURCE], id }
+      end
+    end
+  end
+  table.sort(may, function(a, b)
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    return a[1] < b[1]
+  end)
+  local ids, room = {}, {}
+  for i = 1, #may do
+    if #ids < number and fits(room, may[i][4]) then
+      call('ZREM', may[i][3], may[i][1])
+      ids[#ids + 1] = may[i][5]
+    end
+  end
+  return ids
+end
+
+-- -- leases --
+
+local function lease(id, row, owner, lease_ms)
+  local queue, priority = 'q:' .. row[QUEUE], row[PRIORITY]
+  local token = row[TOKEN] + 1
+  if token > 1 then push(hdels, 'progress', id) end
+  count(id, row, -1, true)
+  row[STATE], row[TOKEN], row[OWNER], row[STARTED] = RUNNING, token, owner, wall
+  row[LEASE_END], row[CANCELLING] = boot + lease_ms, false
+  row[ENDED], row[RAN], row[REASON] = row[ENDED] or false, row[RAN] or 0, row[REASON] or false
+  count(id, row, 1)
+  add(queue, 1, 'b' .. priority)
+  if token == 1 and row[PREDICTED] then
+    add(queue, 1, 'foretold')
+    add(queue, row[PREDICTED], 'foretold_ms')
+    add(queue, max(0, wall - row[PLACE]), 'waited_ms')
+  end
+  row[REVISION] = row[REVISION] + 1
+  changed[id], rung_jobs[id], taken[id] = true, true, true
+end
+
+local function tell_lease(id, row, sheet)
+  return { id, row[TOKEN], row[ATTEMPT], row[QUEUE], row[PRIORITY], row[LANE], row[ENQUEUED],
+    row[DEADLINE], row[PARKED] and max(0, wall - row[PARKED]), row[CRASHES], sheet }
+end
+
+-- The sheets of these jobs, by id.
+local function read_sheets(ids)
+  local found, n = {}, #ids
+  for first = 1, n, 1000 do
+    local last = min(n, first + 999)
+    local got = call('HMGET', P .. 'bodies', unpack(ids, first, last))
+    for i = first, last do found[ids[i]] = got[i - first + 1] end
+  end
+  return found
+end
+
+-- Leases what was taken out of its set, and ends what is past its deadline.
+local function lease_all(ids, owner, lease_ms, leases)
+  read_rows(ids)
+  local given = {}
+  for i = 1, #ids do
+    local id = ids[i]
+    local row = rows[id]
+    if row and row[DEADLINE] and row[DEADLINE] <= wall then
+      finish(id, row, EXPIRED, false, false, true)
+    elseif row then
+      give(row[RESOURCE], id)
+      lease(id, row, owner, lease_ms)
+      given[#given + 1] = id
+    end
+  end
+  local sheets = read_sheets(given)
+  for i = 1, #given do
+    leases[#leases + 1] = tell_lease(given[i], rows[given[i]], sheets[given[i]])
+  end
+end
+
+local function cancelled_of(owner)
+  local found = {}
+  if call('EXISTS', P .. 'flagged') == 0 then return found end
+  local all = call('HGETALL', P .. 'flagged')
+  for i = 1, #all, 2 do
+    if all[i + 1] == owner then found[#found + 1] = all[i] end
+  end
+  return found
+end
+
+local function next_due()
+  local soonest = next_trial()
+  local first = call('ZRANGE', P .. 'scheduled', 0, 0, 'WITHSCORES')[2]
+  if first then soonest = min(soonest or math.huge, first - wall) end
+  first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
+  if first then soonest = min(soonest or math.huge, first - boot) end
+  return soonest and max(0, soonest) or false
+end
+
+-- One claim: [owner, number, lease ms, queues, lane | nil, ids, kind, departed] ->
+-- [leases, cancelled, next due | false, buried, turned, [number of a queue, its name, ..]]
+local function claim(wanted)
+  local owner, number, lease_ms, queues = wanted[1], wanted[2], wanted[3], wanted[4]
+  local lane, ids, kind = wanted[5], wanted[6], wanted[7]
+  local buried = bring_in(wanted[8])
+  read_rooms()
+  local leases = {}
+  if number > 0 and call('HEXISTS', P .. 'meta', 'seal') == 0 then
+    if #ids > 0 then
+      local more = true
+      while more and #leases < number do
+        local these = take_these(ids, lane, kind, number - #leases)
+        lease_all(these, owner, lease_ms, leases)
+        more = #these > 0
+      end
+    else
+      local sources = sources_of(queues, lane, kind)
+      local more, looked = #sources > 0, 0
+      while more and #leases < number and looked < MOVES + number do
+        local these
+        these, more = take_next(sources, number - #leases)
+        if next(rooms) then more = #these > 0 end
+        looked = looked + #these
+        lease_all(these, owner, lease_ms, leases)
+      end
+      if #leases < number then
+        for i = 1, #sources do arm(sources[i].queue) end
+      end
+    end
+  end
+  local turned = tell_rooms()
+  flush()
+  local of_queues, told = {}, {}
+  for i = 1, #leases do
+    local queue = leases[i][4]
+    if not told[queue] then
+      told[queue] = true
+      of_queues[#of_queues + 1] = queue
+      of_queues[#of_queues + 1] = queue_name(queue)
+    end
+  end
+  return { leases, cancelled_of(owner), next_due(), buried, turned, of_queues }
+end
