@@ -196,6 +196,72 @@ class RedisEngine:
     async def _farewell(self, tx: RedisTx, owner: str) -> None:
         await workers.farewell(tx, owner)
 
+    @plan
+    async def amend(
+        self, tx: RedisTx, selection: Selection, change: Change, cursor: bytes | None = None
+    ) -> Amended:
+        return await amending.amend(tx, selection, change, cursor)
+
+    @reading
+    async def find(
+        self,
+        tx: RedisTx,
+        selection: Selection,
+        limit: int = 100,
+        cursor: bytes | None = None,
+        *,
+        brief: bool = False,
+    ) -> Page:
+        return await finding.find(tx, selection, limit, cursor, brief=brief)
+
+    @reading
+    async def list_queues(self, tx: RedisTx) -> list[QueueRecord]:
+        return await queueing.list_queues(tx)
+
+    @reading
+    async def measure(self, tx: RedisTx, queues: Sequence[str]) -> Measured:
+        return await queueing.measure(tx, queues)
+
+    @plan
+    async def reserve(
+        self, tx: RedisTx, queue: str, after_ms: int, spacing_us: int, number: int
+    ) -> int:
+        return await queueing.reserve(tx, queue, after_ms, spacing_us, number)
+
+    @reading
+    async def list_workers(self, tx: RedisTx) -> list[WorkerRecord]:
+        return await workers.list_workers(tx)
+
+    @reading
+    async def list_resources(self, tx: RedisTx) -> list[ResourceRecord]:
+        return await resources.list_resources(tx)
+
+    @plan
+    async def steer(self, tx: RedisTx, resource: str, change: Open | Close) -> ResourceRecord | None:
+        return await resources.steer(tx, resource, change)
+
+    @plan
+    async def sweep(self, tx: RedisTx, limit: int, retention: Retention) -> Swept:
+        return await sweeping.sweep(tx, limit, retention)
+
+    @plan
+    async def tune(self, tx: RedisTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
+        return await queueing.tune(tx, queue, change)
+
+    @plan
+    async def announce(self, tx: RedisTx, presence: Presence) -> None:
+        await workers.announce(tx, presence)
+
+    # -- moving --
+
+    @plan
+    async def seal(self, tx: RedisTx, seal: Seal | None) -> Seal | None:
+        return await sealing.seal(tx, seal)
+
+    @reading
+    async def sealed(self, tx: RedisTx) -> Seal | None:
+        return await sealing.sealed(tx)
+
     # -- running them --
 
     def run(self, plan: Plan[T]) -> T:
@@ -229,6 +295,22 @@ class RedisEngine:
             "share; keep jobs in sqlite:///jobs.db or postgresql://, or make the effect safe to "
             "repeat"
         )
+
+    # -- wake-ups and owners --
+
+    def listen(self, queues: Sequence[str]) -> Bell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+        return self._belfry.listen(queues)
+
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
+        """Ring when one of these jobs may have changed, or with `starts` was taken."""
+        return self._belfry.watch(jobs, starts=starts)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases that said farewell, or whose process is known to be gone."""
+        return await self.arun(Plan(workers.departed))
+
+    # -- the store --
 
     def migrate(self) -> list[str]:
         """Nothing to do: keys come with their first use."""
