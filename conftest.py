@@ -1,7 +1,9 @@
 """Runs every Python block of the documentation as a test; settles what all tests share.
 
 The blocks of one page run in order, as one module in a directory of its own that is
-the current directory meanwhile, so that `sqlite:///jobs.db` is a fresh file. `await`
+the current directory meanwhile, so that `sqlite:///jobs.db` is a fresh file. What a page
+names as `postgresql://…` is an empty database of its own (migrated), `redis://…` a server
+of its own, with whatever stands behind the question mark. `await`
 may stand outside a function, as in the documents: a page has one event loop. A block
 behind `<!-- skip: next -->` is only shown.
 """
@@ -10,8 +12,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import inspect
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
-from tests.servers.missing import missing
+from tests.servers.missing import Missing, give_up, missing
 
 from backlane import Backlane
 
@@ -32,6 +36,36 @@ settings.load_profile("any-speed")
 
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md"]
 MODULE = "shop"  # what the pages call the application's module
+
+
+class Servers:
+    """The real servers behind what a page names as such."""
+
+    NAMED = re.compile(r"(postgresql(?:\+psycopg)?|redis)://[^\s\"'?]+")
+
+    def __init__(self) -> None:
+        self.held = contextlib.ExitStack()
+        self.places: dict[str, str] = {}
+
+    def found(self, block: str) -> str:
+        """Return a block that names servers which are there."""
+        return self.NAMED.sub(lambda url: f"{url[1]}://{self.place(url[1][:5])}", block)
+
+    def place(self, kind: str) -> str:
+        """Return user, host, port and database of this page, started when first named."""
+        from tests.servers import postgres, redis  # not every page needs them
+
+        if kind not in self.places:
+            start = postgres.database if kind == "postg" else redis.started_url
+            try:
+                url = self.held.enter_context(start())
+            except Missing as why:
+                give_up(f"pages that name {kind}", why)
+            self.places[kind] = url.partition("://")[2]
+        return self.places[kind]
+
+    def close(self) -> None:
+        self.held.close()
 
 
 class Page:
@@ -44,6 +78,7 @@ class Page:
         self.directory = tempfile.TemporaryDirectory("backlane-docs", ignore_cleanup_errors=True)
         self.before = Path.cwd()
         self.applications: list[Backlane] = []
+        self.servers = Servers()
 
     def open(self) -> None:
         sys.modules[MODULE] = self.module  # dataclasses and annotations look names up there
@@ -62,6 +97,7 @@ class Page:
         for application in self.applications:
             application.close()
         self.runner.close()
+        self.servers.close()
         os.chdir(self.before)
         del sys.modules[MODULE]
         self.directory.cleanup()
@@ -79,14 +115,15 @@ def close_page(namespace: dict[str, Any]) -> None:
 def evaluate(example: Example) -> None:
     """Run one block, with the line numbers of its page in tracebacks."""
     lines_before = example.line + example.parsed.line_offset
+    page: Page = example.namespace["page"]
     code = compile(
-        "\n" * lines_before + example.parsed,
+        "\n" * lines_before + page.servers.found(example.parsed),
         example.path,
         "exec",
         flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT,
         dont_inherit=True,
     )
-    example.namespace["page"].run(code)
+    page.run(code)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

