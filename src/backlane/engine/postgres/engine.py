@@ -13,8 +13,10 @@ from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, measure, migrations, tune, workers
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres.address import parse
+from backlane.engine.postgres.bell import Belfry, Bell
 from backlane.engine.postgres.links import Links, Retired
 from backlane.engine.postgres.plans import beat, step
+from backlane.engine.postgres.presence import Enlisted
 from backlane.engine.postgres.statement import Statements
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import (
@@ -61,6 +63,8 @@ class PostgresEngine:
         self._statements = Statements(self._address.schema)
         self._links: Links | None = None
         self._home: joining.Home | None = None
+        self._belfry: Belfry | None = None
+        self._hung_in = 0
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -177,6 +181,24 @@ class PostgresEngine:
         links = self._own()
         return joining.joined(connection, self._home_of(links), links.ring)
 
+    # -- wake-ups and owners --
+
+    def listen(self, queues: Sequence[str]) -> Bell:
+        """Ring when one of these queues may have something to claim or to cancel."""
+        return self._own().belfry.listen(queues)
+
+    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
+        """Ring when one of these jobs may have changed, or with `starts` was taken."""
+        return self._own().belfry.watch(jobs, starts=starts)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return owners of leases whose session is gone, and has not come back."""
+        return await self._own().departed()
+
+    def enlist(self, owner: str) -> Enlisted:
+        """Show a sign of life that ends with this process."""
+        return self._own().enlist(owner)
+
     # -- the store --
 
     def migrate(self) -> list[str]:
@@ -206,8 +228,14 @@ class PostgresEngine:
             self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             if self._links is None or not self._links.is_own:
-                self._links = Links(self._address, self._statements, self._clock)
+                if self._belfry is None or self._pid != self._hung_in:
+                    # Bells go on when the engine is closed and opens anew; not in a fork.
+                    self._belfry, self._hung_in = Belfry(self._hang), self._pid
+                self._links = Links(self._address, self._statements, self._clock, self._belfry)
             return self._links
+
+    def _hang(self) -> None:
+        self._own().side.hang()
 
 
 def open_url(url: str, clock: Clock) -> PostgresEngine:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import psycopg
 
-from backlane.engine.plan import Plan, finish
-from backlane.engine.postgres import faults
+from backlane.engine.plan import Plan, Sql, finish
+from backlane.engine.postgres import faults, presence
 from backlane.engine.postgres.address import Address
+from backlane.engine.postgres.bell import Belfry
 from backlane.engine.postgres.driver import Driver
 from backlane.engine.postgres.opener import Opener
+from backlane.engine.postgres.plans import StepPlan
 from backlane.engine.postgres.pool import LoopPool, ThreadPool
+from backlane.engine.postgres.side import Side
 from backlane.engine.postgres.statement import Statements
 from backlane.engine.postgres.transaction import PostgresTx, Rings, Speaks
+from backlane.errors import EngineUnavailable
 from backlane.model.clock import Clock, SystemClock
 
 T = TypeVar("T")
+
+log = logging.getLogger("backlane")
+
+LOOK: Sql[tuple[int]] = Sql("select 1")
 
 
 class Retired(Exception):
@@ -31,11 +41,16 @@ class Retired(Exception):
 class Links:
     """One process's pools: of its threads, and of each event loop that asked."""
 
-    def __init__(self, address: Address, statements: Statements, clock: Clock) -> None:
+    def __init__(
+        self, address: Address, statements: Statements, clock: Clock, belfry: Belfry
+    ) -> None:
         self.address = address
         self.opener = Opener(address)
         self._statements = statements
         self._clock = None if isinstance(clock, SystemClock) else clock
+        self.belfry = belfry
+        self.side = Side(self.opener, statements, belfry)
+        self._sight = presence.Sight()
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._threads = ThreadPool(self.opener, address.pool)
@@ -69,6 +84,9 @@ class Links:
 
     def ring(self, rings: Rings) -> None:
         """Ring the bells of what has been committed."""
+        if rings:
+            self.belfry.ring(rings)
+            self.side.ring(rings)
 
     def run(self, plan: Plan[T]) -> T:
         """Carry a plan out in the calling thread."""
@@ -84,8 +102,50 @@ class Links:
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
+    # -- owners --
+
+    def enlist(self, owner: str) -> presence.Enlisted:
+        """Show a sign of life for as long as this process lives."""
+        schema, is_pooled = self.address.schema, self._is_pooled()
+        number = self.run(
+            StepPlan(lambda tx: presence.enlist(tx, owner, schema, has_lock=not is_pooled))
+        )
+        if not is_pooled:
+            try:
+                self.side.hold(owner, number)
+            except psycopg.Error as error:
+                raise faults.translated(error, self.address) from error
+        return presence.Enlisted(lambda: self._depart(owner))
+
+    def _depart(self, owner: str) -> None:
+        try:
+            self.run(StepPlan(lambda tx: presence.leave(tx, owner)))
+        except EngineUnavailable as error:
+            log.debug("could not say that %s departs: %s", owner, error)
+        self.side.let_go(owner)
+
+    async def departed(self) -> tuple[str, ...]:
+        """Return the owners of leases that are dead; one that may come back is waited for."""
+        dead, forgotten, is_unsure = await self._look()
+        if is_unsure:
+            await asyncio.sleep(presence.FREE_SECONDS)
+            dead, forgotten, _ = await self._look()
+        if forgotten:
+            await self.arun(StepPlan(lambda tx: tx.rows(presence.FORGET, forgotten)))
+        return tuple(dead)
+
+    async def _look(self) -> tuple[list[str], list[str], bool]:
+        rows = await self.arun(Plan(lambda tx: tx.rows(presence.MISSING), reads=True))
+        return self._sight.look(rows, time.monotonic())
+
+    def _is_pooled(self) -> bool:
+        if self.address.pooler is None:
+            self.run(Plan(_look_once, reads=True))  # opening a connection finds it out
+        return self.opener.is_pooled
+
     def close(self) -> None:
         """Wait for what has begun in threads, then close everything."""
+        self.side.close()
         self._threads.close()
         here = _running_loop()
         with self._lock:
@@ -121,6 +181,10 @@ class Links:
             yield connection
         finally:
             connection.close()
+
+
+async def _look_once(tx: PostgresTx) -> None:
+    await tx.rows(LOOK)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
