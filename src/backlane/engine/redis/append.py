@@ -13,7 +13,7 @@ from backlane.model.job import Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds
 
-APPEND = Script("append", "model", "moves", "bells")
+APPEND = Script("append", "model", "moves", "bells", "insert")
 
 
 async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:

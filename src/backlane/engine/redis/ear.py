@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from backlane.engine.redis.bell import Bell, Sleeper, Topic, Waiter, channel
-from backlane.engine.redis.wire import Connection, Lost, Wire
+from backlane.engine.redis.line import Line
+from backlane.engine.redis.wire import Lost, Wire
 
 log = logging.getLogger("backlane.redis")
 
@@ -41,7 +42,7 @@ class Ear:
         prefix: of the channels of the namespace.
     """
 
-    def __init__(self, connect: Callable[[], Connection], prefix: bytes) -> None:
+    def __init__(self, connect: Callable[[], Line], prefix: bytes) -> None:
         self._connect = connect
         self._prefix = prefix
         self._pid = os.getpid()

@@ -30,10 +30,13 @@ from backlane.engine.protocol import (
 from backlane.engine.redis import amend as amending
 from backlane.engine.redis import append as appending
 from backlane.engine.redis import claim as claiming
+from backlane.engine.redis import diagnose as diagnosing
+from backlane.engine.redis import dump as dumping
 from backlane.engine.redis import find as finding
 from backlane.engine.redis import hold, workers
 from backlane.engine.redis import queues as lines
 from backlane.engine.redis import resource as resources
+from backlane.engine.redis import restore as restoring
 from backlane.engine.redis import seal as sealing
 from backlane.engine.redis import settle as settling
 from backlane.engine.redis import sweep as sweeping
@@ -85,7 +88,9 @@ class RedisEngine:
         return await claiming.claim(tx, wanted)
 
     @plan
-    async def extend(self, tx: RedisTx, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Extended:
+    async def extend(
+        self, tx: RedisTx, leases: Sequence[tuple[bytes, int]], by_ms: int
+    ) -> Extended:
         return await hold.extend(tx, leases, by_ms)
 
     @plan
@@ -170,6 +175,33 @@ class RedisEngine:
     async def sealed(self, tx: RedisTx) -> Seal | None:
         return await sealing.sealed(tx)
 
+    @reading
+    async def dump(
+        self,
+        tx: RedisTx,
+        limit: int = 1_000,
+        cursor: bytes | None = None,
+        *,
+        final: Sequence[State] = (),
+    ) -> Part:
+        return await dumping.dump(tx, limit, cursor, final)
+
+    @plan
+    async def discard(self, tx: RedisTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        return await dumping.discard(tx, jobs)
+
+    @plan
+    async def restore(self, tx: RedisTx, part: Part, move: bytes = b"") -> list[bytes]:
+        return await restoring.restore(tx, part, move)
+
+    @reading
+    async def dump_settings(self, tx: RedisTx) -> Settings:
+        return await dumping.dump_settings(tx)
+
+    @plan
+    async def restore_settings(self, tx: RedisTx, settings: Settings) -> None:
+        await restoring.restore_settings(tx, settings)
+
     # -- wake-ups and owners --
 
     def listen(self, queues: Sequence[str]) -> Bell:
@@ -195,72 +227,6 @@ class RedisEngine:
     @plan
     async def _farewell(self, tx: RedisTx, owner: str) -> None:
         await workers.farewell(tx, owner)
-
-    @plan
-    async def amend(
-        self, tx: RedisTx, selection: Selection, change: Change, cursor: bytes | None = None
-    ) -> Amended:
-        return await amending.amend(tx, selection, change, cursor)
-
-    @reading
-    async def find(
-        self,
-        tx: RedisTx,
-        selection: Selection,
-        limit: int = 100,
-        cursor: bytes | None = None,
-        *,
-        brief: bool = False,
-    ) -> Page:
-        return await finding.find(tx, selection, limit, cursor, brief=brief)
-
-    @reading
-    async def list_queues(self, tx: RedisTx) -> list[QueueRecord]:
-        return await queueing.list_queues(tx)
-
-    @reading
-    async def measure(self, tx: RedisTx, queues: Sequence[str]) -> Measured:
-        return await queueing.measure(tx, queues)
-
-    @plan
-    async def reserve(
-        self, tx: RedisTx, queue: str, after_ms: int, spacing_us: int, number: int
-    ) -> int:
-        return await queueing.reserve(tx, queue, after_ms, spacing_us, number)
-
-    @reading
-    async def list_workers(self, tx: RedisTx) -> list[WorkerRecord]:
-        return await workers.list_workers(tx)
-
-    @reading
-    async def list_resources(self, tx: RedisTx) -> list[ResourceRecord]:
-        return await resources.list_resources(tx)
-
-    @plan
-    async def steer(self, tx: RedisTx, resource: str, change: Open | Close) -> ResourceRecord | None:
-        return await resources.steer(tx, resource, change)
-
-    @plan
-    async def sweep(self, tx: RedisTx, limit: int, retention: Retention) -> Swept:
-        return await sweeping.sweep(tx, limit, retention)
-
-    @plan
-    async def tune(self, tx: RedisTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
-        return await queueing.tune(tx, queue, change)
-
-    @plan
-    async def announce(self, tx: RedisTx, presence: Presence) -> None:
-        await workers.announce(tx, presence)
-
-    # -- moving --
-
-    @plan
-    async def seal(self, tx: RedisTx, seal: Seal | None) -> Seal | None:
-        return await sealing.seal(tx, seal)
-
-    @reading
-    async def sealed(self, tx: RedisTx) -> Seal | None:
-        return await sealing.sealed(tx)
 
     # -- running them --
 
@@ -296,26 +262,16 @@ class RedisEngine:
             "repeat"
         )
 
-    # -- wake-ups and owners --
-
-    def listen(self, queues: Sequence[str]) -> Bell:
-        """Ring when one of these queues may have something to claim or to cancel."""
-        return self._belfry.listen(queues)
-
-    def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
-        """Ring when one of these jobs may have changed, or with `starts` was taken."""
-        return self._belfry.watch(jobs, starts=starts)
-
-    async def departed(self) -> tuple[str, ...]:
-        """Return owners of leases that said farewell, or whose process is known to be gone."""
-        return await self.arun(Plan(workers.departed))
-
     # -- the store --
 
     def migrate(self) -> list[str]:
         """Nothing to do: keys come with their first use."""
         self._driver.look()
         return []
+
+    def diagnose(self) -> list[Finding]:
+        """Look for settings and states of the server that lose jobs or time."""
+        return diagnosing.diagnose(self._driver)
 
     def close(self) -> None:
         """Wait for what has begun, then let go of the server. The next use opens anew."""

@@ -9,36 +9,28 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import hiredis
 
+from backlane.engine.redis.line import RECEIVE_BYTES, Line, is_whole, new_reader
+
 # Not yet, says a socket that does not block; with TLS also when it has to write first.
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-_RECEIVE_BYTES = 65_536
-_NOTHING = object()  # what the parser answers until a message is whole
 
 
 class Lost(Exception):
     """The connection has ended, or says what it never should."""
 
 
-class Connection(Protocol):
-    """An open connection of the client library, signed in, in RESP2."""
-
-    _sock: Any
-
-    def disconnect(self) -> None: ...
-
-
 class Wire:
-    """An open connection that is used for hearing only."""
+    """A line that is used for hearing only."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._socket = connection._sock
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._socket = line.sock
         self._socket.settimeout(0)
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._reader = new_reader()
         self.number: int = self._socket.fileno()
 
     def subscribe(self, channels: Iterable[bytes]) -> None:
@@ -69,7 +61,7 @@ class Wire:
         came: list[list[Any]] = []
         while True:
             try:
-                data = self._socket.recv(_RECEIVE_BYTES)
+                data = self._socket.recv(RECEIVE_BYTES)
             except _LATER:
                 return came
             except (OSError, ValueError) as error:
@@ -78,7 +70,7 @@ class Wire:
                 raise Lost("the server closed the connection")
             self._reader.feed(data)
             self._parse(came)
-            if len(data) < _RECEIVE_BYTES and not self._has_more():
+            if len(data) < RECEIVE_BYTES and not self._has_more():
                 return came
 
     def _has_more(self) -> bool:
@@ -87,18 +79,18 @@ class Wire:
 
     def _parse(self, came: list[list[Any]]) -> None:
         try:
-            while (message := self._reader.gets()) is not _NOTHING:
+            while is_whole(message := self._reader.gets()):
                 if isinstance(message, Exception):  # no such command, no such right, moved
                     raise Lost(str(message))
                 if isinstance(message, list):
                     came.append(message)
-        except hiredis.HiredisError as error:
+        except OSError as error:
             raise Lost(str(error)) from error
 
     def close(self) -> None:
         """End the connection."""
         with contextlib.suppress(Exception):  # what is wrong with it no longer matters
-            self._connection.disconnect()
+            self._line.disconnect()
 
     def abandon(self) -> None:
         """In a forked child: close the copy of the socket, and say nothing on it."""

@@ -51,6 +51,7 @@
 --                (absent: CLOSED); also written by `claim` for trials begun
 --   down         hash number -> "1": those not closed
 --   sources:<number>  set of "<queue>:<lane>": ready sets there may be
+--   arrived   hash move -> ids of its latest part (restore.lua)
 -- Workers (announce.lua)
 --   workers   hash owner -> its presence  beats   score boot ms of the last beat
 --   gone      owners that said farewell while they held leases; score wall ms

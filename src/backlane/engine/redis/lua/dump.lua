@@ -1,0 +1,49 @@
+-- dump: [first sequence, limit, most rows, bytes, states as a set] ->
+--   wall, next sequence | nil, rows looked at, bytes, [number, name of a queue, ..],
+--   [id, row, sheet, progress, result, errors, ..] in the order of their append
+
+local begins, limit, most, room, wanted = args[3], args[4], args[5], args[6], args[7]
+local jobs, names_of, seen, held, looked, number = {}, {}, {}, 0, 0, 0
+local ZEROS = string.rep('\0', 16)
+
+local function tell(id, text)
+  local row = cmsgpack.unpack(text)
+  if not wanted[row[STATE]] then return end
+  local at = #jobs
+  jobs[at + 1], jobs[at + 2] = id, text
+  jobs[at + 3] = call('HGET', P .. 'bodies', id)
+  jobs[at + 4] = call('HGET', P .. 'progress', id)
+  jobs[at + 5] = call('HGET', P .. 'results', id)
+  jobs[at + 6] = call('HGET', P .. 'errors', id)
+  held = held + row[SIZE] + (jobs[at + 5] and #jobs[at + 5] or 0)
+  number = number + 1
+  if not seen[row[QUEUE]] then
+    seen[row[QUEUE]] = true
+    names_of[#names_of + 1], names_of[#names_of + 2] = row[QUEUE], queue_name(row[QUEUE])
+  end
+end
+
+local function go_through()
+  local blocks = call('HKEYS', P .. 'orders')
+  for i = 1, #blocks do blocks[i] = tonumber(blocks[i]) end
+  table.sort(blocks)
+  for i = 1, #blocks do
+    local first = blocks[i] * BLOCK
+    if first + BLOCK > begins then
+      local ids = call('GET', P .. 'order:' .. blocks[i]) or ''
+      for at = max(0, begins - first), #ids / 16 - 1 do
+        local id = string.sub(ids, at * 16 + 1, at * 16 + 16)
+        if id ~= ZEROS then
+          if number >= limit or looked >= most or held >= room then return first + at end
+          local text = call('HGET', P .. 'rows', id)
+          if text then tell(id, text) end
+          looked = looked + 1
+        end
+      end
+    end
+  end
+  return false
+end
+
+local next_seq = go_through()
+return { wall, next_seq, looked, held, names_of, jobs }

@@ -1,0 +1,4 @@
+-- farewell: [owner] -> wall. It holds nothing any more: what it leased may be taken at once.
+
+call('ZADD', P .. 'gone', wall, args[3])
+return { wall }

@@ -1,0 +1,27 @@
+-- Taking jobs in: what append and restore share.
+
+-- The number of a resource, made if it is new.
+local function resource_number(name)
+  local number = call('HGET', P .. 'resources', name)
+  if number then return tonumber(number) end
+  number = call('HINCRBY', P .. 'meta', 'numbers', 1)
+  call('HSET', P .. 'resources', name, number)
+  call('HSET', P .. 'resource_names', number, name)
+  return number
+end
+
+-- Writes the ids of new jobs behind those of all others; returns the first one's sequence.
+local function enlist(ids)
+  local n = #ids
+  local first = call('HINCRBY', P .. 'meta', 'seq', n) - n + 1
+  local at = 1
+  while at <= n do
+    local seq = first + at - 1
+    local block, place = floor(seq / BLOCK), seq % BLOCK
+    local last = min(n, at + BLOCK - place - 1)
+    call('SETRANGE', P .. 'order:' .. block, place * 16, table.concat(ids, '', at, last))
+    call('HINCRBY', P .. 'orders', block, last - at + 1)
+    at = last + 1
+  end
+  return first
+end

@@ -1,0 +1,179 @@
+-- sweep: [limit, done_ms, done_jobs, failed_ms, failed_jobs, least_ms] ->
+--   wall, lapsed, [id buried, ..], expired, aged, pruned, is_more
+-- In the order in which it matters; each part takes what the limit leaves. A flush between
+-- them: the next part may meet the same jobs.
+
+local left = args[3]
+local LEVEL_MS = 300000 -- of waiting are one level of priority
+local SILENT_MS = 60000 -- without a beat: the worker is forgotten
+local GONE_MS = 3600000 -- an owner that said farewell is remembered for so long
+
+-- The ids of some members, their rows read; members of jobs that are not known are dropped.
+local function taken(key, members)
+  local ids, found = {}, {}
+  for i = 1, #members do ids[i] = id_of(members[i]) end
+  read_rows(ids)
+  for i = 1, #ids do
+    if rows[ids[i]] then
+      found[#found + 1] = ids[i]
+    else
+      push(zrems, key, members[i])
+    end
+  end
+  left = left - #found
+  return found
+end
+
+local function up_to(key, score, number)
+  if number <= 0 then return {} end
+  return call('ZRANGEBYSCORE', P .. key, '-inf', score, 'LIMIT', 0, number)
+end
+
+-- -- leases that have ended --
+
+local buried = {}
+local lapsed = taken('leases', up_to('leases', boot, left))
+for i = 1, #lapsed do
+  lapse(lapsed[i], rows[lapsed[i]])
+  if rows[lapsed[i]][STATE] == FAILED then buried[#buried + 1] = lapsed[i] end
+end
+flush()
+
+-- -- deadlines: only those that wait are among them --
+
+local expired = taken('deadlines', up_to('deadlines', wall, left))
+for i = 1, #expired do finish(expired[i], rows[expired[i]], EXPIRED) end
+flush()
+
+-- -- ageing --
+--
+-- Only a job that passed a multiple of LEVEL_MS since the last time can be due for its next
+-- level: its place is in one of nine windows, each as long as it is since then. Jobs that
+-- came back to their own priority at an old place are in `unaged` (`count` saw to it).
+
+local aged = 0
+
+local function age_some(key, members)
+  local ids = taken(key, members)
+  for i = 1, #ids do
+    local row = rows[ids[i]]
+    local rank = row[STATE] == READY and aged_rank(row) or 0
+    if rank > row[RANK] then
+      age(ids[i], row, rank)
+      aged = aged + 1
+    else
+      left = left + 1 -- it was only looked at
+    end
+  end
+  flush()
+end
+
+local function ready_sets()
+  local found, queues = {}, call('HVALS', P .. 'queues')
+  for i = 1, #queues do
+    local res = line(queues[i]).res or {}
+    for lane = 0, 1 do
+      local key = 'ready:' .. queues[i] .. ':' .. lane
+      if call('EXISTS', P .. key) == 1 then found[#found + 1] = key end
+      for j = 1, #res do
+        local of = key .. ':' .. res[j]
+        if call('EXISTS', P .. of) == 1 then found[#found + 1] = of end
+      end
+    end
+  end
+  return found
+end
+
+-- Each window of the time from `since` to `now`: set, lowest and highest score.
+local function windows(sets, since, now)
+  local found = {}
+  for i = 1, #sets do
+    -- From the top down, so that what rises is not met again.
+    for rank = 8, 0, -1 do
+      local floor_of = (9 - rank) * LEVEL
+      -- Since longer than a level the windows touch, and are one.
+      local is_one = now - since >= LEVEL_MS
+      for level = 1, is_one and 1 or rank + 1 do
+        local high = now - level * LEVEL_MS
+        if high >= 0 then
+          local low = max(0, since - (is_one and rank + 1 or level) * LEVEL_MS + 1)
+          found[#found + 1] = { sets[i], floor_of + low, floor_of + high }
+        end
+      end
+    end
+  end
+  return found
+end
+
+local function number_in(list)
+  local number = 0
+  for i = 1, #list do
+    number = number + call('ZCOUNT', P .. list[i][1], list[i][2], list[i][3])
+    if number > left then break end
+  end
+  return number
+end
+
+-- The time is cut until what it holds can be done at once. (What was appended within one
+-- millisecond cannot be cut, and may be more than is left.)
+local function age_all()
+  local since = tonumber(call('HGET', P .. 'meta', 'aged_ms') or 0)
+  if since > wall then since = wall end
+  local now, sets = wall, ready_sets()
+  local list = windows(sets, since, now)
+  while now > since + 1 and number_in(list) > left do
+    now = since + max(1, floor((now - since) / 2))
+    list = windows(sets, since, now)
+  end
+  for i = 1, #list do
+    age_some(list[i][1], call('ZRANGEBYSCORE', P .. list[i][1], list[i][2], list[i][3]))
+  end
+  call('HSET', P .. 'meta', 'aged_ms', now)
+  if now < wall then left = min(left, 0) end
+end
+
+if left > 0 then
+  local members = call('ZRANGE', P .. 'unaged', 0, left - 1)
+  send('ZREM', P .. 'unaged', members)
+  age_some('unaged', members)
+end
+if left > 0 then age_all() end
+
+-- -- history --
+
+local pruned = 0
+
+local function prune(key, age_ms, number, least_ms)
+  if left <= 0 then return end
+  local members = up_to(key, wall - max(age_ms, least_ms), left)
+  local beyond = call('ZCARD', P .. key) - number
+  if beyond > #members and left > #members then
+    -- The oldest of them, and none that is too young.
+    members = up_to(key, wall - least_ms, min(left, beyond))
+  end
+  local ids = taken(key, members)
+  for i = 1, #ids do forget(ids[i], rows[ids[i]], true) end
+  pruned = pruned + #ids
+  flush()
+end
+
+local known = call('HVALS', P .. 'queues')
+for i = 1, #known do
+  prune('done:' .. known[i], args[4], args[5], args[8])
+  prune('failed:' .. known[i], args[6], args[7], args[8])
+end
+
+-- -- what else is past its time --
+
+local past = up_to('repeats_until', wall, left)
+send('HDEL', P .. 'repeats', past)
+send('ZREM', P .. 'repeats_until', past)
+left = left - #past
+
+local silent = up_to('beats', '(' .. (boot - SILENT_MS), 1000)
+send('HDEL', P .. 'workers', silent)
+send('ZREM', P .. 'beats', silent)
+call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', wall - GONE_MS)
+
+ring()
+return { wall, #lapsed, buried, #expired, aged, pruned, left <= 0 and 1 or 0 }
