@@ -1,0 +1,136 @@
+"""Dump: whole jobs on their way to another store; and discard, once they are there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
+from backlane.engine.plan import Sql
+from backlane.engine.postgres import resource as resources
+from backlane.engine.postgres import tune
+from backlane.engine.postgres.measure import SECRET
+from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
+from backlane.engine.postgres.record import READY, RUNNING, SCHEDULED, seqs_of, standings, wholes
+from backlane.engine.postgres.seal import sealed_for_changes
+from backlane.engine.postgres.taking import hold, let_go, take_out
+from backlane.engine.postgres.text import loaded
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.model.job import State
+
+# $3 is a set of final states as bits. Each sub-select is one look-up by key.
+ROWS: Sql[tuple[int, int, bool]] = Sql(
+    """
+    select job.seq,
+        job.size + coalesce(
+            (select octet_length(result) from backlane.finished where finished.seq = job.seq), 0
+        ),
+        coalesce(
+            (select $3::int >> state & 1 = 1 from backlane.ended where ended.seq = job.seq),
+            (select false from backlane.lease where lease.id = job.id),
+            true
+        )
+    from backlane.job
+    where job.seq >= $1::bigint
+    order by job.seq
+    limit $2::int
+    """
+)
+REPEATS: Sql[tuple[bytes, str, str, bytes, bytes, int]] = Sql(
+    """
+    select digest, scope, name, id, print, until_ms
+    from backlane.idempotency
+    where digest > $1::bytea
+    order by digest
+    limit $2::int
+    """
+)
+FORGOTTEN: Sql[tuple[int]] = Sql(
+    """
+    select number
+    from backlane.meta
+    where name = 'forgotten_ms'
+    """
+)
+
+JOBS, REPEATED = 0, 1  # what a cursor goes on with
+LOOKS = 20  # at a job that moves while we want to discard it
+
+
+async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence[State]) -> Part:
+    """Read whole jobs in the order of their append, then idempotency keys."""
+    place = msgspec.msgpack.decode(cursor) if cursor else [JOBS, 0]
+    if place[0] == REPEATED:
+        return await _dump_repeats(tx, limit, place[1])
+    bits = sum(1 << FINAL_CODES[state] for state in set(final))
+    rows = await tx.rows(ROWS, place[1], PART_ROWS, bits)
+    seqs: list[int] = []
+    held = 0
+    behind: list[Any] | None = None
+    for seq, size, is_wanted in rows:
+        if len(seqs) >= limit or held >= PART_BYTES:
+            behind = [JOBS, seq]
+            break
+        if is_wanted:
+            seqs.append(seq)
+            held += size
+    if behind is None:
+        behind = [JOBS, rows[-1][0] + 1] if len(rows) == PART_ROWS else [REPEATED, b""]
+    found = [
+        Whole(record, one.crashes, one.parked_ms)
+        for one, record in reversed(await wholes(tx, seqs))
+        if one.code != RUNNING and (one.code in (READY, SCHEDULED) or one.state in final)
+    ]
+    return Part(found, cursor=msgspec.msgpack.encode(behind))
+
+
+async def _dump_repeats(tx: PostgresTx, limit: int, digest: bytes) -> Part:
+    rows = await tx.rows(REPEATS, digest, limit)
+    behind = [REPEATED, rows[-1][0]] if len(rows) == limit else None
+    repeats = [Repeat(loaded(scope), loaded(name), *rest) for _, scope, name, *rest in rows]
+    return Part(repeats=repeats, cursor=msgspec.msgpack.encode(behind) if behind else None)
+
+
+async def dump_settings(tx: PostgresTx) -> Settings:
+    """Read what is known beside jobs."""
+    return Settings(
+        queues=await tune.list_queues(tx),
+        resources=await resources.breakers_of_all(tx),
+        secret=(await tx.rows(SECRET))[0][0],
+        forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+    )
+
+
+# -- once they are elsewhere --
+
+
+async def discard(tx: PostgresTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+    """Forget jobs that are elsewhere by now; return those that were not forgotten."""
+    seal, _ = await sealed_for_changes(tx)
+    if not jobs or seal is None:
+        return [job for job, _ in jobs]
+    revisions = dict(jobs)
+    gone: set[bytes] = set()
+    seqs = await seqs_of(tx, list(revisions))
+    for _ in range(LOOKS):
+        found = [
+            one
+            for one in await standings(tx, seqs)
+            if one.code != RUNNING and one.revision == revisions[one.id]
+        ]
+        held = await hold(tx, found)
+        mine = [one for one in found if one.seq in held]
+        if mine:
+            moves = Moves()
+            await take_out(tx, mine, moves)
+            await let_go(tx, [one for one in mine if one.code in (READY, SCHEDULED)], moves)
+            await forget(tx, [one.seq for one in mine])
+            await moves.store(tx)
+            gone |= {one.id for one in mine}
+        seqs = [one.seq for one in found if one.seq not in held]
+        if not seqs:
+            break
+    tx.rings.jobs += gone
+    return [job for job, _ in jobs if job not in gone]

@@ -1,0 +1,405 @@
+"""Restore: whole jobs and settings that another store had."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backlane.engine.moving import Part, Settings, Whole
+from backlane.engine.moving import Repeat as MovedRepeat
+from backlane.engine.plan import Sql
+from backlane.engine.postgres import resource
+from backlane.engine.postgres.enter import encode_policy, make_line
+from backlane.engine.postgres.moves import Moves, Placed, many
+from backlane.engine.postgres.text import stored, stored_or_none
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.model.job import DEFAULT_POLICY, JobRecord, Key, State
+from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
+
+COUNTED_AT = 5  # the priority under which the lifetime counts of another store are kept
+
+NUMBERS: Sql[tuple[int]] = Sql(
+    """
+    select nextval('backlane.job_seq')
+    from generate_series(1, $1::int)
+    """
+)
+KNOWN: Sql[tuple[bytes]] = Sql(
+    """
+    select id
+    from unnest($1::bytea[]) as given (wanted)
+    join backlane.job on id = wanted
+    """
+)
+# One that somebody else takes in at this moment is his.
+INSERT: Sql[tuple[bytes]] = Sql(
+    """
+    insert into backlane.job (seq, place, enqueued_ms, deadline_ms, started_ms, queue, lane,
+        size, attempts, priority, id, owner, task, key_scope, key_name, group_name, parent,
+        policy, headers, body)
+    select *
+    from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[],
+        $7::int[], $8::int[], $9::int[], $10::smallint[], $11::bytea[], $12::text[],
+        $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[], $18::bytea[],
+        $19::bytea[], $20::bytea[])
+    on conflict (id) do nothing
+    returning id
+    """
+)
+TAKE_FREE_KEYS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.unique_key (seq, digest, id)
+    select seq, backlane.digest(scope, name), id
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])
+        with ordinality as given (scope, name, seq, id, at)
+    order by 2, at
+    on conflict do nothing
+    """
+)
+SET_DEADLINES: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.deadline (deadline_ms, seq)
+    select *
+    from unnest($1::bigint[], $2::bigint[])
+    """
+)
+KEEP_PROGRESS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.progress (seq, token, fraction, message)
+    select *
+    from unnest($1::bigint[], $2::bigint[], $3::float8[], $4::text[])
+    """
+)
+KEEP_ERRORS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.attempt_error (seq, token, attempt, at_ms, kind, message, traceback,
+        fingerprint)
+    select *
+    from unnest($1::bigint[], $2::bigint[], $3::int[], $4::bigint[], $5::text[], $6::text[],
+        $7::text[], $8::text[])
+    """
+)
+# One whose time is over gives way.
+KEEP_REPEATS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.idempotency as known (digest, scope, name, id, print, until_ms)
+    select backlane.digest(scope, name), scope, name, id, print, until_ms
+    from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
+        as given (scope, name, id, print, until_ms)
+    order by 1
+    on conflict (digest) do update
+    set id = excluded.id,
+        print = excluded.print,
+        until_ms = excluded.until_ms
+    where known.until_ms <= coalesce($6::bigint, backlane.now_ms())
+    """
+)
+ARRIVED: Sql[tuple[bytes]] = Sql(
+    """
+    select value
+    from backlane.meta
+    where name = $1::text
+    """
+)
+SET_ARRIVED: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.meta (name, value)
+    values ($1::text, $2::bytea)
+    on conflict (name) do update
+    set value = excluded.value
+    """
+)
+FORGET_ARRIVED: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.meta
+    where name = $1::text
+    """
+)
+LINES: Sql[tuple[str, int]] = Sql(
+    """
+    select name, id
+    from backlane.queue
+    where name = any ($1::text[])
+    """
+)
+SET_QUEUE: Sql[tuple[()]] = Sql(
+    """
+    update backlane.queue
+    set declared_jobs = $3::bigint,
+        declared_bytes = $4::bigint,
+        declared_wait_ms = $5::bigint,
+        declared_share = $6::float8,
+        tuned_jobs = $7::bigint,
+        tuned_bytes = $8::bigint,
+        tuned_wait_ms = $9::bigint,
+        tuned_share = $10::float8,
+        paused = $11::boolean
+    where name = $1::text
+    and kind = $2::text
+    """
+)
+# Lifetime counts may be longer than those of a verb: they go to the sum itself.
+COUNT: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.counter as held (queue, priority, appended, retried, succeeded,
+        failed, cancelled, expired, started, ended, ran_ms)
+    values ($1::int, $2::smallint, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint,
+        $8::bigint, $9::bigint, $10::bigint, $11::bigint)
+    on conflict (queue, priority) do update
+    set appended = held.appended + excluded.appended,
+        retried = held.retried + excluded.retried,
+        succeeded = held.succeeded + excluded.succeeded,
+        failed = held.failed + excluded.failed,
+        cancelled = held.cancelled + excluded.cancelled,
+        expired = held.expired + excluded.expired,
+        started = held.started + excluded.started,
+        ended = held.ended + excluded.ended,
+        ran_ms = held.ran_ms + excluded.ran_ms
+    """
+)
+SET_SECRET: Sql[tuple[()]] = Sql(
+    """
+    update backlane.meta
+    set value = $1::bytea
+    where name = 'secret'
+    """
+)
+RAISE_FORGOTTEN: Sql[tuple[()]] = Sql(
+    """
+    update backlane.meta
+    set number = greatest(number, $1::bigint)
+    where name = 'forgotten_ms'
+    """
+)
+
+
+async def restore(tx: PostgresTx, part: Part, move: bytes) -> list[bytes]:
+    """Take whole jobs in; return those that were new."""
+    new = await _new(tx, part.jobs, await _arrived(tx, move))
+    taken: set[bytes] = set()
+    if new:
+        taken = await Arriving(tx).take_in(new)
+    if part.repeats:
+        await _keep_repeats(tx, part.repeats)
+    if move:
+        name = f"arrived {move.hex()}"
+        if part.jobs:
+            await tx.rows(SET_ARRIVED, name, b"".join(whole.record.id for whole in part.jobs))
+        else:
+            await tx.rows(FORGET_ARRIVED, name)
+    return [whole.record.id for whole in new if whole.record.id in taken]
+
+
+async def _arrived(tx: PostgresTx, move: bytes) -> set[bytes]:
+    """Return the jobs of the latest part of this move."""
+    rows = await tx.rows(ARRIVED, f"arrived {move.hex()}") if move else []
+    ids = rows[0][0] if rows else b""
+    return {ids[at : at + 16] for at in range(0, len(ids), 16)}
+
+
+async def _new(tx: PostgresTx, jobs: Sequence[Whole], known: set[bytes]) -> list[Whole]:
+    if not jobs:
+        return []
+    ids = [whole.record.id for whole in jobs]
+    known = known | {job for (job,) in await tx.rows(KNOWN, ids)}
+    return [whole for whole in jobs if whole.record.id not in known]
+
+
+async def _keep_repeats(tx: PostgresTx, repeats: Sequence[MovedRepeat]) -> None:
+    await tx.rows(
+        KEEP_REPEATS,
+        [stored(one.scope) for one in repeats],
+        [stored(one.name) for one in repeats],
+        [one.job for one in repeats],
+        [one.print for one in repeats],
+        [one.until_ms for one in repeats],
+        tx.wall_ms,
+    )
+
+
+class Arriving:
+    """The jobs of one part, on their way into the tables."""
+
+    def __init__(self, tx: PostgresTx) -> None:
+        self._tx = tx
+        self._moves = Moves()
+        self._keys: list[tuple[Any, ...]] = []
+        self._deadlines: list[tuple[int, int]] = []
+        self._progress: list[tuple[Any, ...]] = []
+        self._errors: list[tuple[Any, ...]] = []
+
+    async def take_in(self, jobs: Sequence[Whole]) -> set[bytes]:
+        """Insert new jobs in this order; return those that nobody else took in meanwhile."""
+        tx = self._tx
+        records = [whole.record for whole in jobs]
+        queues = await _queues(tx, records)
+        named = {record.resource for record in records if record.resource}
+        resources = await resource.number(tx, named)
+        seqs = [seq for (seq,) in await tx.rows(NUMBERS, len(jobs))]
+        placed = [
+            _placed(
+                whole,
+                seq,
+                queues[whole.record.queue],
+                resources[whole.record.resource] if whole.record.resource else 0,
+            )
+            for seq, whole in zip(seqs, jobs, strict=True)
+        ]
+        rows = [_row(record, one) for record, one in zip(records, placed, strict=True)]
+        columns = (list(column) for column in zip(*rows, strict=True))
+        taken = {job for (job,) in await tx.rows(INSERT, *columns)}
+        for record, one in zip(records, placed, strict=True):
+            if record.id in taken:
+                self._add(record, one)
+        await many(tx, TAKE_FREE_KEYS, self._keys)
+        await many(tx, SET_DEADLINES, self._deadlines)
+        await many(tx, KEEP_PROGRESS, self._progress)
+        await many(tx, KEEP_ERRORS, self._errors)
+        await self._moves.store(tx)
+        tx.rings.jobs += taken
+        return taken
+
+    def _add(self, record: JobRecord, one: Placed) -> None:
+        moves = self._moves
+        if record.progress is not None:
+            message = stored_or_none(record.progress.message)
+            self._progress.append((one.seq, record.token, record.progress.fraction, message))
+        for number, kept in enumerate(record.errors, 1 - len(record.errors)):
+            error = kept.error
+            text = (error.kind, error.message, error.traceback, error.fingerprint)
+            self._errors.append(
+                (one.seq, record.token + number, kept.attempt, kept.at_ms, *map(stored, text))
+            )
+        if record.state.is_final:
+            self._end(record, one)
+            return
+        moves.at(one.queue, one.priority).bytes += one.size
+        moves.gather(one.queue, stored_or_none(record.group), 1)
+        moves.wait(one, is_due=record.state is not State.SCHEDULED)
+        if record.key:
+            self._keys.append((*_stored(record.key), one.seq, record.id))
+        if record.deadline_ms is not None:
+            self._deadlines.append((record.deadline_ms, one.seq))
+        self._tx.rings.queues.add(record.queue)
+
+    def _end(self, record: JobRecord, one: Placed) -> None:
+        self._moves.at(one.queue, one.priority).keep(record.state, 1)
+        row = (
+            *(one.seq, one.queue, one.attempt, one.token, one.revision, one.started_ms),
+            *(record.ended_ms or 0, record.ran_ms or 0, one.owner),
+        )
+        if record.state is State.FAILED:
+            self._moves.bury(row, str(record.reason))
+        else:
+            self._moves.finish(row, record.state, record.result)
+
+
+async def _queues(tx: PostgresTx, records: Sequence[JobRecord]) -> dict[str, int]:
+    """Return the numbers of the queues of these jobs, made if they are new."""
+    kinds = {
+        record.queue: Kind.MESSAGES if record.task is None else Kind.TASKS for record in records
+    }
+    numbers = dict(await tx.rows(LINES, list(kinds)))
+    for name, kind in sorted(kinds.items()):
+        if name not in numbers:
+            numbers[name] = await make_line(tx, name, kind.value, DEFAULT_BOUNDS)
+    return numbers
+
+
+def _placed(whole: Whole, seq: int, queue: int, resource: int) -> Placed:
+    record = whole.record
+    return Placed(
+        seq=seq,
+        queue=queue,
+        lane=2 * resource + record.lane,
+        place=record.enqueued_ms if record.due_ms is None else record.due_ms,
+        priority=record.priority,
+        attempt=record.attempt,
+        token=record.token,
+        revision=record.revision,
+        crashes=whole.crashes,
+        parked_ms=whole.parked_ms,
+        size=len(record.body) + len(record.headers or b""),
+        started_ms=record.started_ms,
+        owner=stored_or_none(record.owner),
+    )
+
+
+def _row(record: JobRecord, one: Placed) -> tuple[Any, ...]:
+    scope, name = _stored(record.key) if record.key else (None, None)
+    return (
+        one.seq,
+        one.place,
+        record.enqueued_ms,
+        record.deadline_ms,
+        one.started_ms,
+        one.queue,
+        one.lane,
+        one.size,
+        record.policy.attempts,
+        one.priority,
+        record.id,
+        one.owner,
+        record.task,
+        scope,
+        name,
+        stored_or_none(record.group),
+        record.parent,
+        None if record.policy == DEFAULT_POLICY else encode_policy(record.policy),
+        record.headers,
+        record.body,
+    )
+
+
+def _stored(key: Key) -> tuple[str, str]:
+    return stored(key.scope), stored(key.name)
+
+
+# -- settings --
+
+
+async def restore_settings(tx: PostgresTx, settings: Settings) -> None:
+    """Take in what another store knew beside jobs."""
+    known = dict(await tx.rows(LINES, [queue.name for queue in settings.queues]))
+    for queue in sorted(settings.queues, key=lambda queue: queue.name):
+        if queue.name not in known:
+            number = await make_line(tx, queue.name, queue.kind.value, queue.declared)
+            await tx.rows(COUNT, number, COUNTED_AT, *_counts(queue))
+        await tx.rows(SET_QUEUE, *_set(queue))
+        tx.rings.queues.add(queue.name)
+    await resource.keep_all(tx, settings.resources)
+    if settings.secret:
+        await tx.rows(SET_SECRET, settings.secret)
+    await tx.rows(RAISE_FORGOTTEN, settings.forgotten_ms)
+
+
+def _set(queue: QueueRecord) -> tuple[Any, ...]:
+    declared = queue.declared
+    return (
+        queue.name,
+        queue.kind.value,
+        declared.max_jobs,
+        declared.max_bytes,
+        declared.max_wait_ms,
+        declared.group_share,
+        queue.tuned_max_jobs,
+        queue.tuned_max_bytes,
+        queue.tuned_max_wait_ms,
+        queue.tuned_group_share,
+        queue.paused,
+    )
+
+
+def _counts(queue: QueueRecord) -> tuple[int, ...]:
+    """The lifetime counts of the same queue elsewhere."""
+    return (
+        queue.appended,
+        queue.retried,
+        queue.succeeded,
+        queue.failed,
+        queue.cancelled,
+        queue.expired,
+        queue.started,
+        queue.ended,
+        queue.ran_ms,
+    )
