@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from backlane.engine.moving import Seal
 from backlane.engine.protocol import Open, Presence, Tune
 
 
@@ -71,3 +72,11 @@ def test_migrate_makes_a_store_and_then_has_nothing_to_do(backlane, here):
     assert json.loads(first.stdout)["applied"]
     assert (here / "new.db").exists()
     assert (second.exit_code, second.stdout) == (0, "up to date\n")
+
+
+def test_a_store_that_is_moved_is_told(shown, stage):
+    stage.engine.run(stage.engine.seal(Seal("sqlite:///new.db")))
+    assert "is being moved to sqlite:///new.db" in warnings(shown)["store"]
+
+    stage.engine.run(stage.engine.seal(Seal("sqlite:///new.db", is_done=True)))
+    assert "was moved to sqlite:///new.db" in warnings(shown)["store"]

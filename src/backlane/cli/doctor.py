@@ -10,6 +10,7 @@ import msgspec
 from backlane.cli.output import Output, count
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, store_options
+from backlane.engine.moving import Seal
 from backlane.engine.protocol import Finding, WorkerRecord
 from backlane.engine.selection import Selection
 from backlane.model.breaker import ResourceRecord
@@ -54,6 +55,9 @@ def _line(finding: Finding) -> str:
 
 def _traffic(store: Store) -> Iterator[Finding]:
     """Judge what any engine can tell: queues, resources and workers."""
+    seal = store.run(store.engine.sealed())
+    if seal is not None:
+        yield _seal(store.engine.url, seal)
     queues = store.queues()
     workers = store.run(store.engine.list_workers())
     for queue in queues:
@@ -65,6 +69,16 @@ def _traffic(store: Store) -> Iterator[Finding]:
         running = sum(worker.running for worker in workers)
         text = f"{len(workers)} alive, {running} of {slots} slots in use"
         yield Finding(subject="workers", state="ok", text=text)
+
+
+def _seal(url: str, seal: Seal) -> Finding:
+    if seal.is_done:
+        text = f"was moved to {seal.to}: it takes no jobs, and workers here get none"
+        remedy = f"start applications and workers with {seal.to}"
+    else:
+        text = f"is being moved to {seal.to}: it takes no new jobs, and workers here get none"
+        remedy = f"`backlane move {url} {seal.to}` goes on; with --back it gives up"
+    return Finding(subject="store", state="warning", text=text, remedy=remedy)
 
 
 def _queue(store: Store, queue: QueueRecord, workers: list[WorkerRecord]) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The verbs of a move: sealed, dumped here, restored there, discarded.
+"""The verbs of a move: jobs are dumped here, restored there, and discarded here.
 
 The other store is the memory engine, on the same clock: each engine moves its jobs to
 it and takes jobs in from it.
@@ -6,10 +6,9 @@ it and takes jobs in from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import msgspec
 import pytest
+from tests.engine.contract.carrying import ENDED, discard, dumped, move, parts, restore, seal, wire
 from tests.engine.contract.desk import (
     CRASHED_ALONE,
     FAILED,
@@ -21,9 +20,9 @@ from tests.engine.contract.desk import (
 )
 
 from backlane.engine.memory import MemoryEngine
-from backlane.engine.moving import Part, Repeat, Seal, Settings, Whole
+from backlane.engine.moving import Repeat, Settings
 from backlane.engine.protocol import Declare, Open, Presence, Tune
-from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise
+from backlane.engine.selection import Delete, Redrive, Reprioritise
 from backlane.model.clock import FakeClock
 from backlane.model.job import (
     FINAL,
@@ -39,10 +38,6 @@ from backlane.model.job import (
 from backlane.model.outcome import Succeeded
 from backlane.model.queue import Bounds, Kind
 
-SEAL = Seal("sqlite:///new.db", move=b"m", mover=b"1")
-DONE = Seal("sqlite:///new.db", move=b"m", mover=b"1", is_done=True)
-ENDED = tuple(FINAL)
-
 
 @pytest.fixture
 def other(clock: FakeClock) -> Desk:
@@ -53,229 +48,6 @@ def other(clock: FakeClock) -> Desk:
 def pair(request: pytest.FixtureRequest, desk: Desk, other: Desk) -> tuple[Desk, Desk]:
     """Where jobs come from, and where they go: the engine is the one or the other."""
     return (desk, other) if request.param == "out" else (other, desk)
-
-
-def seal(desk: Desk, given: Seal | None = SEAL) -> Seal | None:
-    return desk.run(desk.engine.seal(given))
-
-
-def parts(desk: Desk, limit: int = 1_000, final: Sequence[State] = ()) -> list[Part]:
-    """All parts of a dump."""
-    found, cursor = [], None
-    while True:
-        part = desk.run(desk.engine.dump(limit, cursor, final=final))
-        found.append(part)
-        cursor = part.cursor
-        if cursor is None:
-            return found
-
-
-def dumped(desk: Desk, final: Sequence[State] = ()) -> list[Whole]:
-    return [whole for part in parts(desk, final=final) for whole in part.jobs]
-
-
-def restore(desk: Desk, jobs: Sequence[Whole], move: bytes = b"m") -> list[bytes]:
-    return desk.run(desk.engine.restore(Part(list(jobs)), move))
-
-
-def discard(desk: Desk, jobs: Sequence[Whole]) -> list[bytes]:
-    return desk.run(desk.engine.discard([(it.record.id, it.record.revision) for it in jobs]))
-
-
-def move(pair: tuple[Desk, Desk], final: Sequence[State] = ()) -> None:
-    """Move all that may be moved."""
-    source, target = pair
-    seal(source)
-    target.run(target.engine.restore_settings(source.run(source.engine.dump_settings())))
-    for part in parts(source, final=final):
-        target.run(target.engine.restore(part, b"m"))
-        assert discard(source, part.jobs) == []
-
-
-def wire(whole: Whole) -> Whole:
-    """A whole job as it comes out of an encoding."""
-    return msgspec.msgpack.decode(msgspec.msgpack.encode(whole), type=Whole)
-
-
-# -- the seal --
-
-
-def test_a_store_is_not_sealed_at_first(desk: Desk) -> None:
-    assert desk.run(desk.engine.sealed()) is None
-
-
-def test_a_seal_is_kept_with_the_time_it_was_set(desk: Desk) -> None:
-    before = seal(desk)
-
-    assert before is None
-    now = desk.clock.wall_ms()
-    assert desk.run(desk.engine.sealed()) == msgspec.structs.replace(SEAL, since_ms=now)
-
-
-def test_a_seal_set_again_keeps_its_time(desk: Desk) -> None:
-    seal(desk)
-    since_ms = desk.clock.wall_ms()
-    desk.clock.advance(seconds=5)
-
-    before = seal(desk, DONE)
-
-    assert before == msgspec.structs.replace(SEAL, since_ms=since_ms)
-    assert desk.run(desk.engine.sealed()) == msgspec.structs.replace(DONE, since_ms=since_ms)
-
-
-def test_a_store_that_is_opened_again_takes_and_gives_jobs(desk: Desk) -> None:
-    (before,) = desk.add()
-    seal(desk)
-
-    assert seal(desk, None) is not None
-
-    assert desk.run(desk.engine.sealed()) is None
-    assert desk.claimed_ids() == [before]
-    desk.add()
-
-
-def test_a_sealed_store_refuses_an_append_and_says_where_to(desk: Desk) -> None:
-    desk.add()
-    seal(desk)
-
-    refusal = desk.append(desk.job())
-
-    assert refusal == Refusal("mail", "moving", 1, 0, jobs=1, can_fit=True, to=SEAL.to)
-    assert desk.depth().jobs == 1
-
-
-def test_a_sealed_store_refuses_an_append_to_a_new_queue(desk: Desk) -> None:
-    seal(desk)
-
-    refusal = desk.append(desk.job("letters"))
-
-    assert refusal == Refusal("letters", "moving", 0, 0, jobs=0, can_fit=True, to=SEAL.to)
-    assert desk.run(desk.engine.list_queues()) == []
-
-
-def test_a_store_that_was_moved_refuses_for_good(desk: Desk) -> None:
-    seal(desk, DONE)
-
-    refusal = desk.append(desk.job())
-
-    assert isinstance(refusal, Refusal)
-    assert (refusal.limit, refusal.can_fit, refusal.to) == ("moving", False, DONE.to)
-
-
-def test_a_sealed_store_answers_duplicates(desk: Desk) -> None:
-    asked = Idempotency("me", "1", b"print")
-    jobs = [
-        desk.job(),
-        desk.job(key=Key("send", "7")),
-        desk.job(idempotency=asked),
-    ]
-    desk.append(*jobs)
-    seal(desk, DONE)
-
-    again = [jobs[0], desk.job(key=Key("send", "7")), desk.job(idempotency=asked)]
-    answer = desk.append(*again)
-
-    assert [first for _, first in firsts(answer)] == [job.id for job in jobs]
-
-
-def test_a_batch_with_one_new_job_is_refused_as_a_whole(desk: Desk) -> None:
-    known = desk.job()
-    desk.append(known)
-    seal(desk)
-
-    refusal = desk.append(known, desk.job())
-
-    assert isinstance(refusal, Refusal)
-    assert refusal.limit == "moving"
-
-
-def test_work_born_inside_a_job_is_taken_in_until_the_move_is_done(desk: Desk) -> None:
-    parent = desk.add_one()
-    lease = desk.lease()
-    seal(desk)
-
-    born = desk.add_one(parent=parent)
-    desk.settle(lease, SUCCEEDED)
-    mixed = desk.append(desk.job(parent=parent), desk.job())
-    seal(desk, DONE)
-    late = desk.append(desk.job(parent=parent))
-
-    assert desk.state(born) is State.READY
-    assert isinstance(mixed, Refusal)
-    assert isinstance(late, Refusal)
-    assert (mixed.limit, late.limit) == ("moving", "moving")
-
-
-def test_a_sealed_store_gives_no_jobs(desk: Desk) -> None:
-    job = desk.add_one()
-    seal(desk)
-
-    assert desk.claim().leases == []
-    assert desk.claim(ids=(job,)).leases == []
-    assert desk.state(job) is State.READY
-
-
-def test_what_runs_in_a_sealed_store_goes_on_to_its_end(desk: Desk) -> None:
-    jobs = desk.add(3)
-    leases = desk.claim(3).leases
-    seal(desk)
-
-    extended = desk.run(desk.engine.extend([(it.job, it.token) for it in leases], 60_000))
-    noted = desk.run(desk.engine.note([Note(jobs[0], leases[0].token, Progress(0.5))]))
-    for lease, outcome in zip(leases, (SUCCEEDED, FAILED, retry(5)), strict=True):
-        assert desk.settle(lease, outcome).lost == []
-
-    assert (extended.lost, noted) == ([], [])
-    assert desk.states(jobs) == [State.SUCCEEDED, State.FAILED, State.SCHEDULED]
-
-
-def test_leases_lapse_in_a_sealed_store(desk: Desk) -> None:
-    job = desk.add_one()
-    seal_after = desk.lose()
-    seal(desk)
-
-    assert desk.claim().leases == []
-
-    record = desk.record(job)
-    assert (record.state, record.attempt) == (State.READY, 1)
-    assert record.token == seal_after.token
-
-
-def test_a_sealed_store_amends_nothing_that_waits(desk: Desk) -> None:
-    job = desk.add_one()
-    failed = desk.finished(FAILED)
-    seal(desk)
-    changes = [
-        desk.amend(change, job, failed)
-        for change in (Cancel(), Redrive(), Reprioritise(9), Delete(), Move("letters"))
-    ]
-
-    for amended in changes:
-        assert (amended.changed, amended.flagged) == ([], [])
-        whys = {(skipped.job, skipped.why) for skipped in amended.skipped}
-        assert whys == {(it, f"the store is being moved to {SEAL.to}") for it in (job, failed)}
-    assert desk.states([job, failed]) == [State.READY, State.FAILED]
-
-
-def test_a_running_job_of_a_sealed_store_is_asked_to_stop(desk: Desk) -> None:
-    job = desk.in_state(State.RUNNING)
-    seal(desk)
-
-    amended = desk.amend(Cancel(), job)
-
-    assert amended.flagged == [job]
-    assert desk.claim(owner="bob").cancelled == [job]
-
-
-def test_a_seal_rings_who_listens(desk: Desk) -> None:
-    desk.add()
-    bell = desk.engine.listen(["mail"])
-    bell.heard(0)
-
-    seal(desk)
-
-    assert bell.heard(1)
-    bell.close()
 
 
 # -- dump --
