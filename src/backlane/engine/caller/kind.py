@@ -14,7 +14,9 @@ T = TypeVar("T")
 class Caller(Protocol):
     """A connection that is used without `await`."""
 
-    connection: object  # as it was handed in, or what an alias stands for
+    @property
+    def connection(self) -> object:
+        """It, as it was handed in, or what an alias stands for."""
 
     def driver(self) -> Any:
         """Return the driver's connection, in a transaction begun as its library would.
@@ -41,7 +43,8 @@ class Caller(Protocol):
 class AsyncCaller(Protocol):
     """A connection that is used with `await`; otherwise as `Caller`."""
 
-    connection: object
+    @property
+    def connection(self) -> object: ...
 
     async def adriver(self) -> Any: ...
 

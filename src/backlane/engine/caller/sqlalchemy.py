@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
@@ -158,7 +159,29 @@ def _unbound(error: Exception) -> WrongUse:
     )
 
 
+class _Commits:
+    """What is to be called once one session has committed: listened for once."""
+
+    def __init__(self, session: Session) -> None:
+        self.calls: list[Callable[[], None]] = []
+        event.listen(session, "after_commit", self._committed)
+        event.listen(session, "after_rollback", self._rolled_back)
+
+    def _committed(self, _: Session) -> None:
+        calls, self.calls = self.calls, []
+        for call in calls:
+            call()
+
+    def _rolled_back(self, _: Session) -> None:
+        self.calls = []
+
+
+_sessions: WeakKeyDictionary[Session, _Commits] = WeakKeyDictionary()
+
+
 def _listen(session: Session, ring: Callable[[], None]) -> bool:
-    # Once is enough, whatever ends first: a ring too many only has somebody look.
-    event.listen(session, "after_commit", lambda _: ring(), once=True)
+    commits = _sessions.get(session)
+    if commits is None:
+        commits = _sessions[session] = _Commits(session)
+    commits.calls.append(ring)
     return True

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.postgres import amend as amending
+from backlane.engine.postgres import block as blocks
 from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, measure, migrations, tune, workers
 from backlane.engine.postgres import resource as resources
@@ -181,6 +182,16 @@ class PostgresEngine:
         links = self._own()
         return joining.joined(connection, self._home_of(links), links.ring)
 
+    def transaction(self, connection: object | None = None) -> blocks.Block:
+        """Return a transaction, not begun yet: on the caller's connection, or on a lent one.
+
+        Raises:
+            WrongUse: it cannot be joined; says why, and which can.
+        """
+        links = self._own()
+        home = self._home_of(links)
+        return blocks.Block(connection, home, home.lending, links.ring)
+
     # -- wake-ups and owners --
 
     def listen(self, queues: Sequence[str]) -> Bell:
@@ -210,6 +221,9 @@ class PostgresEngine:
         """Wait for what has begun, then let go of the server. The next use opens anew."""
         with self._lock:
             links, self._links = self._links, None
+            home, self._home = self._home, None
+        if home is not None and home.links.is_own:
+            home.lending.close()
         if links is not None and links.is_own:
             links.close()
 

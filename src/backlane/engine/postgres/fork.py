@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 # One for the process, as its descriptors are.
-live: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+live: weakref.WeakSet[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = weakref.WeakSet()
 
 
 def _let_go() -> None:

@@ -1,8 +1,8 @@
 """Joining: plans in the caller's own transaction, on the caller's connection.
 
 The caller commits, and errors of the server reach it as they are, for its transaction is
-then in its hands. Bells are rung after the commit where the caller's library tells of
-it; psycopg by itself does not, and then a worker finds the job at its next look.
+then in its hands. Bells are rung after the commit: where the caller's library tells of
+it at once, else as `commits` sees it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import psycopg
 from backlane.engine.caller import AsyncCaller, Caller, called
 from backlane.engine.caller.kind import is_async, plain
 from backlane.engine.plan import Plan, Sql, finish
+from backlane.engine.postgres.commits import Commits
 from backlane.engine.postgres.cursor import AsyncCursorWire, CursorWire
+from backlane.engine.postgres.lent import Lending
 from backlane.engine.postgres.links import Links
 from backlane.engine.postgres.plans import AppendPlan
 from backlane.engine.postgres.statement import quoted
@@ -41,6 +43,8 @@ class Home:
 
     def __init__(self, links: Links) -> None:
         self.links = links
+        self.commits = Commits(links.ring)
+        self.lending = Lending(links.opener, links.address.pool)
         self._name = f"{quoted(links.address.schema)}.meta"
         self._identity: tuple[int, int, int] | None = None
         # Known to be open on these tables.
@@ -92,17 +96,16 @@ class Home:
 
 
 class JoinedTransaction:
-    """The caller's open transaction."""
+    """The caller's open transaction. Without `ring`, `rings` says what is left to ring."""
 
     def __init__(
-        self, caller: Caller | AsyncCaller, home: Home, ring: Callable[[Rings], None]
+        self, caller: Caller | AsyncCaller, home: Home, ring: Callable[[Rings], None] | None
     ) -> None:
+        self.rings = Rings()
         self._caller = caller
         self._home = home
         self._links = home.links
         self._ring = ring
-        self._rings = Rings()
-        self._is_hooked = False
 
     def run(self, plan: Plan[T]) -> T:
         """Run a plan; what it did is durable once the caller commits."""
@@ -113,7 +116,7 @@ class JoinedTransaction:
             plan = plan.granted(self._links.run(plan.granting(xid)))
         tx = self._links.begin(CursorWire(driver), is_joined=True)
         value = finish(plan.within(tx))
-        self._leave(tx)
+        self._leave(tx, driver)
         return value
 
     async def arun(self, plan: Plan[T]) -> T:
@@ -137,7 +140,7 @@ class JoinedTransaction:
             plan = plan.granted(await self._links.arun(plan.granting(await self._xid(wire))))
         tx = self._tx(wire)
         value = await plan.within(tx)
-        self._leave(tx)
+        self._leave(tx, driver)
         return value
 
     def _check(self, driver: psycopg.Connection[Any]) -> None:
@@ -153,12 +156,13 @@ class JoinedTransaction:
     async def _xid(self, wire: CursorWire | AsyncCursorWire) -> int:
         return (await self._tx(wire).rows(XID))[0][0]
 
-    def _leave(self, tx: PostgresTx) -> None:
-        """Have the bells rung once the caller has committed, where that can be known."""
-        self._rings.add(tx.rings)
-        if not self._is_hooked:
-            self._is_hooked = True
-            self._caller.after_commit(lambda: self._ring(self._rings.empty()))
+    def _leave(self, tx: PostgresTx, driver: Any) -> None:
+        """Have the bells rung once the caller has committed."""
+        ring, rings = self._ring, tx.rings
+        if ring is None:
+            self.rings.add(rings)
+        elif rings and not self._caller.after_commit(lambda: ring(rings)):
+            self._home.commits.expect(driver, rings)
 
     def _plain(self) -> Caller:
         return plain(self._caller, "use the verbs with an `a`, such as `await task.aenqueue(…)`")
@@ -173,6 +177,11 @@ def joined(connection: object, home: Home, ring: Callable[[Rings], None]) -> Joi
     caller = called(connection)
     if not is_async(caller):
         driver = plain(caller, "").driver()
+        if isinstance(driver, psycopg.AsyncConnection):
+            raise WrongUse(
+                "this session is used with `await` (it was given out by run_sync); enqueue "
+                "outside of run_sync: await task.using(connection=async_session).aenqueue(…)"
+            )
         if not isinstance(driver, psycopg.Connection):
             raise WrongUse(
                 f"{type(driver).__module__}.{type(driver).__name__} cannot be joined: the jobs "
