@@ -61,7 +61,7 @@ LOOKS = 20  # at a job that moves while we want to discard it
 
 async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence[State]) -> Part:
     """Read whole jobs in the order of their append, then idempotency keys."""
-    place = msgspec.msgpack.decode(cursor) if cursor else [JOBS, 0]
+    place: list[Any] = msgspec.msgpack.decode(cursor) if cursor else [JOBS, 0]
     if place[0] == REPEATED:
         return await _dump_repeats(tx, limit, place[1])
     bits = sum(1 << FINAL_CODES[state] for state in set(final))
@@ -89,7 +89,7 @@ async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence
 async def _dump_repeats(tx: PostgresTx, limit: int, digest: bytes) -> Part:
     rows = await tx.rows(REPEATS, digest, limit)
     behind = [REPEATED, rows[-1][0]] if len(rows) == limit else None
-    repeats = [Repeat(loaded(scope), loaded(name), *rest) for _, scope, name, *rest in rows]
+    repeats = [Repeat(loaded(row[1]), loaded(row[2]), *row[3:]) for row in rows]
     return Part(repeats=repeats, cursor=msgspec.msgpack.encode(behind) if behind else None)
 
 
