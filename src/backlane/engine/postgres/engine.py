@@ -7,12 +7,16 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
+from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.postgres import amend as amending
 from backlane.engine.postgres import block as blocks
+from backlane.engine.postgres import dump as dumping
 from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, measure, migrations, tune, workers
 from backlane.engine.postgres import resource as resources
+from backlane.engine.postgres import restore as restoring
+from backlane.engine.postgres import seal as sealing
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.bell import Belfry, Bell
 from backlane.engine.postgres.links import Links, Retired
@@ -41,7 +45,7 @@ from backlane.engine.protocol import (
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal
+from backlane.model.job import Job, Note, Receipt, Refusal, State
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -154,6 +158,43 @@ class PostgresEngine:
     @beat
     async def announce(self, tx: PostgresTx, presence: Presence) -> None:
         await workers.announce(tx, presence)
+
+    # -- moving --
+
+    @plan
+    async def seal(self, tx: PostgresTx, seal: Seal | None) -> Seal | None:
+        return await sealing.seal(tx, seal)
+
+    @reading
+    async def sealed(self, tx: PostgresTx) -> Seal | None:
+        return await sealing.sealed(tx)
+
+    @reading
+    async def dump(
+        self,
+        tx: PostgresTx,
+        limit: int = 1_000,
+        cursor: bytes | None = None,
+        *,
+        final: Sequence[State] = (),
+    ) -> Part:
+        return await dumping.dump(tx, limit, cursor, final)
+
+    @plan
+    async def discard(self, tx: PostgresTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
+        return await dumping.discard(tx, jobs)
+
+    @plan
+    async def restore(self, tx: PostgresTx, part: Part, move: bytes = b"") -> list[bytes]:
+        return await restoring.restore(tx, part, move)
+
+    @reading
+    async def dump_settings(self, tx: PostgresTx) -> Settings:
+        return await dumping.dump_settings(tx)
+
+    @plan
+    async def restore_settings(self, tx: PostgresTx, settings: Settings) -> None:
+        await restoring.restore_settings(tx, settings)
 
     # -- running them --
 
