@@ -66,10 +66,8 @@ local outcomes = {
     keep_error(id, row, error)
     count_attempt(row)
     if is_alone then row[CRASHES] = row[CRASHES] + 1 end
-    count(id, row, -1)
-    row[LANE] = 1
+    row[LANE] = 1 -- where a running job is does not depend on it
     if row[RESOURCE] then add_source(row) end
-    count(id, row, 1)
     go_on(id, row)
   end,
 }
