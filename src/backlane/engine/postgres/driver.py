@@ -35,6 +35,8 @@ class Pool(Protocol):
 
     def give(self, wire: Wire) -> None: ...
 
+    def suspect(self) -> None: ...
+
     async def pause(self, seconds: float) -> None: ...
 
 
@@ -76,6 +78,8 @@ class Driver:
             except (psycopg.Error, OSError) as error:
                 if faults.is_ended(error):
                     wire.is_broken = True
+                    if isinstance(error, Silence):
+                        self._pool.suspect()
                     if not attempt.is_harmless:
                         raise faults.unknown(error, self._opener.address) from error
                     losses += 1

@@ -19,8 +19,9 @@ from backlane.engine.postgres import restore as restoring
 from backlane.engine.postgres import seal as sealing
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.bell import Belfry, Bell
-from backlane.engine.postgres.links import Links, Retired
+from backlane.engine.postgres.links import Links
 from backlane.engine.postgres.plans import beat, step
+from backlane.engine.postgres.pool import Retired
 from backlane.engine.postgres.presence import Enlisted
 from backlane.engine.postgres.statement import Statements
 from backlane.engine.postgres.transaction import PostgresTx

@@ -20,7 +20,7 @@ from backlane.engine.postgres.bell import Belfry
 from backlane.engine.postgres.driver import Driver
 from backlane.engine.postgres.opener import Opener
 from backlane.engine.postgres.plans import StepPlan
-from backlane.engine.postgres.pool import LoopPool, ThreadPool
+from backlane.engine.postgres.pool import LoopPool, Retired, ThreadPool
 from backlane.engine.postgres.side import Side
 from backlane.engine.postgres.statement import Statements
 from backlane.engine.postgres.transaction import PostgresTx, Rings, Speaks
@@ -32,10 +32,6 @@ T = TypeVar("T")
 log = logging.getLogger("backlane")
 
 LOOK: Sql[tuple[int]] = Sql("select 1")
-
-
-class Retired(Exception):
-    """Closed by another thread meanwhile."""
 
 
 class Links:
@@ -51,6 +47,7 @@ class Links:
         self.belfry = belfry
         self.side = Side(self.opener, statements, belfry)
         self._sight = presence.Sight()
+        self._is_closed = False
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._threads = ThreadPool(self.opener, address.pool)
@@ -95,6 +92,8 @@ class Links:
     async def arun(self, plan: Plan[T]) -> T:
         """Carry a plan out in the running loop; a cancelled caller leaves it going on."""
         loop = asyncio.get_running_loop()
+        if self._is_closed:
+            raise Retired
         found = self._loops.get(loop)
         driver = found[1] if found is not None else self._driver_of(loop)
         task = loop.create_task(driver.perform(plan))
@@ -145,6 +144,7 @@ class Links:
 
     def close(self) -> None:
         """Wait for what has begun in threads, then close everything."""
+        self._is_closed = True
         self.side.close()
         self._threads.close()
         here = _running_loop()

@@ -15,7 +15,8 @@ import psycopg
 from backlane.engine.plan import finish
 from backlane.engine.postgres.address import Address
 from backlane.engine.postgres.fork import live
-from backlane.engine.postgres.waits import Blocking
+from backlane.engine.postgres.statement import Statement
+from backlane.engine.postgres.waits import Blocking, Waits
 from backlane.engine.postgres.wire import Wire
 
 # A statement has to end before the lease (30 s) of those who wait for it; the server
@@ -23,6 +24,7 @@ from backlane.engine.postgres.wire import Wire
 STATEMENT_SECONDS = 10.0
 ANSWER_SECONDS = STATEMENT_SECONDS + 2.0
 LOCK_SECONDS = 5.0
+PROBE_CONNECT_SECONDS = 2
 
 _SESSION = {
     "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
@@ -34,6 +36,18 @@ _SESSION = {
     "jit": "off",  # compiling a statement takes longer than any of ours runs
     "client_min_messages": "warning",
 }
+
+AT_WORK = Statement(
+    """
+    select pid
+    from pg_catalog.pg_stat_activity
+    where pid = $1::int
+    and state = 'active'
+    and wait_event_type is distinct from 'Client'
+    """,
+    "",
+    "backlane_at_work",
+)
 
 
 class Opener:
@@ -63,6 +77,30 @@ class Opener:
                 connection.close()
                 raise
         return connection
+
+    def wire(self, connection: psycopg.Connection[Any], waits: Waits) -> Wire:
+        """Return what speaks on a connection that was opened here."""
+        return Wire(
+            connection,
+            waits,
+            prepares=not self.is_pooled,
+            seconds=ANSWER_SECONDS,
+            probe=None if self.is_pooled else self.is_at_work,
+        )
+
+    def is_at_work(self, session: int) -> bool:
+        """Ask on another connection whether the server is at work for a session of ours.
+
+        One that waits for its client is not: what it said was lost, or was never asked.
+        """
+        try:
+            with psycopg.connect(
+                self.address.conninfo, autocommit=True, connect_timeout=PROBE_CONNECT_SECONDS
+            ) as other:
+                wire = Wire(other, Blocking(other.pgconn), prepares=False, seconds=1.0)
+                return bool(finish(wire.rows(AT_WORK, (session,))))
+        except (psycopg.Error, OSError):
+            return False  # it cannot be asked: the server or the network is away
 
     def _set_up(self, connection: psycopg.Connection[Any], seconds: float) -> None:
         wire = Wire(connection, Blocking(connection.pgconn), prepares=False, seconds=seconds)

@@ -12,17 +12,20 @@ import contextlib
 import threading
 import time
 from collections import deque
-from typing import Any
 
 import psycopg
 
 from backlane.engine.postgres.opener import ANSWER_SECONDS, Opener
-from backlane.engine.postgres.waits import Blocking, Suspending
+from backlane.engine.postgres.waits import Blocking, Suspending, in_thread
 from backlane.engine.postgres.wire import Wire
 from backlane.errors import EngineBusy
 
 PATIENCE_SECONDS = 5.0
 IDLE_SECONDS = 120.0
+
+
+class Retired(Exception):
+    """Closed by another thread meanwhile. Not told to anybody: who meets it opens anew."""
 
 
 class ThreadPool:
@@ -48,6 +51,8 @@ class ThreadPool:
         size = self._size + is_beat
         with self._change:
             while True:
+                if self.is_closed:
+                    raise Retired
                 while self._idle:
                     wire = self._idle.pop()
                     if wire.is_usable:
@@ -56,7 +61,7 @@ class ThreadPool:
                 if self._open < size:
                     self._open += 1
                     break
-                if not self._change.wait(until - time.monotonic()):
+                if not self._change.wait(max(0.0, until - time.monotonic())):
                     raise taken(self._size, self._opener)
         try:
             connection = self._opener.open()
@@ -65,7 +70,7 @@ class ThreadPool:
                 self._open -= 1
                 self._change.notify()
             raise
-        return self._wire(connection)
+        return self._opener.wire(connection, Blocking(connection.pgconn))
 
     def give(self, wire: Wire) -> None:
         """Take a connection back, or what is left of it."""
@@ -78,6 +83,13 @@ class ThreadPool:
                 if now - self._idle[0].since > IDLE_SECONDS:
                     self._drop(self._idle.pop(0))
             self._change.notify()
+
+    def suspect(self) -> None:
+        """Close what is idle: a connection is half-open, and so may be the others."""
+        with self._change:
+            while self._idle:
+                self._drop(self._idle.pop())
+            self._change.notify_all()
 
     async def pause(self, seconds: float) -> None:
         time.sleep(seconds)  # noqa: ASYNC251 - for threads: it never suspends
@@ -92,14 +104,6 @@ class ThreadPool:
                     self._drop(self._idle.pop())
                 if not self._open or not self._change.wait(until - time.monotonic()):
                     return
-
-    def _wire(self, connection: psycopg.Connection[Any]) -> Wire:
-        return Wire(
-            connection,
-            Blocking(connection.pgconn),
-            prepares=not self._opener.is_pooled,
-            seconds=ANSWER_SECONDS,
-        )
 
     def _drop(self, wire: Wire) -> None:
         self._open -= 1
@@ -136,6 +140,8 @@ class LoopPool:
         until = time.monotonic() + self._patience
         size = self._size + is_beat
         while True:
+            if self.is_closed:
+                raise Retired
             while self._idle:
                 wire = self._idle.pop()
                 if wire.is_usable:
@@ -147,18 +153,14 @@ class LoopPool:
             await self._turn(until)
         self._opening += 1
         try:
-            connection = await opened(self._opener, self.loop)
+            # In a thread: names are looked up there, and no loop is held up.
+            connection = await in_thread(self._opener.open, self.loop, psycopg.Connection.close)
         except BaseException:
             self._wake()
             raise
         finally:
             self._opening -= 1
-        wire = Wire(
-            connection,
-            Suspending(connection.pgconn, self.loop),
-            prepares=not self._opener.is_pooled,
-            seconds=ANSWER_SECONDS,
-        )
+        wire = self._opener.wire(connection, Suspending(connection.pgconn, self.loop))
         self._taken.add(wire)
         return wire
 
@@ -174,6 +176,11 @@ class LoopPool:
                 self._idle.pop(0).close()
         self._wake()
 
+    def suspect(self) -> None:
+        """Close what is idle: a connection is half-open, and so may be the others."""
+        while self._idle:
+            self._idle.pop().close()
+
     async def pause(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
@@ -183,6 +190,9 @@ class LoopPool:
         Of a loop that has ended nothing comes back.
         """
         self.is_closed = True
+        for waiter in self._line:
+            if not waiter.done():
+                waiter.set_result(None)  # to find it closed
         while self._idle:
             self._idle.pop().close()
         if self.loop.is_closed():
@@ -216,35 +226,6 @@ class LoopPool:
             if not first.done():
                 first.set_result(None)
                 return
-
-
-async def opened(opener: Opener, loop: asyncio.AbstractEventLoop) -> psycopg.Connection[Any]:
-    """Open a connection in a thread: names are looked up there, and no loop is held up."""
-    answer: asyncio.Future[psycopg.Connection[Any]] = loop.create_future()
-
-    def tell(connection: psycopg.Connection[Any] | None, error: BaseException | None) -> None:
-        if answer.done():  # whoever asked has gone
-            if connection is not None:
-                connection.close()
-        elif connection is not None:
-            answer.set_result(connection)
-        elif error is not None:
-            answer.set_exception(error)
-
-    def work() -> None:
-        connection, failure = None, None
-        try:
-            connection = opener.open()
-        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
-            failure = error
-        try:
-            loop.call_soon_threadsafe(tell, connection, failure)
-        except RuntimeError:  # the loop has ended
-            if connection is not None:
-                connection.close()
-
-    threading.Thread(target=work, name="backlane-connect", daemon=True).start()
-    return await answer
 
 
 def taken(size: int, opener: Opener) -> EngineBusy:

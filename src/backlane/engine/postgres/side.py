@@ -179,12 +179,7 @@ class Side:
     def _connected(self) -> Wire:
         """Open, retake the locks, listen again for what was listened for."""
         connection = self._opener.open()
-        wire = Wire(
-            connection,
-            Blocking(connection.pgconn),
-            prepares=not self._opener.is_pooled,
-            seconds=ANSWER_SECONDS,
-        )
+        wire = self._opener.wire(connection, Blocking(connection.pgconn))
         # A ring need not survive a crash of the server, so none waits for its disk.
         if not self._opener.is_pooled:
             finish(wire.command(b"set synchronous_commit = off"))
@@ -207,6 +202,8 @@ class Side:
             with self._lock, contextlib.suppress(BlockingIOError):
                 self._is_poked = False
                 os.read(poked, 64)
+        if not ready and left >= IDLE_SECONDS:
+            finish(wire.command(b"select 1"))  # half-open connections are silent too
         if wire.pgconn.socket in ready:
             wire.pgconn.consume_input()
             self._hear(wire)

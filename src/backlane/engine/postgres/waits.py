@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+import threading
 import time
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast
 
 import psycopg
 from psycopg import pq
+
+T = TypeVar("T")
 
 
 class Silence(psycopg.OperationalError):
@@ -28,6 +32,9 @@ class Waits(Protocol):
 
     async def until_writable(self, until: float) -> None:
         """Wait until more can be sent, or something has been read."""
+
+    async def ask(self, question: Callable[[], bool]) -> bool:
+        """Ask what takes a while to answer."""
 
     def is_calm(self) -> bool:
         """Whether an idle connection is still there, as far as this side knows."""
@@ -58,6 +65,9 @@ class Blocking:
         finally:
             self._poll.modify(self._fd, select.POLLIN)
         self._pgconn.consume_input()
+
+    async def ask(self, question: Callable[[], bool]) -> bool:
+        return question()
 
     def is_calm(self) -> bool:
         try:
@@ -104,6 +114,9 @@ class Suspending:
             if not self._loop.is_closed():
                 self._loop.remove_writer(self._fd)
 
+    async def ask(self, question: Callable[[], bool]) -> bool:
+        return await in_thread(question, self._loop)
+
     def is_calm(self) -> bool:
         return self._end is None
 
@@ -143,3 +156,40 @@ class Suspending:
     def _give_up(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(Silence("the server did not answer in time"))
+
+
+async def in_thread(
+    work: Callable[[], T],
+    loop: asyncio.AbstractEventLoop,
+    give_up: Callable[[T], object] = bool,
+) -> T:
+    """Do what blocks in a thread of its own; `give_up` gets an answer nobody waits for.
+
+    Not in the loop's own threads: those are the application's, and a loop that ends waits
+    for them.
+    """
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def tell(value: T | None, error: BaseException | None) -> None:
+        if error is not None:
+            if not answer.done():
+                answer.set_exception(error)
+        elif answer.done():  # whoever asked has gone
+            give_up(cast("T", value))
+        else:
+            answer.set_result(cast("T", value))
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+            failure = error
+        try:
+            loop.call_soon_threadsafe(tell, value, failure)
+        except RuntimeError:  # the loop has ended
+            if failure is None:
+                give_up(cast("T", value))
+
+    threading.Thread(target=run, name="backlane-connect", daemon=True).start()
+    return await answer

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psycopg
@@ -22,12 +22,20 @@ from psycopg.postgres import register_default_adapters, types
 from psycopg.types.array import register_all_arrays
 
 from backlane.engine.postgres.statement import Statement
-from backlane.engine.postgres.waits import Waits
+from backlane.engine.postgres.waits import Silence, Waits
 
 # Not psycopg's global ones, to which the application may have added its own.
 ADAPTERS = AdaptersMap(types=types)
 register_default_adapters(ADAPTERS)
 register_all_arrays(ADAPTERS)
+
+# An answer later than this is rare enough to spend a connection on finding out why. On a
+# half-open connection none ever comes, and a worker is to go on within 5 s.
+PROBE_SECONDS = 1.0
+UNDER_WAY_SECONDS = 0.5
+
+# Says whether the server is at work for the session of this number.
+Probe = Callable[[int], bool]
 
 _TUPLES = pq.ExecStatus.TUPLES_OK
 _COMMAND = pq.ExecStatus.COMMAND_OK
@@ -47,6 +55,7 @@ class Wire:
         "_answers",
         "_prepared",
         "_prepares",
+        "_probe",
         "_seconds",
         "_waits",
         "connection",
@@ -57,7 +66,13 @@ class Wire:
     )
 
     def __init__(
-        self, connection: psycopg.Connection[Any], waits: Waits, *, prepares: bool, seconds: float
+        self,
+        connection: psycopg.Connection[Any],
+        waits: Waits,
+        *,
+        prepares: bool,
+        seconds: float,
+        probe: Probe | None = None,
     ) -> None:
         self.connection = connection
         self.pgconn = connection.pgconn
@@ -67,6 +82,7 @@ class Wire:
         self.since = time.monotonic()  # idle
         self._waits = waits
         self._seconds = seconds
+        self._probe = probe
         self._prepares = prepares
         self._prepared: set[bytes] = set()
         self._answers = Transformer(ADAPTERS)
@@ -150,9 +166,11 @@ class Wire:
         while pgconn.flush():
             await self._waits.until_writable(until)
         last: pq.abc.PGresult | None = None
+        patience = PROBE_SECONDS if self._probe is not None else self._seconds
         while True:
             while pgconn.is_busy():
-                await self._waits.until_answered(until)
+                await self._answered(until, patience)
+                patience *= 2
             result = pgconn.get_result()
             if result is None:
                 if last is not None or not is_piped:
@@ -166,6 +184,21 @@ class Wire:
         if last is None:
             raise psycopg.OperationalError("the server closed the connection")
         return last
+
+    async def _answered(self, until: float, patience: float) -> None:
+        """Wait for an answer; when it is late, ask whether there is to be one at all."""
+        at = time.monotonic() + patience
+        try:
+            await self._waits.until_answered(min(until, at))
+        except Silence:
+            probe = self._probe
+            if probe is None or at >= until:
+                raise
+            pid = self.pgconn.backend_pid
+            if await self._waits.ask(lambda: probe(pid)):
+                return
+            # Over, or never begun: its answer is on the way, or is lost.
+            await self._waits.until_answered(min(until, time.monotonic() + UNDER_WAY_SECONDS))
 
     def _rows(self, result: pq.abc.PGresult) -> list[Any]:
         if result.status == _TUPLES:
