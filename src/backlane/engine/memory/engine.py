@@ -327,5 +327,7 @@ def open_url(url: str, clock: Clock) -> Engine:
         BadOption: the URL says more than that, and nothing of it could be obeyed.
     """
     if url != "memory://":
-        raise BadOption(f"{url!r}: the memory engine takes no path or option; use 'memory://'")
+        raise BadOption(
+            "the memory engine takes no path or option; use 'memory://' and nothing behind it"
+        )
     return MemoryEngine(clock, url)
