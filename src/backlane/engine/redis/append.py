@@ -7,7 +7,7 @@ from typing import Any
 
 from backlane.engine.protocol import Admission
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import Sheet, encode, field, raw
+from backlane.engine.redis.sheet import field, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.job import Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
@@ -42,11 +42,7 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
 
 def _packed(job: Job, queue: int) -> tuple[Any, ...]:
     body, headers, key, asked = job.body, job.headers, job.key, job.idempotency
-    sheet = encode(
-        Sheet(
-            job.task, body, headers, job.policy, key, job.group, job.parent, job.resource
-        )
-    )
+    sheet = sheet_of(job)
     plain = (
         raw(job.id),
         queue,

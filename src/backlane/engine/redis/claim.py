@@ -10,7 +10,7 @@ from backlane.engine.redis.script import Script
 from backlane.engine.redis.sheet import job_record, raw, read_row, read_sheet
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import resource_record
-from backlane.model.job import JobRecord, Lane, Lease
+from backlane.model.job import DEFAULT_POLICY, JobRecord, Lane, Lease
 
 CLAIM = Script("claim", "model", "moves", "bells", "taking")
 
@@ -66,7 +66,7 @@ def _lease(told: list[Any], names: dict[int, str]) -> Lease:
         it.headers,
         priority,
         _LANES[lane],
-        it.policy,
+        it.policy or DEFAULT_POLICY,
         it.group,
         enqueued,
         deadline,

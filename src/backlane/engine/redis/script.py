@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
 
 _FOLDER = files("backlane.engine.redis") / "lua"
+_CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.M)
+_WORDS = re.compile(r"--[^\n]*|'[^'\n]*'|\"[^\"\n]*\"|\b[A-Z][A-Z_]+\b")
 
 
 class Script:
@@ -15,7 +18,8 @@ class Script:
 
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        self.text = "\n".join((_FOLDER / f"{it}.lua").read_text("utf-8") for it in (*parts, name))
+        text = "\n".join((_FOLDER / f"{it}.lua").read_text("utf-8") for it in (*parts, name))
+        self.text = folded(text)
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self._heads: dict[str, bytes] = {}
 
@@ -30,6 +34,26 @@ class Script:
         """Return the command that runs it where the server does not, and makes it known."""
         head = _head(b"EVAL", self.text, key)
         return b"%b$%d\r\n%b\r\n" % (head, len(payload), payload)
+
+
+def folded(text: str) -> str:
+    """Return a script with numbers in place of the names in capitals that stand for them.
+
+    Lua 5.1 has no constants: each would be a variable, which every function of every call
+    looks up anew when it is made. That took as long as a small script's work.
+    """
+    numbers: dict[str, str] = {}
+
+    def declare(found: re.Match[str]) -> str:
+        names, values = found[1].split(", "), found[2].split(", ")
+        numbers.update(zip(names, (f"({it.strip()})" for it in values), strict=True))
+        return ""
+
+    def put_in(found: re.Match[str]) -> str:
+        word = found[0]
+        return "" if word.startswith("--") else numbers.get(word, word)
+
+    return _WORDS.sub(put_in, _CONSTANTS.sub(declare, text))
 
 
 def _head(verb: bytes, script: str, key: str) -> bytes:

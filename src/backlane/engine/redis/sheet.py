@@ -43,7 +43,7 @@ class Sheet(msgspec.Struct, frozen=True, array_like=True):
     task: str | None
     body: bytes
     headers: bytes | None = None
-    policy: Policy = DEFAULT_POLICY
+    policy: Policy | None = None  # None: as usual
     key: Key | None = None
     group: str | None = None
     parent: bytes | None = None
@@ -109,19 +109,14 @@ def raw(data: bytes) -> Raw:
 
 
 def sheet_of(job: Job) -> bytes:
-    """Return what never changes of a job."""
-    return encode(
-        Sheet(
-            job.task,
-            job.body,
-            job.headers,
-            job.policy,
-            job.key,
-            job.group,
-            job.parent,
-            job.resource,
-        )
-    )
+    """Return what never changes of a job; what is as usual at its end is left out."""
+    policy = None if job.policy == DEFAULT_POLICY else job.policy
+    if job.key is job.group is job.parent is job.resource is None:
+        if policy is job.headers is None:
+            return encode((job.task, job.body))
+        return encode((job.task, job.body, job.headers, policy))
+    sheet = (job.task, job.body, job.headers, policy, job.key, job.group, job.parent, job.resource)
+    return encode(sheet)
 
 
 def field(scope: str, name: str) -> str:
@@ -187,7 +182,7 @@ def job_record(
         key=sheet.key,
         group=sheet.group,
         parent=sheet.parent,
-        policy=sheet.policy,
+        policy=sheet.policy or DEFAULT_POLICY,
         size=row.size,
         resource=sheet.resource,
         **parts,
