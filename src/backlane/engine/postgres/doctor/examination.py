@@ -1,0 +1,67 @@
+"""The examination: all that the doctor looks at, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+
+from backlane.engine.postgres.doctor import server, session, settings, tables, vacuum
+from backlane.engine.postgres.doctor.limits import LIMITS, Limits
+from backlane.engine.protocol import Finding
+from backlane.model.clock import Clock
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def diagnose(
+    connect: Callable[[], Connection],
+    schema: str,
+    clock: Clock,
+    *,
+    url: str = "postgresql://…",
+    is_said_pooled: bool = False,
+    limits: Limits = LIMITS,
+) -> list[Finding]:
+    """Return what is to be known of a server, its settings, its sessions and our tables.
+
+    `connect` gives a connection of its own each time, in autocommit. Nothing is changed.
+    """
+    try:
+        connection = connect()
+    except psycopg.Error as error:
+        return [
+            Finding(
+                subject="server",
+                state="error",
+                text=f"no connection: {_said(error)}",
+                remedy="check host, port and role of the URL, and that the server runs",
+            )
+        ]
+    with connection:
+        parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
+            ("server", lambda: server.examine(connection, clock, limits)),
+            ("settings", lambda: settings.examine(connection, schema)),
+            ("schema", lambda: tables.examine(connection, schema, url, limits)),
+            ("vacuum", lambda: vacuum.examine(connection, schema, limits)),
+            (
+                "session",
+                lambda: session.examine(connection, connect, limits, is_said_pooled=is_said_pooled),
+            ),
+        ]
+        return [finding for subject, part in parts for finding in _all(subject, part)]
+
+
+def _all(subject: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Go on with the rest where one part may not be looked at."""
+    try:
+        yield from part()
+    except psycopg.Error as error:
+        yield Finding(
+            subject=subject, state="warning", text=f"could not be looked at: {_said(error)}"
+        )
+
+
+def _said(error: psycopg.Error) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

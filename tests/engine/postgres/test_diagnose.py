@@ -1,0 +1,305 @@
+"""The doctor finds each of these states on a real server, and its remedy ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from tests.engine.postgres.clinic import Clinic
+from tests.servers import postgres
+from tests.servers.missing import Missing, give_up
+from tests.servers.pgbouncer import PgBouncer
+
+from backlane.engine.postgres.doctor.examination import diagnose
+from backlane.model.clock import FakeClock, SystemClock
+
+READY = {
+    "max_prepared_transactions": "5",
+    "wal_level": "logical",
+    "max_connections": "40",
+}
+
+
+@pytest.fixture(scope="module", params=[15, None], ids=["old", "newest"])
+def clinic(request: pytest.FixtureRequest) -> Iterator[Clinic]:
+    try:
+        with postgres.started(request.param, **READY) as server:
+            yield Clinic(server)
+    except Missing as why:
+        give_up("postgresql", why)
+
+
+# -- the server --
+
+
+def test_a_server_that_is_well_is_said_to_be(clinic: Clinic) -> None:
+    for subject in ("server", "writes", "encoding", "clock", "connections", "durability"):
+        assert clinic.is_well(subject), subject
+
+
+def test_without_a_server_it_says_so_and_no_password() -> None:
+    def connect() -> psycopg.Connection:
+        return psycopg.connect("postgresql://ann:s3cret@127.0.0.1:1/jobs", autocommit=True)
+
+    (finding,) = diagnose(connect, "backlane", SystemClock())
+
+    assert (finding.subject, finding.state) == ("server", "error")
+    assert finding.remedy
+    assert "s3cret" not in finding.text
+
+
+def test_clocks_that_disagree_are_told_apart(clinic: Clinic) -> None:
+    clock = FakeClock(datetime.now(UTC) - timedelta(minutes=10))
+
+    finding = clinic.finding("clock", clock=clock)
+
+    assert finding.state == "warning"
+    assert "600." in finding.text or "599." in finding.text
+    assert "behind" in finding.text
+    assert finding.remedy == "timedatectl set-ntp true"
+
+
+def test_an_encoding_that_cannot_keep_all_text_is_found(clinic: Clinic) -> None:
+    clinic.say("create database narrow encoding 'LATIN1' locale 'C' template template0")
+
+    url = clinic.server.url.removesuffix("postgres") + "narrow"
+    finding = clinic.finding("encoding", url=url)
+
+    assert (finding.state, "LATIN1" in finding.text) == ("error", True)
+    clinic.say("drop database narrow")
+
+
+def test_connections_that_run_out_are_told_in_time(clinic: Clinic) -> None:
+    held = [clinic.connect() for _ in range(25)]
+
+    finding = clinic.finding("connections", connection_share=0.7)
+
+    assert finding.state == "warning"
+    assert "of the 37 connections that the server allows" in finding.text
+    assert finding.remedy is not None
+    assert "max_connections" in finding.remedy
+    for one in held:
+        one.close()
+
+
+def test_the_limit_of_a_database_is_a_limit_too(clinic: Clinic) -> None:
+    clinic.say("alter database postgres connection limit 2")
+
+    finding = clinic.finding("connections", connection_share=0.5)
+    clinic.say(finding.remedy.split(";")[0] if finding.remedy else "")
+
+    assert "database" in finding.text
+    assert clinic.is_well("connections", connection_share=0.5)
+    clinic.say("alter database postgres connection limit -1")
+
+
+# -- settings --
+
+
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
+def test_a_setting_that_loses_jobs_is_an_error(clinic: Clinic, name: str) -> None:
+    with clinic.set_to(name, "off"):
+        finding = clinic.finding("durability")
+        assert (finding.state, name in finding.text) == ("error", True)
+
+        clinic.obey(finding)
+        clinic.wait_for(f"current_setting('{name}') = 'on'")
+
+        assert clinic.is_well("durability")
+
+
+def test_a_setting_is_mended_where_it_was_set(clinic: Clinic) -> None:
+    clinic.say("alter database postgres set synchronous_commit = off")
+
+    finding = clinic.finding("durability")
+    clinic.obey(finding)
+
+    assert finding.remedy == "alter database postgres reset synchronous_commit"
+    assert clinic.is_well("durability")
+
+
+def test_a_setting_of_the_url_is_taken_out_there(clinic: Clinic) -> None:
+    url = f"{clinic.server.url}?options=-csynchronous_commit%3Doff"
+
+    finding = clinic.finding("durability", url=url)
+
+    assert finding.state == "error"
+    assert (
+        finding.remedy == "take synchronous_commit out of the URL's options, and out of PGOPTIONS"
+    )
+
+
+def test_local_commits_before_a_standby_that_is_waited_for_are_found(clinic: Clinic) -> None:
+    with (
+        clinic.set_to("synchronous_commit", "local"),
+        clinic.set_to("synchronous_standby_names", "twin"),
+    ):
+        finding = clinic.finding("durability")
+
+    assert (finding.state, "twin" in finding.text) == ("warning", True)
+
+
+@pytest.mark.parametrize("name", ["autovacuum", "track_counts"])
+def test_autovacuum_that_is_off_is_found(clinic: Clinic, name: str) -> None:
+    with clinic.set_to(name, "off"):
+        finding = clinic.finding("autovacuum")
+        clinic.obey(finding)
+        clinic.wait_for(f"current_setting('{name}') = 'on'")
+
+        assert (finding.state, name in finding.text) == ("error", True)
+        assert clinic.is_well("autovacuum")
+
+
+def test_another_isolation_is_found(clinic: Clinic) -> None:
+    clinic.say("alter role postgres set default_transaction_isolation = 'serializable'")
+
+    finding = clinic.finding("isolation")
+    clinic.obey(finding)
+
+    assert (finding.state, "serializable" in finding.text) == ("warning", True)
+    assert clinic.is_well("isolation")
+
+
+def test_a_database_that_only_reads_is_found(clinic: Clinic) -> None:
+    clinic.say("alter database postgres set default_transaction_read_only = on")
+
+    finding = clinic.finding("writes")
+    with clinic.connect() as connection:
+        connection.execute("set default_transaction_read_only = off")
+        for statement in (finding.remedy or "").split("; "):
+            connection.execute(statement.encode())
+
+    assert (finding.state, "read-only" in finding.text) == ("error", True)
+    assert clinic.is_well("writes")
+
+
+# -- what holds vacuum up --
+
+
+def test_a_long_transaction_is_named_with_what_ends_it(clinic: Clinic) -> None:
+    reader = clinic.connect(application_name="reports")
+    reader.execute("begin isolation level repeatable read")
+    reader.execute("select 1")
+    clinic.wait_for(
+        "clock_timestamp() > (select max(xact_start) + interval '60 ms' from "
+        "pg_stat_activity where application_name = 'reports')"
+    )
+
+    finding = clinic.finding("transactions", long_seconds=0.05)
+
+    assert finding.state == "warning"
+    assert f"pid {reader.info.backend_pid} (reports, role postgres" in finding.text
+    assert "idle in transaction" in finding.text
+    assert clinic.is_well("transactions", long_seconds=60)
+    clinic.obey(finding)
+    clinic.wait_for("not exists (select from pg_stat_activity where application_name = 'reports')")
+    assert clinic.is_well("transactions", long_seconds=0.05)
+
+
+def test_a_forgotten_prepared_transaction_is_named(clinic: Clinic) -> None:
+    with clinic.connect() as connection:
+        connection.execute("begin")
+        connection.execute("create table held (id int)")
+        connection.execute("prepare transaction 'o''brien'")
+
+    finding = clinic.finding("prepared", long_seconds=0)
+    clinic.obey(finding)
+
+    assert (finding.state, '"o\'brien"' in finding.text) == ("warning", True)
+    assert clinic.is_well("prepared", long_seconds=0)
+
+
+def test_a_slot_that_nobody_reads_is_named(clinic: Clinic) -> None:
+    clinic.say("select pg_create_physical_replication_slot('gone', true)")
+    clinic.say("create table written as select generate_series(1, 1000) as id")
+
+    finding = clinic.finding("slots", log_bytes=0)
+    clinic.obey(finding)
+
+    assert "'gone' is read by nobody" in finding.text
+    assert clinic.is_well("slots", log_bytes=0)
+    clinic.say("drop table written")
+
+
+def test_a_role_that_sees_little_is_told_so(clinic: Clinic) -> None:
+    clinic.say("create role blind login")
+    url = clinic.server.url.replace("postgres@", "blind@")
+
+    finding = clinic.finding("sight", url=url)
+    clinic.obey(finding)
+
+    assert (finding.state, "blind" in finding.text) == ("warning", True)
+    assert clinic.is_well("sight", url=url)
+    clinic.say("drop role blind")
+
+
+def test_a_role_that_sees_little_finds_the_oldest_snapshot_all_the_same(clinic: Clinic) -> None:
+    clinic.say("create role blind login")
+    reader = clinic.connect(application_name="reports")
+    reader.execute("begin isolation level repeatable read")
+    reader.execute("select 1")
+    for _ in range(20):
+        clinic.say("select pg_current_xact_id()")
+
+    url = clinic.server.url.replace("postgres@", "blind@")
+    found = clinic.findings("transactions", url=url, pinned=10)
+
+    assert [f"pid {reader.info.backend_pid}" in one.text for one in found] == [True]
+    reader.close()
+    clinic.say("drop role blind")
+
+
+# -- sessions --
+
+
+def test_no_pooler_and_a_notification_that_arrives_are_well(clinic: Clinic) -> None:
+    assert clinic.is_well("pooler")
+    assert clinic.is_well("notify")
+
+
+def test_a_transaction_pooler_that_the_url_does_not_tell_of_is_an_error(clinic: Clinic) -> None:
+    with_pooler = _pooler(clinic)
+    try:
+        finding = clinic.finding("pooler", url=with_pooler.url)
+        notify = clinic.finding("notify", url=with_pooler.url)
+    finally:
+        with_pooler.process.remove()
+
+    assert finding.state == "error"
+    assert "?pooler=transaction" in (finding.remedy or "")
+    assert notify.state == "warning"
+
+
+def test_a_transaction_pooler_that_the_url_tells_of_is_well(clinic: Clinic) -> None:
+    with_pooler = _pooler(clinic)
+    try:
+        found = diagnose(
+            lambda: psycopg.connect(with_pooler.url, autocommit=True, prepare_threshold=None),
+            "backlane",
+            SystemClock(),
+            is_said_pooled=True,
+        )
+    finally:
+        with_pooler.process.remove()
+
+    assert [one.state for one in found if one.subject == "pooler"] == ["ok"]
+
+
+def test_a_pooler_that_the_url_tells_of_and_that_is_not_there_costs_for_nothing(
+    clinic: Clinic,
+) -> None:
+    found = diagnose(clinic.connect, "backlane", SystemClock(), is_said_pooled=True)
+
+    (finding,) = [one for one in found if one.subject == "pooler"]
+    assert (finding.state, "not there" in finding.text) == ("warning", True)
+
+
+def _pooler(clinic: Clinic) -> PgBouncer:
+    try:
+        pooler = PgBouncer(clinic.server.url)
+    except Missing as why:
+        give_up("pgbouncer", why)
+    pooler.process.start()
+    return pooler
