@@ -78,6 +78,14 @@ class Driver:
             durabilities.warn(found, line.place)
         return line
 
+    def open_unchecked(self) -> Line:
+        """Connect whatever the settings are: to say what is wrong with them.
+
+        Raises:
+            EngineUnavailable: it cannot be reached.
+        """
+        return self._locator.open()
+
     def _check_version(self, line: Line) -> None:
         version = line.ask("HGET", self._terms.key, "version")
         if version is not None and int(version) != VERSION:

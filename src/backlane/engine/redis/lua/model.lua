@@ -199,6 +199,7 @@ end
 -- A new queue. `bounds` are what its caller declared: [max_jobs, max_bytes, max_wait_ms |
 -- false, group_share | false], numbers or their text.
 local function make_queue(name, kind, bounds)
+  call('HSETNX', P .. 'meta', 'version', 1) -- of this layout: looked at by each connection
   local number = call('HINCRBY', P .. 'meta', 'numbers', 1)
   call('HSET', P .. 'queues', name, number)
   local fields = { 'name', name, 'kind', kind }
