@@ -29,9 +29,10 @@ local function behind(text, at)
   return at + 5 + struct.unpack('>I4', text, at + 1)
 end
 
--- A sheet without its body and headers, for lists: [task, body, headers, ...].
+-- A sheet without its body and headers, for lists: [task, body] or [task, body, headers, ..].
 local function lean(sheet)
   local body = behind(sheet, 2)
+  if string.byte(sheet) == 0x92 then return string.sub(sheet, 1, body - 1) .. '\196\0' end
   local rest = behind(sheet, behind(sheet, body))
   return string.sub(sheet, 1, body - 1) .. '\196\0\192' .. string.sub(sheet, rest)
 end
