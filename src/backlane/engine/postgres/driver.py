@@ -16,7 +16,7 @@ import psycopg
 from backlane.engine.plan import Plan
 from backlane.engine.postgres import faults
 from backlane.engine.postgres.opener import Opener
-from backlane.engine.postgres.plans import AppendPlan, BeatPlan, is_stepwise
+from backlane.engine.postgres.plans import BeatPlan, QuickPlan, is_stepwise
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.postgres.waits import Silence
 from backlane.engine.postgres.wire import Wire
@@ -62,7 +62,7 @@ class Driver:
             EngineUnavailable: nothing was changed.
             OutcomeUnknown: it may have been.
         """
-        if isinstance(plan, AppendPlan) and plan.quick is not None:
+        if isinstance(plan, QuickPlan) and plan.quick is not None:
             answer: T | None = await self.perform(plan.quick)
             if answer is not None:
                 return answer

@@ -10,15 +10,20 @@ from typing import TypeVar
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.postgres import amend as amending
+from backlane.engine.postgres import append as appending
 from backlane.engine.postgres import block as blocks
 from backlane.engine.postgres import dump as dumping
 from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, measure, migrations, tune, workers
+from backlane.engine.postgres import lease as leasing
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import restore as restoring
 from backlane.engine.postgres import seal as sealing
+from backlane.engine.postgres import sweep as sweeping
+from backlane.engine.postgres import turn as turning
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.bell import Belfry, Bell
+from backlane.engine.postgres.credit import Purse
 from backlane.engine.postgres.links import Links
 from backlane.engine.postgres.plans import beat, step
 from backlane.engine.postgres.pool import Retired
@@ -71,6 +76,8 @@ class PostgresEngine:
         self._home: joining.Home | None = None
         self._belfry: Belfry | None = None
         self._hung_in = 0
+        self._purse = Purse()
+        self._memory = turning.Memory()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -78,29 +85,29 @@ class PostgresEngine:
 
     def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
         """See `Verbs.append`."""
-        raise NotImplementedError
+        return appending.plan(self._purse, (jobs, admission))
 
-    @step
-    async def claim(self, tx: PostgresTx, wanted: Wanted) -> Claimed:
-        raise NotImplementedError
+    def claim(self, wanted: Wanted) -> Plan[Claimed]:
+        """See `Verbs.claim`."""
+        return turning.claim_plan(self._memory, wanted)
 
     @beat
     async def extend(
         self, tx: PostgresTx, leases: Sequence[tuple[bytes, int]], by_ms: int
     ) -> Extended:
-        raise NotImplementedError
+        return await leasing.extend(tx, leases, by_ms)
 
-    def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
-        """See `Verbs.settle`."""
-        raise NotImplementedError
+    @plan
+    async def settle(self, tx: PostgresTx, settlements: Sequence[Settlement]) -> Settled:
+        return await turning.settle(tx, self._memory, settlements)
 
     def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
         """See `Verbs.turn`."""
-        raise NotImplementedError
+        return turning.turn_plan(self._memory, settlements, wanted)
 
     @step
     async def note(self, tx: PostgresTx, notes: Sequence[Note]) -> list[bytes]:
-        raise NotImplementedError
+        return await leasing.note(tx, notes)
 
     @plan
     async def amend(
@@ -150,7 +157,7 @@ class PostgresEngine:
 
     @step
     async def sweep(self, tx: PostgresTx, limit: int, retention: Retention) -> Swept:
-        raise NotImplementedError
+        return await sweeping.sweep(tx, limit, retention)
 
     @step
     async def tune(self, tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecord | None:

@@ -36,15 +36,28 @@ class BeatPlan(StepPlan[T]):
     __slots__ = ()
 
 
-class AppendPlan(Plan[T], Generic[T]):
-    """An append, which may have a shorter way, and a longer one in a caller's transaction.
+class QuickPlan(Plan[T]):
+    """A plan with a shorter way that is tried before it; None says that it does not do."""
 
-    `quick` is tried before the plan itself; None says that it does not do. In a caller's
-    transaction `granting` runs first, in one of our own and given the caller's xid; of
-    its answer `granted` makes the plan that runs in the caller's.
+    __slots__ = ("quick",)
+
+    def __init__(
+        self,
+        within: Callable[[Any], Coroutine[Any, Any, T]],
+        quick: StepPlan[T | None] | None = None,
+    ) -> None:
+        super().__init__(within)
+        self.quick = quick
+
+
+class AppendPlan(QuickPlan[T], Generic[T]):
+    """An append, which has a longer way in a caller's transaction.
+
+    There `granting` runs first, in one of our own and given the caller's xid; of its
+    answer `granted` makes the plan that runs in the caller's.
     """
 
-    __slots__ = ("granted", "granting", "quick")
+    __slots__ = ("granted", "granting")
 
     def __init__(
         self,
@@ -54,8 +67,7 @@ class AppendPlan(Plan[T], Generic[T]):
         granting: Callable[[int], Plan[Any]] | None = None,
         granted: Callable[[Any], Plan[T]] = _as_it_is,
     ) -> None:
-        super().__init__(within)
-        self.quick = quick
+        super().__init__(within, quick)
         self.granting = granting
         self.granted = granted
 

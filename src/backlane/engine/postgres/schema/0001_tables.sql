@@ -221,12 +221,26 @@ create table backlane.scheduled (
     autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1,
     vacuum_truncate = off);
 
+-- When leases lapse, one row for all that were given or extended together: the earliest
+-- is found without walking over all those that were settled in the meantime. A row goes
+-- when its time comes, whatever became of its leases.
+create sequence backlane.term_seq;
+create table backlane.term (
+    id bigint primary key,
+    until_ms bigint not null,
+    leases int not null,                    -- at first
+    owner text not null
+) with (autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+create index term_until on backlane.term (until_ms);
+
 create table backlane.lease (
     seq bigint not null,
     token bigint not null,
     started_ms bigint not null,
     place bigint not null,
     until_ms bigint not null,
+    term bigint not null,                   -- whose `until_ms` this is
     parked_ms bigint,
     queue int not null,
     lane int not null,
@@ -243,7 +257,7 @@ create table backlane.lease (
     autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
     autovacuum_vacuum_insert_threshold = -1, autovacuum_analyze_scale_factor = 1,
     autovacuum_analyze_threshold = 100000, vacuum_truncate = off);
-create index lease_until on backlane.lease (until_ms);
+create index lease_term on backlane.lease (term);
 create index lease_cancelling on backlane.lease (owner) where cancelling;
 
 -- The history of all that did not fail, in parts by the order of append: a part is made

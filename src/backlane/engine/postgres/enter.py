@@ -1,0 +1,150 @@
+"""Enter: jobs that were admitted come in, all by one call of a function of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import msgspec
+
+from backlane.engine.admission import Store
+from backlane.engine.plan import Sql
+from backlane.engine.postgres import resource
+from backlane.engine.postgres.text import stored, stored_or_none
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.model.job import DEFAULT_POLICY, Job, Policy
+from backlane.model.queue import Bounds
+
+ENTER: Sql[tuple[bool, int, int, int]] = Sql(
+    """
+    select is_admitted, entered, first_seq, now_ms
+    from backlane.enter($1::bigint, $2::bigint[], $3::int[], $4::bytea[], $5::int[], $6::int[],
+        $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::bigint[], $12::text[],
+        $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bigint[], $18::text[],
+        $19::text[], $20::text[])
+    """
+)
+NEW_LINE: Sql[tuple[int]] = Sql(
+    """
+    insert into backlane.queue (name, kind, declared_jobs, declared_bytes, declared_wait_ms,
+        declared_share)
+    values ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::float8)
+    on conflict (name) do update
+    set name = excluded.name
+    returning id
+    """
+)
+# Who stands for jobs that came in by another way in the same moment.
+FIRSTS: Sql[tuple[bytes, bytes]] = Sql(
+    """
+    select given.id, coalesce(job.id, unique_key.id)
+    from unnest($1::bytea[], $2::text[], $3::text[]) as given (id, scope, name)
+    left join backlane.job on job.id = given.id
+    left join backlane.unique_key
+    on unique_key.digest = backlane.digest(given.scope, given.name)
+    where job.id is null
+    or job.seq < $4::bigint
+    """
+)
+
+
+class Entered(NamedTuple):
+    """What came of it: when, and who stands for jobs that were known after all."""
+
+    now_ms: int
+    firsts: dict[bytes, bytes]
+
+
+async def enter(
+    tx: PostgresTx, resources: dict[str, int], store: Store, spent: Mapping[int, int]
+) -> Entered | None:
+    """Insert what was accepted, on credits by queue; None: one of them is gone."""
+    for line in store.entered.values():
+        if not line.id:
+            line.id = await make_line(tx, line.name, line.kind, line.declared)
+    jobs = [job for job, _ in store.accepted]
+    named = {job.resource for job in jobs if job.resource}
+    if named - resources.keys():
+        found = await resource.number(tx, named)
+        tx.then(lambda: resources.update(found))  # not before the commit: they may be new
+        resources = resources | found
+    predicted: list[int | None] = [None] * len(jobs)
+    for index, expected_ms in store.predicted:
+        predicted[index] = expected_ms
+    lines = [line.id for _, line in store.accepted]
+    is_admitted, entered, first_seq, now = (
+        await tx.rows(
+            ENTER,
+            tx.wall_ms,
+            list(spent.values()),
+            list(spent),
+            [job.id for job in jobs],
+            lines,
+            [_lane(job, resources) for job in jobs],
+            [job.priority for job in jobs],
+            [job.delay_ms for job in jobs],
+            [job.size for job in jobs],
+            [job.policy.attempts for job in jobs],
+            predicted,
+            [job.task for job in jobs],
+            [job.parent for job in jobs],
+            [_policy(job) for job in jobs],
+            [job.headers for job in jobs],
+            [job.body for job in jobs],
+            *_rare(jobs),
+        )
+    )[0]
+    if not is_admitted:
+        return None
+    tx.rings.queues |= store.entered.keys()
+    if entered == len(jobs):
+        return Entered(now, {})
+    scopes = [job.key.scope if job.key else None for job in jobs]
+    names = [stored(job.key.name) if job.key else None for job in jobs]
+    firsts = await tx.rows(FIRSTS, [job.id for job in jobs], scopes, names, first_seq)
+    return Entered(now, dict(firsts))
+
+
+def _lane(job: Job, resources: Mapping[str, int]) -> int:
+    return 2 * resources[job.resource] + job.lane if job.resource else int(job.lane)
+
+
+def _policy(job: Job) -> bytes | None:
+    return None if job.policy is DEFAULT_POLICY else encode_policy(job.policy)
+
+
+def _rare(jobs: Sequence[Job]) -> list[list[int | None] | list[str | None] | None]:
+    """What few jobs have: lives, scopes and names of keys, groups; None where none has any."""
+    lives = [job.expires_ms for job in jobs]
+    scopes = [job.key.scope if job.key else None for job in jobs]
+    names = [stored(job.key.name) if job.key else None for job in jobs]
+    groups = [stored_or_none(job.group) for job in jobs]
+    return [
+        lives if lives.count(None) < len(jobs) else None,
+        scopes if scopes.count(None) < len(jobs) else None,
+        names if names.count(None) < len(jobs) else None,
+        groups if groups.count(None) < len(jobs) else None,
+    ]
+
+
+async def make_line(tx: PostgresTx, name: str, kind: str, declared: Bounds) -> int:
+    """Insert a queue and return its number."""
+    said = (declared.max_jobs, declared.max_bytes, declared.max_wait_ms, declared.group_share)
+    return (await tx.rows(NEW_LINE, name, kind, *said))[0][0]
+
+
+@lru_cache(maxsize=1024)
+def encode_policy(policy: Policy) -> bytes | None:
+    """Return a policy as it is stored: nothing for the default, which most jobs have."""
+    return None if policy == DEFAULT_POLICY else msgspec.json.encode(policy)
+
+
+@lru_cache(maxsize=1024)
+def decode_policy(stored: bytes | None) -> Policy:
+    """Return a policy from its stored form.
+
+    Raises:
+        msgspec.DecodeError: the bytes are damaged.
+    """
+    return DEFAULT_POLICY if stored is None else msgspec.json.decode(stored, type=Policy)

@@ -1,0 +1,66 @@
+"""Floors: where a process goes on claiming, so that what was claimed is not walked over.
+
+Rows that were taken are dead, and under a snapshot held elsewhere nobody may clear them
+away: a claim from the beginning would walk over all of them. What came in before a floor
+(a late commit, a job that went back to its place) is found by a look from the beginning,
+once a second and whenever a claim would give less than was wanted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+LOWEST = -(2**63)
+RANKS = 10
+LOOK_SECONDS = 1.0
+DUTY = 20  # a look that takes long is made less often: a twentieth of the time at most
+
+Line = tuple[int, int]  # queue, lane
+NONE: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
+
+
+class Floors:
+    """What one process remembers. Two threads may claim at once; any floor will do."""
+
+    def __init__(self) -> None:
+        self._places: dict[Line, list[int]] = {}
+        self._seqs: dict[Line, list[int]] = {}
+        self._queues: dict[str, int] = {}  # numbers by name, as claims told them
+        self._look_at = 0.0
+
+    def known(self, names: Iterable[str]) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Return queues, lanes, places and seqs to go on from; nothing when it is time to
+        look from the beginning."""
+        if not self._places or time.monotonic() >= self._look_at:
+            return NONE
+        wanted = {self._queues.get(name) for name in names}
+        lines = [line for line in self._places if line[0] in wanted]
+        places: list[int] = []
+        seqs: list[int] = []
+        for line in lines:
+            places += self._places[line]
+            seqs += self._seqs[line]
+        return [queue for queue, _ in lines], [lane for _, lane in lines], places, seqs
+
+    def keep_queues(self, numbers: Iterable[int], names: Iterable[str]) -> None:
+        """Remember the numbers of queues."""
+        self._queues.update(zip(names, numbers, strict=True))
+
+    def keep(self, line: Line, rank: int, place: int, seq: int) -> None:
+        """Go on behind this job, which was the last one taken of its rank."""
+        places = self._places.get(line)
+        if places is None:
+            self._places[line] = [LOWEST] * RANKS
+            self._seqs[line] = [LOWEST] * RANKS
+        self._places[line][rank] = place
+        self._seqs[line][rank] = seq
+
+    def looked(self, microseconds: int) -> None:
+        """A look from the beginning took so long."""
+        self._look_at = time.monotonic() + max(LOOK_SECONDS, microseconds * DUTY / 1e6)
+
+    def forget(self) -> None:
+        """Begin anew: something went back to its place, or these are another store's."""
+        self._places.clear()
+        self._seqs.clear()

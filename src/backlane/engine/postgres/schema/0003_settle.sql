@@ -1,0 +1,313 @@
+-- Jobs that end, or are forgotten: their keys are free, their deadlines and places in a
+-- group given up.
+create function backlane.let_go(seqs bigint[]) returns void
+language plpgsql
+set enable_seqscan = off
+as $$
+begin
+    delete from backlane.unique_key
+    using backlane.job
+    where job.seq = any (seqs)
+    and job.key_name is not null
+    and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
+    and unique_key.seq = job.seq;
+    delete from backlane.deadline
+    using backlane.job
+    where job.seq = any (seqs)
+    and job.deadline_ms is not null
+    and (deadline.deadline_ms, deadline.seq) = (job.deadline_ms, job.seq);
+    insert into backlane.group_tally (queue, jobs, name)
+    select queue, -count(*), group_name
+    from backlane.job
+    where seq = any (seqs)
+    and group_name is not null
+    group by queue, group_name;
+end
+$$;
+
+-- What became of executions, each only if its token is the current one. Sorted by id in
+-- all that end leases, so that no two ever wait for each other in a circle.
+--
+-- outcomes: 1 succeeded, 2 failed, 3 cancelled, 4 retry, 5 crashed, 6 snoozed, 7 released,
+-- 8 lapsed (nobody saw its end).
+--
+-- Planned once, and only ever along the keys: these tables are empty when they are looked
+-- at for statistics, and full of dead rows under a snapshot held elsewhere.
+create function backlane.settle(
+    now_ms bigint,
+    ids bytea[],
+    tokens bigint[],
+    ran bigint[],
+    results bytea[],                        -- null: none has any
+    outcomes smallint[],                    -- null, as all that follow: all succeeded
+    delays_ms bigint[],
+    flags boolean[],                        -- snoozed: parked; crashed: alone
+    reasons text[],
+    kinds text[],                           -- of errors; null: no error
+    messages text[],
+    tracebacks text[],
+    fingerprints text[],
+    out settled bytea[],
+    out buried bytea[],
+    out rung int[],                         -- queues with something to claim
+    out resourced bytea[],                  -- jobs that depend on resources
+    out lanes int[]                         -- and their lanes
+)
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    odd bigint[];
+    erred bigint[];
+begin
+    if outcomes is null then
+        with gone as materialized (
+            delete from backlane.lease
+            using unnest(ids, tokens, ran, results) as given (job, fence, ran_ms, result)
+            where lease.id = given.job
+            and lease.token = given.fence
+            returning lease.seq, lease.token, lease.started_ms, lease.queue, lease.lane,
+                lease.attempt, lease.revision, lease.size, lease.priority, lease.is_plain,
+                lease.id, lease.owner, given.ran_ms, given.result
+        ),
+        ended as (
+            insert into backlane.finished (seq, token, started_ms, ended_ms, ran_ms, queue,
+                attempt, revision, state, owner, result)
+            select seq, token, started_ms, settle.now_ms, ran_ms, queue, attempt + 1,
+                revision + 1, 1, owner, result
+            from gone
+        ),
+        counted as (
+            insert into backlane.tally (queue, priority, running, bytes, succeeded, kept_done,
+                ended, ran_ms)
+            select queue, priority, -count(*), -sum(size), count(*), count(*), count(*),
+                sum(ran_ms)
+            from gone
+            group by queue, priority
+        )
+        select array_agg(id), array_agg(seq) filter (where not is_plain),
+            array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1)
+        into settled, odd, resourced, lanes
+        from gone;
+        if odd is not null then
+            perform backlane.let_go(odd);
+        end if;
+        return;
+    end if;
+    with gone as materialized (
+        delete from backlane.lease
+        using unnest(ids, tokens, ran, results, outcomes, delays_ms, flags, reasons, kinds,
+            messages, tracebacks, fingerprints) as given (job, fence, ran_ms, result, outcome,
+            delay_ms, flag, why, kind, message, traceback, fingerprint)
+        where lease.id = given.job
+        and lease.token = given.fence
+        returning lease.*, given.*
+    ),
+    -- What the outcome asks. Counted: all but cancelled, snoozed and released.
+    judged as materialized (
+        select gone.*, job.attempts as allowed,
+            gone.attempt + (outcome in (1, 2, 4, 5, 8))::int as attempt_then,
+            gone.crashes + (outcome = 5 and flag)::int as crashes_then,
+            case when outcome = 5 then gone.lane | 1 else gone.lane end as lane_then,
+            case
+                when outcome = 6 and flag then coalesce(gone.parked_ms, settle.now_ms)
+                when outcome in (7, 8) then gone.parked_ms
+            end as parked_then
+        from gone
+        join backlane.job on job.seq = gone.seq
+    ),
+    -- The state it is in then (6 scheduled, 7 ready), and at which place it waits.
+    placed as materialized (
+        select judged.*,
+            case
+                when outcome <= 3 then outcome::int
+                when cancelling then 3
+                when outcome = 4 and attempt_then >= allowed then 2
+                when outcome in (5, 8) and (attempt_then >= allowed or crashes_then >= 3) then 2
+                when outcome in (4, 6) and delay_ms > 0 then 6
+                else 7
+            end as state_then,
+            case
+                when outcome in (4, 6) then settle.now_ms + greatest(0, delay_ms)
+                else place
+            end as place_then
+        from judged
+    ),
+    ended as (
+        insert into backlane.finished (seq, token, started_ms, ended_ms, ran_ms, queue, attempt,
+            revision, state, owner, result)
+        select seq, token, started_ms, settle.now_ms, ran_ms, queue, attempt_then, revision + 1,
+            state_then, owner, case when state_then = 1 then result end
+        from placed
+        where state_then in (1, 3)
+    ),
+    dead as (
+        insert into backlane.failed (seq, token, started_ms, ended_ms, ran_ms, queue, attempt,
+            revision, reason, owner)
+        select seq, token, started_ms, settle.now_ms, ran_ms, queue, attempt_then, revision + 1,
+            case outcome when 2 then why when 4 then 'attempts' else 'crashed' end, owner
+        from placed
+        where state_then = 2
+    ),
+    put_back as (
+        insert into backlane.ready (place, seq, token, parked_ms, queue, lane, attempt, revision,
+            crashes, size, rank, priority)
+        select place_then, seq, token, parked_then, queue, lane_then, attempt_then, revision + 1,
+            crashes_then, size, 9 - priority, priority
+        from placed
+        where state_then = 7
+    ),
+    put_off as (
+        insert into backlane.scheduled (due_ms, seq, token, parked_ms, queue, lane, attempt,
+            revision, crashes, size, priority)
+        select place_then, seq, token, parked_then, queue, lane_then, attempt_then, revision + 1,
+            crashes_then, size, priority
+        from placed
+        where state_then = 6
+    ),
+    -- Also where it crashed and ends: redriven, it runs alone.
+    moved as (
+        update backlane.job
+        set place = place_then,
+            lane = lane_then,
+            started_ms = placed.started_ms,
+            owner = placed.owner
+        from placed
+        where job.seq = placed.seq
+        and (state_then > 5 or outcome = 5)
+    ),
+    -- A sweep forgets the deadlines it finds behind it, also those of running jobs.
+    overdue_again as (
+        insert into backlane.deadline (deadline_ms, seq)
+        select deadline_ms, job.seq
+        from placed
+        join backlane.job on job.seq = placed.seq
+        where state_then > 5
+        and not is_plain
+        and deadline_ms is not null
+        on conflict do nothing
+    ),
+    noted as (
+        insert into backlane.attempt_error (seq, token, at_ms, attempt, kind, message, traceback,
+            fingerprint)
+        select seq, token, settle.now_ms, attempt + 1, kind, message, traceback, fingerprint
+        from placed
+        where kind is not null
+    ),
+    counted as (
+        insert into backlane.tally (queue, priority, scheduled, ready, running, bytes, retried,
+            succeeded, failed, cancelled, kept_done, kept_failed, ended, ran_ms)
+        select queue, priority,
+            nullif(count(*) filter (where state_then = 6), 0),
+            nullif(count(*) filter (where state_then = 7), 0),
+            -count(*),
+            -sum(size) filter (where state_then < 5),
+            nullif(count(*) filter (where outcome = 4 and state_then > 5), 0),
+            nullif(count(*) filter (where state_then = 1), 0),
+            nullif(count(*) filter (where state_then = 2), 0),
+            nullif(count(*) filter (where state_then = 3), 0),
+            nullif(count(*) filter (where state_then in (1, 3)), 0),
+            nullif(count(*) filter (where state_then = 2), 0),
+            nullif(count(*) filter (where outcome < 7), 0),
+            sum(ran_ms) filter (where outcome < 7)
+        from placed
+        group by queue, priority
+    )
+    select array_agg(id), array_agg(seq) filter (where state_then < 5 and not is_plain),
+        array_agg(seq) filter (where kind is not null),
+        array_agg(id) filter (where state_then = 2),
+        array_agg(distinct queue) filter (where outcome > 1),
+        array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1)
+    into settled, odd, erred, buried, rung, resourced, lanes
+    from placed;
+    if odd is not null then
+        perform backlane.let_go(odd);
+    end if;
+    if erred is not null then
+        -- Only the newest are kept, of each job.
+        delete from backlane.attempt_error as old
+        using unnest(erred) as given (job)
+        where old.seq = given.job
+        and old.token <= (
+            select token
+            from backlane.attempt_error as kept
+            where kept.seq = given.job
+            order by token desc
+            offset 20
+            limit 1
+        );
+    end if;
+end
+$$;
+
+-- Leases that nobody holds any more end here: the execution counts, the place is kept.
+create function backlane.bring_back(
+    now_ms bigint,
+    boot_ms bigint,
+    departed text[],
+    most int,
+    out lapsed int,
+    out gone bytea[],
+    out buried bytea[],
+    out rung int[]
+)
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    ids bytea[];
+    tokens bigint[];
+    terms bigint[];
+begin
+    lapsed := 0;
+    -- A term whose leases are more than may be moved now stays for the next call.
+    select array_agg(id) into terms
+    from (
+        select id
+        from backlane.term
+        where until_ms <= boot_ms
+        order by until_ms
+        limit 1000
+        for update skip locked
+    ) as over;
+    if departed <> '{}' then
+        select terms || array_agg(id) into terms
+        from (
+            select id
+            from backlane.term
+            where owner = any (departed)
+            and id <> all (coalesce(terms, '{}'))
+            for update skip locked
+        ) as left_behind;
+    end if;
+    if terms is null then
+        return;
+    end if;
+    select array_agg(id order by id), array_agg(token order by id) into ids, tokens
+    from (
+        select id, token
+        from backlane.lease
+        where term = any (terms)
+        and (until_ms <= boot_ms or owner = any (departed))
+        order by until_ms, seq
+        limit most
+        for update skip locked
+    ) as late;
+    if ids is not null then
+        lapsed := cardinality(ids);
+        select done.settled, done.buried, done.rung into gone, buried, rung
+        from backlane.settle(
+            bring_back.now_ms, ids, tokens, array_fill(0::bigint, array[lapsed]), null,
+            array_fill(8::smallint, array[lapsed]), null, null, null, null, null, null, null
+        ) as done;
+    end if;
+    delete from backlane.term
+    where id = any (terms)
+    and not exists (select 1 from backlane.lease where lease.term = term.id);
+end
+$$;

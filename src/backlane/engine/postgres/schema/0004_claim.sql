@@ -1,0 +1,595 @@
+-- One row of the answer to a turn: a lease that was given, or (job is null) what there is
+-- to say of a claim or of the settling (wanted 0) as a whole.
+create type backlane.turned as (
+    wanted int,
+    job bytea,
+    token bigint,
+    attempt int,
+    queue int,
+    task text,
+    body bytea,
+    headers bytea,
+    priority smallint,
+    lane int,
+    policy bytea,
+    group_name text,
+    enqueued_ms bigint,
+    deadline_ms bigint,
+    parked_ms bigint,                       -- for how long no worker has known its task
+    crashes int,
+    rank smallint,
+    place bigint,
+    seq bigint,
+    ids bytea[],
+    more_ids bytea[],
+    numbers bigint[],
+    queues int[],
+    names text[]
+);
+
+-- Due jobs come into ready, `most` at a time; whoever else does the same takes others.
+-- The queues that got some are returned.
+create function backlane.promote(now_ms bigint, since_ms bigint, most int) returns int[]
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    rung int[];
+begin
+    with due as materialized (
+        select scheduled.ctid as at
+        from backlane.scheduled
+        where due_ms > since_ms
+        and due_ms <= promote.now_ms
+        order by due_ms, seq
+        limit most
+        for update skip locked
+    ),
+    gone as materialized (
+        delete from backlane.scheduled
+        using due
+        where scheduled.ctid = due.at
+        returning scheduled.*
+    ),
+    come as (
+        insert into backlane.ready (place, seq, token, parked_ms, queue, lane, attempt, revision,
+            crashes, size, rank, priority)
+        select due_ms, seq, token, parked_ms, queue, lane, attempt, revision + 1, crashes, size,
+            9 - priority, priority
+        from gone
+    ),
+    counted as (
+        insert into backlane.tally (queue, priority, scheduled, ready)
+        select queue, priority, -count(*), count(*)
+        from gone
+        group by queue, priority
+    )
+    select array_agg(distinct queue) into rung from gone;
+    return rung;
+end
+$$;
+
+-- The first in line of these sources (a lane of a queue each) together: locked, and where
+-- they are. `floors` hold for each source and rank (ten a source) the last position that
+-- was taken: what lies before is dead rows, as a rule, and under a snapshot held elsewhere
+-- nobody may clear those away.
+create function backlane.heads(
+    number int,
+    sources int[],
+    lanes int[],
+    floor_places bigint[],
+    floor_seqs bigint[],
+    rooms_of int[],                         -- resources of which only some may be taken
+    rooms int[]
+)
+returns tid[]
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    spots tid[];
+    the_queue int := sources[1];
+    the_lane int := lanes[1];
+begin
+    if cardinality(sources) = 1 and rooms_of = '{}' then
+        -- Lazily, rank by rank: locked is what is taken, and nothing behind it.
+        select array_agg(at) into spots
+        from (
+            select one.at
+            from generate_series(0, 9) as level
+            cross join lateral (
+                select ready.ctid as at
+                from backlane.ready
+                where ready.queue = the_queue
+                and ready.lane = the_lane
+                and ready.rank = level
+                and (ready.place, ready.seq) > (floor_places[level + 1], floor_seqs[level + 1])
+                order by ready.place, ready.seq
+                limit number
+                for update skip locked
+            ) as one
+            limit number
+        ) as head;
+        return spots;
+    end if;
+    -- First look, then lock in the order of the line. More is looked at than is wanted, for
+    -- other claimers look at the same.
+    select array_agg(at) into spots
+    from (
+        select held.at
+        from (
+            select line.queue, line.lane, line.rank, line.place, line.seq
+            from (
+                select one.*,
+                    case
+                        when rooms_of = '{}' then 1
+                        else row_number() over (
+                            partition by one.lane >> 1
+                            order by one.rank, one.place, one.seq
+                        )
+                    end as nth
+                from generate_series(1, cardinality(sources)) as source
+                cross join generate_series(0, 9) as level
+                cross join lateral (
+                    select ready.queue, ready.lane, ready.rank, ready.place, ready.seq
+                    from backlane.ready
+                    where ready.queue = sources[source]
+                    and ready.lane = lanes[source]
+                    and ready.rank = level
+                    and (ready.place, ready.seq) > (
+                        floor_places[10 * source + level - 9],
+                        floor_seqs[10 * source + level - 9]
+                    )
+                    order by ready.place, ready.seq
+                    limit number + 200
+                ) as one
+            ) as line
+            where line.nth <= coalesce(
+                rooms[array_position(rooms_of, line.lane >> 1)],
+                2147483647
+            )
+            order by line.rank, line.place, line.seq
+            limit number + 200
+        ) as line
+        cross join lateral (
+            select ready.ctid as at
+            from backlane.ready
+            where ready.queue = line.queue
+            and ready.lane = line.lane
+            and ready.rank = line.rank
+            and ready.place = line.place
+            and ready.seq = line.seq
+            for update skip locked
+        ) as held
+        limit number
+    ) as head;
+    return spots;
+end
+$$;
+
+-- Leases of what was locked: rows leave ready, and what is past its deadline ends unrun
+-- (`ids` is then its id, and it is no lease). The row of `term` says how many there are.
+create function backlane.give(
+    wanted int,
+    now_ms bigint,
+    until_ms bigint,
+    owner text,
+    term bigint,
+    spots tid[]
+)
+returns setof backlane.turned
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with gone as materialized (
+        delete from backlane.ready
+        where ready.ctid = any (spots)
+        returning ready.*
+    ),
+    held as materialized (
+        select gone.queue, gone.lane, gone.rank, gone.place, gone.seq, gone.priority,
+            gone.attempt, gone.token, gone.revision, gone.crashes, gone.parked_ms, gone.size,
+            job.id, job.task, job.body, job.headers, job.policy, job.group_name, job.key_scope,
+            job.key_name, job.enqueued_ms, job.deadline_ms, job.predicted_ms,
+            job.deadline_ms is not null and job.deadline_ms <= give.now_ms as is_late
+        from gone
+        join backlane.job on job.seq = gone.seq
+    ),
+    given as (
+        insert into backlane.lease (seq, token, started_ms, place, until_ms, term, parked_ms,
+            queue, lane, attempt, revision, crashes, size, priority, is_plain, id, owner)
+        select seq, token + 1, give.now_ms, place, give.until_ms, give.term, parked_ms, queue,
+            lane, attempt, revision + 1, crashes, size, priority,
+            key_name is null and deadline_ms is null and group_name is null, id, give.owner
+        from held
+        where not is_late
+    ),
+    begun as (
+        insert into backlane.term (id, until_ms, leases, owner)
+        select give.term, give.until_ms, count(*), give.owner
+        from held
+        where not is_late
+        having count(*) > 0
+    ),
+    expired as (
+        insert into backlane.finished (seq, token, ended_ms, ran_ms, queue, attempt, revision,
+            state)
+        select seq, token, give.now_ms, 0, queue, attempt, revision + 1, 4
+        from held
+        where is_late
+    ),
+    freed as (
+        delete from backlane.unique_key
+        using held
+        where is_late
+        and key_name is not null
+        and unique_key.digest = backlane.digest(key_scope, key_name)
+        and unique_key.seq = held.seq
+    ),
+    met as (
+        delete from backlane.deadline
+        using held
+        where is_late
+        and deadline.deadline_ms = held.deadline_ms
+        and deadline.seq = held.seq
+    ),
+    parted as (
+        insert into backlane.group_tally (queue, jobs, name)
+        select queue, -count(*), group_name
+        from held
+        where is_late
+        and group_name is not null
+        group by queue, group_name
+    ),
+    counted as (
+        insert into backlane.tally (queue, priority, ready, running, started, foretold,
+            foretold_ms, waited_ms, bytes, expired, kept_done)
+        select queue, priority, -count(*),
+            nullif(count(*) filter (where not is_late), 0),
+            nullif(count(*) filter (where not is_late), 0),
+            nullif(count(predicted_ms) filter (where token = 0 and not is_late), 0),
+            sum(predicted_ms) filter (where token = 0 and not is_late),
+            sum(greatest(0, give.now_ms - place)) filter (
+                where token = 0 and not is_late and predicted_ms is not null
+            ),
+            -sum(size) filter (where is_late),
+            nullif(count(*) filter (where is_late), 0),
+            nullif(count(*) filter (where is_late), 0)
+        from held
+        group by queue, priority
+    )
+    select give.wanted, held.id, held.token + 1, held.attempt, held.queue, held.task, held.body,
+        held.headers, held.priority, held.lane, held.policy, held.group_name, held.enqueued_ms,
+        held.deadline_ms, greatest(0, give.now_ms - held.parked_ms), held.crashes, held.rank,
+        held.place, held.seq, case when held.is_late then array[held.id] end, null::bytea[],
+        null::bigint[], null::int[], null::text[]
+    from held
+    order by held.rank, held.place, held.seq;
+end
+$$;
+
+-- One claim: what is due or lapsed is brought in, then leases are given. The last row says
+-- what there is to say: `ids` of this owner's jobs that are to stop, `more_ids` of those
+-- buried and of all that lapsed, `numbers` the wait until something is due, how long a look
+-- from the beginning took (µs; null: there was none), the time and how many of `more_ids`
+-- are buried; `queues` and `names` are those that can be claimed from, and behind a null
+-- in `queues` those that something was brought to.
+create function backlane.claim(
+    wanted int,
+    told_ms bigint,
+    told_boot_ms bigint,
+    owner text,
+    number int,
+    lease_ms bigint,
+    kind text,
+    only_lane int,                          -- 0 or 1; null: both
+    names text[],
+    jobs bytea[],                           -- instead of names: these very jobs
+    departed text[],
+    due_since_ms bigint,
+    floor_queues int[],
+    floor_lanes int[],
+    floor_places bigint[],                  -- ten for each
+    floor_seqs bigint[],
+    rooms_of int[],
+    rooms int[]
+)
+returns setof backlane.turned
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    wall bigint := coalesce(told_ms, backlane.now_ms());
+    boot bigint := coalesce(told_boot_ms, wall);
+    lowest constant bigint := -9223372036854775808;
+    back record;
+    gone bytea[];
+    buried bytea[];
+    rung int[] := '{}';
+    brought int := 0;
+    is_sealed boolean;
+    open_queues int[];
+    open_names text[];
+    sources int[] := '{}';
+    lanes int[] := '{}';
+    places bigint[] := '{}';
+    seqs bigint[] := '{}';
+    found int;
+    got int := 0;
+    is_floored boolean := false;
+    began timestamptz;
+    looked_us bigint;
+    stopping bytea[];
+    due_ms bigint;
+    lapse_ms bigint;
+    spots tid[];
+    term bigint;
+    one record;
+begin
+    -- What is over.
+    select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+    if lapse_ms <= boot or departed <> '{}' then
+        select * into back from backlane.bring_back(wall, boot, departed, 1000);
+        brought := back.lapsed;
+        gone := back.gone;
+        buried := back.buried;
+        rung := coalesce(back.rung, '{}');
+        select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+    end if;
+    select scheduled.due_ms into due_ms
+    from backlane.scheduled
+    where scheduled.due_ms > due_since_ms
+    order by scheduled.due_ms
+    limit 1;
+    if due_ms <= wall and brought < 1000 then
+        rung := rung || coalesce(backlane.promote(wall, due_since_ms, 1000 - brought), '{}');
+        select scheduled.due_ms into due_ms
+        from backlane.scheduled
+        where scheduled.due_ms > due_since_ms
+        order by scheduled.due_ms
+        limit 1;
+    end if;
+    -- What there is to take from.
+    -- Locked first, so that no seal comes in between: it locks claims out (`seal.py`).
+    lock table backlane.ready in row exclusive mode;
+    select exists (select 1 from backlane.meta where name = 'seal' and value is not null)
+    into is_sealed;
+    if number > 0 and not is_sealed and jobs <> '{}' then
+        spots := backlane.picks(number, kind, only_lane, jobs, rooms_of, rooms);
+        if spots is not null then
+            got := cardinality(spots);
+            term := nextval('backlane.term_seq');
+            return query
+            select *
+            from backlane.give(wanted, wall, boot + lease_ms, owner, term, spots);
+        end if;
+    elsif number > 0 and not is_sealed then
+        select array_agg(id), array_agg(queue.name) into open_queues, open_names
+        from backlane.queue
+        where queue.name = any (names)
+        and queue.kind = kind
+        and not paused;
+        for one in
+            select id as queue, of_kind.lane
+            from unnest(open_queues) as id
+            cross join (
+                select 0 as lane
+                union all
+                select 1
+                union all
+                select 2 * resource.id + half
+                from backlane.resource
+                cross join generate_series(0, 1) as half
+            ) as of_kind
+            where (only_lane is null or of_kind.lane & 1 = only_lane)
+            and coalesce(rooms[array_position(rooms_of, of_kind.lane >> 1)], 1) > 0
+        loop
+            found := null;
+            for i in 1 .. cardinality(floor_queues) loop
+                if floor_queues[i] = one.queue and floor_lanes[i] = one.lane then
+                    found := i;
+                end if;
+            end loop;
+            sources := sources || one.queue;
+            lanes := lanes || one.lane;
+            if found is null then
+                places := places || array_fill(lowest, array[10]);
+                seqs := seqs || array_fill(lowest, array[10]);
+            else
+                places := places || floor_places[10 * found - 9:10 * found];
+                seqs := seqs || floor_seqs[10 * found - 9:10 * found];
+                is_floored := true;
+            end if;
+        end loop;
+        while got < number and sources <> '{}' loop
+            if not is_floored then
+                began := clock_timestamp();
+            end if;
+            spots := backlane.heads(
+                number - got, sources, lanes, places, seqs, rooms_of, rooms
+            );
+            if began is not null then
+                looked_us := (extract(epoch from clock_timestamp() - began) * 1000000)::bigint;
+            end if;
+            if spots is not null then
+                term := nextval('backlane.term_seq');
+                return query
+                select *
+                from backlane.give(wanted, wall, boot + lease_ms, owner, term, spots);
+                got := got + coalesce((select leases from backlane.term as t where t.id = term), 0);
+                -- Some had expired: others may go in their place.
+                continue when cardinality(spots) >= number and got < number;
+            end if;
+            exit when not is_floored;
+            -- Less than was wanted: look whether something came in before the floors.
+            is_floored := false;
+            places := array_fill(lowest, array[cardinality(places)]);
+            seqs := places;
+        end loop;
+    end if;
+    if got > 0 then
+        select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+    end if;
+    select array_agg(id) into stopping
+    from backlane.lease
+    where lease.owner = owner
+    and cancelling;
+    return next row(
+        wanted, null, null, null, null, null, null, null, null, null, null, null, null, null,
+        null, null, null, null, null, stopping, buried || array_remove(gone, null),
+        array[
+            greatest(0, least(lapse_ms - boot, due_ms - wall)), looked_us, wall,
+            cardinality(coalesce(buried, '{}'))
+        ],
+        open_queues || null::int || rung,
+        open_names
+    )::backlane.turned;
+end
+$$;
+
+-- Where these very jobs are, those of them that may be claimed: locked. A rank is not known
+-- of a job: ten probes of the key of `ready` find it.
+create function backlane.picks(
+    number int,
+    kind text,
+    only_lane int,
+    jobs bytea[],
+    rooms_of int[],
+    rooms int[]
+)
+returns tid[]
+language sql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+    select array_agg(at)
+    from (
+        select held.at
+        from (
+            select one.*, row_number() over (
+                    partition by one.lane >> 1
+                    order by one.rank, one.place, one.seq
+                ) as nth
+            from (
+                select ready.queue, ready.lane, ready.rank, ready.place, ready.seq
+                from (select distinct id from unnest(jobs) as given (id)) as given
+                join backlane.job on job.id = given.id
+                join backlane.queue on queue.id = job.queue
+                cross join lateral (
+                    select *
+                    from backlane.ready
+                    where ready.queue = job.queue
+                    and ready.lane = job.lane
+                    and ready.rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+                    and ready.place = job.place
+                    and ready.seq = job.seq
+                    limit 1
+                ) as ready
+                where queue.kind = picks.kind
+                and not paused
+                and (only_lane is null or job.lane & 1 = only_lane)
+            ) as one
+        ) as line
+        cross join lateral (
+            select ready.ctid as at
+            from backlane.ready
+            where ready.queue = line.queue
+            and ready.lane = line.lane
+            and ready.rank = line.rank
+            and ready.place = line.place
+            and ready.seq = line.seq
+            and line.nth <= coalesce(
+                rooms[array_position(rooms_of, line.lane >> 1)],
+                2147483647
+            )
+            for update skip locked
+        ) as held
+        order by line.rank, line.place, line.seq
+        limit number
+    ) as head
+$$;
+
+-- A worker's turn in one round trip: settle, then claim for each of `wanted`. No row, and
+-- nothing done: there are resources, whose breakers have to hear in between.
+create function backlane.turn(
+    told_ms bigint,
+    told_boot_ms bigint,
+    ids bytea[],
+    tokens bigint[],
+    ran bigint[],
+    results bytea[],
+    outcomes smallint[],
+    delays_ms bigint[],
+    flags boolean[],
+    reasons text[],
+    kinds text[],
+    messages text[],
+    tracebacks text[],
+    fingerprints text[],
+    owners text[],                          -- from here on: of each wanted
+    amounts int[],
+    leases_ms bigint[],
+    queue_kinds text[],
+    only_lanes int[],
+    names_of int[],                         -- which wanted each of these names belongs to
+    names text[],
+    departed text[],                        -- of all
+    due_since_ms bigint,
+    floor_queues int[],
+    floor_lanes int[],
+    floor_places bigint[],
+    floor_seqs bigint[]
+)
+returns setof backlane.turned
+language plpgsql
+as $$
+#variable_conflict use_variable
+declare
+    done record;
+begin
+    if exists (select 1 from backlane.resource) then
+        return;
+    end if;
+    told_ms := coalesce(told_ms, backlane.now_ms());
+    told_boot_ms := coalesce(told_boot_ms, told_ms);
+    if cardinality(ids) > 0 then
+        select * into done
+        from backlane.settle(
+            told_ms, ids, tokens, ran, results, outcomes, delays_ms, flags, reasons, kinds,
+            messages, tracebacks, fingerprints
+        );
+        return next row(
+            0, null, null, null, null, null, null, null, null, null, null, null, null, null,
+            null, null, null, null, null, done.settled, done.buried,
+            null, done.rung, null
+        )::backlane.turned;
+    end if;
+    for i in 1 .. cardinality(owners) loop
+        return query
+        select *
+        from backlane.claim(
+            i, told_ms, told_boot_ms, owners[i], amounts[i], leases_ms[i], queue_kinds[i],
+            only_lanes[i],
+            array(
+                select name
+                from unnest(names, names_of) as given (name, whose)
+                where whose = i
+            ),
+            '{}', departed, due_since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
+            '{}', '{}'
+        );
+    end loop;
+end
+$$;
