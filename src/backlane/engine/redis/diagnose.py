@@ -34,6 +34,11 @@ def diagnose(driver: Driver) -> list[Finding]:
         return [_away(EngineUnavailable(f"{line.place} was lost: {error}"))]
     finally:
         line.disconnect()
+    return judged(facts)
+
+
+def judged(facts: Facts) -> list[Finding]:
+    """Return what a server's facts mean for us."""
     return [finding for judge in JUDGES for finding in judge(facts)]
 
 

@@ -11,7 +11,7 @@ from backlane.engine.redis.address import Address
 from backlane.engine.redis.faults import Said
 from backlane.engine.redis.line import Line
 
-PINGS = 9
+ROUND_TRIPS = 9
 SETTINGS = (
     "maxmemory",
     "maxmemory-policy",
@@ -54,7 +54,7 @@ def look(line: Line, address: Address) -> Facts:
     """Ask a server for all that `diagnose` judges.
 
     Raises:
-        Said: it does not even answer PING.
+        Said: it does not even answer ECHO.
         OSError: the connection was lost.
     """
     took, ahead = _times(line)
@@ -83,9 +83,9 @@ def fields(text: bytes) -> dict[str, str]:
 def _times(line: Line) -> tuple[float, float]:
     """The median of some round trips, and how far the server's clock is ahead of ours."""
     took = []
-    for _ in range(PINGS):
+    for _ in range(ROUND_TRIPS):
         started = time.perf_counter()
-        line.ask("PING")
+        line.ask("ECHO", "")  # a server that refuses writes refuses PING as well
         took.append((time.perf_counter() - started) * 1000)
     before = time.time() * 1000
     try:
