@@ -10,12 +10,11 @@ from typing import Any
 import psycopg
 from tests.servers.postgres import PostgresServer
 
+from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.engine.postgres.doctor.limits import Limits
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock, SystemClock
-
-SCHEMA = "backlane"
 
 
 class Clinic:
@@ -37,12 +36,7 @@ class Clinic:
         self, subject: str, *, clock: Clock | None = None, url: str = "", **limits: Any
     ) -> list[Finding]:
         """What the doctor says of a subject."""
-        found = diagnose(
-            lambda: psycopg.connect(url or self.server.url, autocommit=True),
-            SCHEMA,
-            clock or SystemClock(),
-            limits=Limits(**limits),
-        )
+        found = diagnose(parse(url or self.server.url), clock or SystemClock(), Limits(**limits))
         return [one for one in found if one.subject == subject]
 
     def finding(self, subject: str, **fields: Any) -> Finding:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
 from tests.engine.postgres.clinic import Clinic
 from tests.servers import postgres
 from tests.servers.missing import Missing, give_up
 from tests.servers.pgbouncer import PgBouncer
 
+from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.model.clock import FakeClock, SystemClock
 
@@ -40,10 +40,7 @@ def test_a_server_that_is_well_is_said_to_be(clinic: Clinic) -> None:
 
 
 def test_without_a_server_it_says_so_and_no_password() -> None:
-    def connect() -> psycopg.Connection:
-        return psycopg.connect("postgresql://ann:s3cret@127.0.0.1:1/jobs", autocommit=True)
-
-    (finding,) = diagnose(connect, "backlane", SystemClock())
+    (finding,) = diagnose(parse("postgresql://ann:s3cret@127.0.0.1:1/jobs"), SystemClock())
 
     assert (finding.subject, finding.state) == ("server", "error")
     assert finding.remedy
@@ -275,24 +272,18 @@ def test_a_transaction_pooler_that_the_url_does_not_tell_of_is_an_error(clinic: 
 def test_a_transaction_pooler_that_the_url_tells_of_is_well(clinic: Clinic) -> None:
     with_pooler = _pooler(clinic)
     try:
-        found = diagnose(
-            lambda: psycopg.connect(with_pooler.url, autocommit=True, prepare_threshold=None),
-            "backlane",
-            SystemClock(),
-            is_said_pooled=True,
-        )
+        finding = clinic.finding("pooler", url=f"{with_pooler.url}?pooler=transaction")
     finally:
         with_pooler.process.remove()
 
-    assert [one.state for one in found if one.subject == "pooler"] == ["ok"]
+    assert (finding.state, "as the URL says" in finding.text) == ("ok", True)
 
 
 def test_a_pooler_that_the_url_tells_of_and_that_is_not_there_costs_for_nothing(
     clinic: Clinic,
 ) -> None:
-    found = diagnose(clinic.connect, "backlane", SystemClock(), is_said_pooled=True)
+    finding = clinic.finding("pooler", url=f"{clinic.server.url}?pooler=transaction")
 
-    (finding,) = [one for one in found if one.subject == "pooler"]
     assert (finding.state, "not there" in finding.text) == ("warning", True)
 
 

@@ -24,6 +24,7 @@ from backlane.engine.postgres import turn as turning
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.bell import Belfry, Bell
 from backlane.engine.postgres.credit import Purse
+from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.engine.postgres.links import Links
 from backlane.engine.postgres.plans import beat, step
 from backlane.engine.postgres.pool import Retired
@@ -37,6 +38,7 @@ from backlane.engine.protocol import (
     Close,
     Declare,
     Extended,
+    Finding,
     Measured,
     Open,
     Presence,
@@ -265,6 +267,10 @@ class PostgresEngine:
         """Bring the schema up to date; return what was applied."""
         with self._own().own_connection() as connection:
             return migrations.migrate(connection, self._address)
+
+    def diagnose(self) -> list[Finding]:
+        """Look for settings and states that lose jobs or time."""
+        return diagnose(self._address, self._clock)
 
     def close(self) -> None:
         """Wait for what has begun, then let go of the server. The next use opens anew."""

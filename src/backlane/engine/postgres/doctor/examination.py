@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from backlane.engine.postgres.address import Address
 from backlane.engine.postgres.doctor import server, session, settings, tables, vacuum
 from backlane.engine.postgres.doctor.limits import LIMITS, Limits
 from backlane.engine.protocol import Finding
@@ -15,19 +16,22 @@ from backlane.model.clock import Clock
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def diagnose(
-    connect: Callable[[], Connection],
-    schema: str,
-    clock: Clock,
-    *,
-    url: str = "postgresql://…",
-    is_said_pooled: bool = False,
-    limits: Limits = LIMITS,
-) -> list[Finding]:
+def diagnose(address: Address, clock: Clock, limits: Limits = LIMITS) -> list[Finding]:
     """Return what is to be known of a server, its settings, its sessions and our tables.
 
-    `connect` gives a connection of its own each time, in autocommit. Nothing is changed.
+    Nothing is changed. The connections are as the server makes them: what ours set for
+    themselves is not set here.
     """
+
+    def connect() -> Connection:
+        return psycopg.connect(
+            address.conninfo,
+            autocommit=True,
+            prepare_threshold=None,
+            application_name="backlane doctor",
+        )
+
+    schema = address.schema
     try:
         connection = connect()
     except psycopg.Error as error:
@@ -43,11 +47,16 @@ def diagnose(
         parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
             ("server", lambda: server.examine(connection, clock, limits)),
             ("settings", lambda: settings.examine(connection, schema)),
-            ("schema", lambda: tables.examine(connection, schema, url, limits)),
+            ("schema", lambda: tables.examine(connection, schema, address.url, limits)),
             ("vacuum", lambda: vacuum.examine(connection, schema, limits)),
             (
                 "session",
-                lambda: session.examine(connection, connect, limits, is_said_pooled=is_said_pooled),
+                lambda: session.examine(
+                    connection,
+                    connect,
+                    limits,
+                    is_said_pooled=address.pooler == "transaction",
+                ),
             ),
         ]
         return [finding for subject, part in parts for finding in _all(subject, part)]
