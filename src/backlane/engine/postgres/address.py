@@ -96,10 +96,12 @@ def _libpq_options() -> list[str]:
 
 
 def _schema(name: str, shown: str) -> str:
-    if not name or "\0" in name or len(name.encode()) > LONGEST_NAME or name.startswith("pg_"):
+    # No quotes: the name stands in the text of functions too.
+    is_plain = re.fullmatch(r"[\w .-]+", name) is not None
+    if not is_plain or len(name.encode()) > LONGEST_NAME or name.startswith("pg_"):
         raise BadOption(
-            f"{shown!r}: schema is {name!r}; use a name of 1 to {LONGEST_NAME} bytes that does "
-            "not begin with pg_, which PostgreSQL keeps for itself"
+            f"{shown!r}: schema is {name!r}; use a name of 1 to {LONGEST_NAME} letters, digits, "
+            "blanks, dots, '-' and '_' that does not begin with pg_, which is PostgreSQL's"
         )
     return name
 

@@ -64,12 +64,9 @@ def translated(error: BaseException, address: Address) -> BaseException:  # long
                 f"{where}: a value on its way is not one that backlane writes ({words})"
             )
         case None:
-            return EngineUnavailable(_unreachable(where, words, error))
+            return _unreachable(where, words or type(error).__name__)
         case "53300" | "53000":
-            return EngineBusy(
-                f"{where} has too many connections ({words}): raise max_connections, or have "
-                "fewer processes or a smaller pool= each; it works as soon as one is free"
-            )
+            return _crowded(where, words)
         case "53100":
             return StoreFull(
                 f"the disk of {where} is full, so nothing was stored; what was acknowledged "
@@ -85,7 +82,7 @@ def translated(error: BaseException, address: Address) -> BaseException:  # long
         case "42501":
             return EngineUnavailable(_forbidden(words, address))
         case "3D000":
-            return EngineUnavailable(f"{where}: {words}; make it first, with createdb")
+            return _homeless(where, words)
         case "25006":
             return EngineUnavailable(
                 f"{where} takes no changes ({words}): it is a standby, or was set to read only; "
@@ -101,20 +98,40 @@ def translated(error: BaseException, address: Address) -> BaseException:  # long
                 f"ones ({words}); make them, once: backlane migrate --url {where}"
             )
         case _ if state[:2] == "28":
-            return EngineUnavailable(
-                f"{where} does not let this user in ({words}); check user and password, and "
-                "the server's pg_hba.conf"
-            )
+            return _stranger(where, words)
         case _ if state in _ENDED:
             return EngineUnavailable(f"{where} ended the connection ({words})")
         case _:
             return EngineUnavailable(f"{where} refused the work: {words} [{state}]")
 
 
-def _unreachable(where: str, words: str, error: BaseException) -> str:
-    if "too many clients" in words or "remaining connection slots" in words:
-        return f"{where} has too many connections: {words}"
-    return f"{where} cannot be reached ({words or type(error).__name__})"
+def _unreachable(where: str, words: str) -> EngineUnavailable:
+    """Return the error for a connection that was not made: libpq gives words, and no code."""
+    if any(sign in words for sign in ("too many clients", "connection slots", "too many conn")):
+        return _crowded(where, words)
+    if "database" in words and "does not exist" in words:
+        return _homeless(where, words)
+    if any(sign in words for sign in ("authentication failed", "pg_hba", "password supplied")):
+        return _stranger(where, words)
+    return EngineUnavailable(f"{where} cannot be reached ({words})")
+
+
+def _crowded(where: str, words: str) -> EngineBusy:
+    return EngineBusy(
+        f"{where} has too many connections ({words}): raise max_connections, or have fewer "
+        "processes or a smaller pool= each; it works as soon as one is free"
+    )
+
+
+def _homeless(where: str, words: str) -> EngineUnavailable:
+    return EngineUnavailable(f"{where}: {words}; make it first, with createdb")
+
+
+def _stranger(where: str, words: str) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"{where} does not let this user in ({words}); check user and password, and the "
+        "server's pg_hba.conf"
+    )
 
 
 def _forbidden(words: str, address: Address) -> str:

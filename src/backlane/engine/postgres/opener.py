@@ -26,13 +26,17 @@ ANSWER_SECONDS = STATEMENT_SECONDS + 2.0
 LOCK_SECONDS = 5.0
 PROBE_CONNECT_SECONDS = 2
 
-_SESSION = {
+SESSION = {
     "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
     "lock_timeout": f"{LOCK_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": f"{ANSWER_SECONDS:.0f}s",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "search_path": "pg_catalog",  # every name of ours is written with its schema
+    # Prepared once, while tables are empty perhaps: only ever along the keys.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
     "jit": "off",  # compiling a statement takes longer than any of ours runs
     "client_min_messages": "warning",
 }
@@ -108,7 +112,7 @@ class Opener:
         is_ours = "true" if self.address.pooler == "none" else f"pg_backend_pid() = {greeted_by}"
         # One statement, which sets nothing in a session that is shared with others.
         settings = ", ".join(
-            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in _SESSION.items()
+            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in SESSION.items()
         )
         asked = (
             f"select case when {is_ours} then row({settings}, pg_catalog.set_config("
