@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from contextlib import closing
 
 import pytest
 
 from backlane.cli.capacity import seen
 from backlane.cli.overhead import FEWEST, cheap_tasks, overhead_ms
+from backlane.engine.connect import connect
 from backlane.engine.protocol import Admission, Presence
 from backlane.model.clock import SystemClock
 from backlane.model.ids import new_id
@@ -182,7 +184,8 @@ def test_an_empty_store_says_so(backlane, engine, url):
 def test_the_overhead_is_measured_beside_the_store_and_leaves_nothing(engine, here):
     before = sorted(path.name for path in here.iterdir())
 
-    measured = overhead_ms(f"sqlite:///{here}/shop.db?durability=normal")
+    with closing(connect(f"sqlite:///{here}/shop.db?durability=normal", SystemClock())) as it:
+        measured = overhead_ms(it)
 
     assert 0 < measured < 1_000
     assert sorted(path.name for path in here.iterdir()) == before

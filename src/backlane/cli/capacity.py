@@ -152,7 +152,7 @@ def _with_cheap(store: Store, queues: list[CapacityView]) -> CapacitiesView:
     recent = store.run(store.engine.find(ended, RECENT)).records
     if not recent:
         return CapacitiesView(queues)
-    overhead = overhead_ms(store.engine.url)
+    overhead = overhead_ms(store.engine)
     return CapacitiesView(queues, round(overhead, 3), cheap_tasks(recent, overhead))
 
 

@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote, urlsplit
 import msgspec
 
 from backlane.engine.connect import connect
-from backlane.engine.protocol import Admission, Wanted
+from backlane.engine.protocol import Admission, Engine, Wanted
+from backlane.engine.selection import Selection
 from backlane.model.clock import SystemClock
 from backlane.model.ids import new_id
 from backlane.model.job import Job, JobRecord
@@ -33,15 +34,29 @@ class CheapTask(msgspec.Struct, frozen=True):
     run_ms: float  # their mean
 
 
-def overhead_ms(url: str) -> float:
-    """Return what a job costs in a new store beside this one, in milliseconds.
+def overhead_ms(engine: Engine) -> float:
+    """Return what a job costs in this store beside its run, in milliseconds.
 
-    That is one job after the other: its append, its claim and the end of its attempt,
-    each as durable as the URL asks for.
+    That is one job after the other: its append, its claim and the end of its attempt. They
+    are tried in a new file beside a SQLite one, as durable as its URL asks for. On a server
+    nothing is left behind, so there it is three round trips, and the job costs more than that.
     """
+    if urlsplit(engine.url).scheme == "sqlite":
+        return _beside(engine.url)
+    nobody = Selection(ids=(bytes(16),))
+    for _ in range(WARM_JOBS):
+        engine.run(engine.find(nobody, 1))
+    number, began = 0, time.perf_counter()
+    while time.perf_counter() - began < SECONDS:
+        engine.run(engine.find(nobody, 1))
+        number += 1
+    return 3 * (time.perf_counter() - began) / number * 1000
+
+
+def _beside(url: str) -> float:
     parts = urlsplit(url)
     beside = Path(unquote(parts.path.removeprefix("/"))).resolve().parent
-    where = beside if parts.scheme == "sqlite" and beside.is_dir() else None
+    where = beside if beside.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="backlane-capacity-", dir=where) as made:
         path = quote(str(Path(made).resolve() / "overhead.db"))
         with closing(connect(f"sqlite:///{path}?{parts.query}", SystemClock())) as engine:
