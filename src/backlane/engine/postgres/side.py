@@ -71,7 +71,7 @@ class Side:
         self._statements = statements
         self._belfry = belfry
         digest = hashlib.sha256(statements.schema.encode()).digest()
-        self._channel = f"backlane_{digest.hex()[:16]}"
+        self.channel = f"backlane_{digest.hex()[:16]}"
         self._number = int.from_bytes(digest[:4], signed=True)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -230,9 +230,9 @@ class Side:
         fresh = sorted(kinds - self._hung.keys())
         if fresh:
             if not self._hung:
-                finish(wire.command(f"listen {quoted(self._channel)}".encode()))
+                finish(wire.command(f"listen {quoted(self.channel)}".encode()))
             self._rows(wire, HANG, self._number, fresh)
-            self._rows(wire, TELL, self._channel, [HELLO])
+            self._rows(wire, TELL, self.channel, [HELLO])
             self._hung |= dict.fromkeys(fresh, now)
             self._belfry.ring_all()  # what came before it could be heard is read now
         stale = [kind for kind, at in self._hung.items() if now - at > LINGER_SECONDS]
@@ -262,7 +262,7 @@ class Side:
         messages = written(rings, self._wanted)
         if messages:
             self._tokens -= 1.0
-            self._rows(wire, TELL, self._channel, messages)
+            self._rows(wire, TELL, self.channel, messages)
         return IDLE_SECONDS
 
     def _hear(self, wire: Wire) -> None:
