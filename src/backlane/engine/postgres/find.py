@@ -29,6 +29,7 @@ from backlane.model.job import JobRecord, State
 READ = 10_000  # rows a call looks at, at most
 FIRST = 1_000
 NEWEST = 1 << 62
+LISTED = tuple(Selection(states=states) for states in ((), (State.FAILED,), (State.RUNNING,)))
 
 ALL: Sql[tuple[int]] = Sql(
     """
@@ -160,8 +161,8 @@ async def select(
 ) -> tuple[list[int], bytes | None]:
     """Return the seq of some matching jobs, newest first, and where to go on."""
     before = int.from_bytes(cursor) if cursor else NEWEST
-    # A job asked for by its id alone, as each wait for a result does, is found already.
-    is_found = selection == Selection(ids=selection.ids)
+    # What has no other condition than the one that its list is made by, is found already.
+    is_found = selection in (Selection(ids=selection.ids), *LISTED)
     found: list[int] = []
     for number in (FIRST, READ - FIRST):
         seqs = await _candidates(tx, selection, before, number)
@@ -192,8 +193,8 @@ async def _candidates(tx: PostgresTx, selection: Selection, before: int, number:
 
 
 async def _matching(tx: PostgresTx, selection: Selection, seqs: Sequence[int]) -> list[int]:
-    if not seqs or selection == Selection():
-        return list(seqs)
+    if not seqs:
+        return []
     states: Any = None
     if selection.states:
         states = sum(1 << CODES[state] for state in set(selection.states) if state in CODES)
