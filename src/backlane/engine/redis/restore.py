@@ -8,10 +8,10 @@ from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.redis.queues import declared_fields, tuned_fields
 from backlane.engine.redis.resource import packed
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import NUMBERS, Sheet, encode, field, raw
+from backlane.engine.redis.sheet import NUMBERS, encode, field, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import Standing
-from backlane.model.job import JobRecord, State
+from backlane.model.job import Job, JobRecord, State
 from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
 
 RESTORE = Script("restore", "model", "moves", "bells", "insert")
@@ -34,22 +34,12 @@ async def restore(tx: RedisTx, part: Part, move: bytes) -> list[bytes]:
 
 def _packed(whole: Whole) -> list[Any]:
     record = whole.record
-    sheet = Sheet(
-        record.task,
-        record.body,
-        record.headers,
-        record.policy,
-        record.key,
-        record.group,
-        record.parent,
-        record.resource,
-    )
     kind = Kind.MESSAGES if record.task is None else Kind.TASKS
     errors = [(it.attempt, it.at_ms, it.error) for it in record.errors]
     return [
         raw(record.id),
         _row(whole),
-        raw(encode(sheet)),
+        raw(sheet_of(_job(record))),
         False if record.progress is None else raw(encode(record.progress)),
         False if record.result is None else raw(record.result),
         raw(encode(errors)) if errors else False,
@@ -57,6 +47,21 @@ def _packed(whole: Whole) -> list[Any]:
         str(kind),
         _or_false(record.resource),
     ]
+
+
+def _job(record: JobRecord) -> Job:
+    return Job(
+        id=record.id,
+        queue=record.queue,
+        task=record.task,
+        body=record.body,
+        headers=record.headers,
+        policy=record.policy,
+        key=record.key,
+        group=record.group,
+        parent=record.parent,
+        resource=record.resource,
+    )
 
 
 def _row(whole: Whole) -> list[Any]:

@@ -101,6 +101,22 @@ local function push(buffer, key, a, b)
   if b ~= nil then list[n + 2] = b end
 end
 
+-- A prefix and a number as one text: made once a call, for making it takes a printf.
+local labels = {}
+local function label(prefix, number)
+  local of = labels[prefix]
+  if not of then
+    of = {}
+    labels[prefix] = of
+  end
+  local text = of[number]
+  if not text then
+    text = prefix .. number
+    of[number] = text
+  end
+  return text
+end
+
 local function add(key, by, field) -- to a counter of a hash
   local fields = counts[key]
   if not fields then
@@ -200,8 +216,8 @@ end
 -- A new queue. `bounds` are what its caller declared: [max_jobs, max_bytes, max_wait_ms |
 -- false, group_share | false], numbers or their text.
 local function make_queue(name, kind, bounds)
-  call('HSETNX', P .. 'meta', 'version', 1) -- of this layout: looked at by each connection
   local number = call('HINCRBY', P .. 'meta', 'numbers', 1)
+  call('HSETNX', P .. 'meta', 'version', 1) -- each new connection looks at it
   call('HSET', P .. 'queues', name, number)
   local fields = { 'name', name, 'kind', kind }
   for i = 1, 4 do
