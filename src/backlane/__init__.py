@@ -46,6 +46,7 @@ from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
 from backlane.resource import ResourceHandle
 from backlane.task import Enqueuer, Task
+from backlane.transaction import JobTransaction
 
 __all__ = [
     # an application and its parts
@@ -74,6 +75,7 @@ __all__ = [
     "AttemptError",
     "ErrorRecord",
     "Context",
+    "JobTransaction",
     "Snooze",
     "current",
     # errors

@@ -16,6 +16,7 @@ from backlane import (
     JobChange,
     JobFailed,
     JobHandle,
+    JobTransaction,
     Message,
     Middleware,
     Next,
@@ -145,6 +146,24 @@ def refusals() -> None:
     except JobFailed as failed:
         assert_type(failed.reason, str)
     assert_type(app.job(uuid.uuid4()), JobHandle[Any])
+
+
+# -- transactions --
+
+
+def joining(session: object) -> None:
+    assert_type(send_mail.using(connection=session).enqueue(7, "hi"), JobHandle[str])
+    assert_type(send_mail.using(connection="default").enqueue(7, "hi"), JobHandle[str])
+
+
+async def in_one_transaction(context: Context, session: object) -> None:
+    with context.transaction() as tx:
+        assert_type(tx, JobTransaction)
+        tx.connection.execute("update account set paid = 1")
+        tx.complete("paid")
+    async with context.transaction(session) as tx:
+        await tx.connection.execute("update account set paid = 1")
+        tx.complete()
 
 
 # -- messages, observers, life --

@@ -119,6 +119,15 @@ def inside(context: Context) -> None:
         print(item)
 
 
+async def in_one_transaction(context: Context) -> None:
+    with context.transaction(connection=3, autocommit=True):  # error
+        pass
+    async with context.transaction() as tx:
+        tx.complete(1, 2)  # error
+        tx.connection = None  # error
+        await tx.complete(1)  # error
+
+
 def kit() -> None:
     with testing(app) as t:
         t.advance(hours="3")  # error

@@ -24,7 +24,7 @@ from backlane.model.outcome import (
     Settlement,
     Succeeded,
 )
-from backlane.worker.channel import Drain, Ended, Frame, Halt, Run, TakeBack
+from backlane.worker.channel import Completed, Drain, Ended, Frame, Halt, Run, TakeBack
 from backlane.worker.crew import ENDED, STARTED, UNSTARTED
 from backlane.worker.dispatcher import Dispatcher
 from backlane.worker.pacing import Pacing
@@ -203,6 +203,43 @@ def test_a_lost_lease_is_told_to_its_executor_and_its_outcome_dropped(engine: Mo
         assert isinstance(desk.channel.frames[-1], Halt)
         assert engine.record(job).state is State.RUNNING
         assert desk.post.is_idle
+
+    asyncio.run(main())
+
+
+def test_a_lost_lease_counts_no_more_against_its_queue(engine: Moody):
+    """A queue with a concurrency of its own lost a slot with each, until the restart."""
+
+    async def main() -> None:
+        desk = Desk(engine, limit=1)
+        (job,) = engine.enqueue(1)
+        await desk.until(lambda: desk.given)
+
+        desk.posts.lose([(job, desk.post.held[job].lease.token)])
+
+        assert desk.posts.held_of == {"mail": 0}
+
+    asyncio.run(main())
+
+
+def test_a_job_that_settled_itself_is_neither_settled_nor_extended(engine: Moody):
+    async def main() -> None:
+        desk = Desk(engine, slots=1, limit=1)
+        (job,) = engine.enqueue(1)
+        await desk.until(lambda: desk.given)
+        token = desk.post.held[job].lease.token
+
+        desk.dispatcher.hear(desk.post, Completed(job, token))
+
+        assert not desk.post.held
+        assert not desk.post.is_idle  # its function still runs, and keeps its slot
+        assert desk.posts.held_of == {"mail": 0}
+
+        desk.dispatcher.hear(desk.post, Ended([Settlement(job, token, Succeeded())]))
+
+        assert desk.post.is_idle
+        assert desk.dispatcher.give_up() == 0
+        assert not [frame for frame in desk.channel.frames if isinstance(frame, Halt)]
 
     asyncio.run(main())
 
