@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from backlane.engine.postgres.transaction import Rings
 
+CONFIRM_SECONDS = 0.5  # for a connection to be had; then polling must do
 TAIL_BYTES = 6  # of an id: random ones, which stand for it in a message
 
 
@@ -56,6 +57,7 @@ class Bell:
 
     def heard(self, seconds: float) -> bool:
         """Wait for a ring; False when there was none for `seconds`."""
+        seconds = self._given(seconds)
         end = time.monotonic() + seconds
         with self._change:
             while not self._has_rung:
@@ -80,7 +82,7 @@ class Bell:
         self.discard(tuple(self.names))
 
     async def _arang(self, seconds: float) -> set[Name] | None:
-        rang = self._taken()
+        rang, seconds = self._taken(), self._given(seconds)
         if rang is not None or seconds <= 0:
             return rang
         loop = asyncio.get_running_loop()
@@ -99,6 +101,10 @@ class Bell:
                         self._sleepers.remove(sleeper)
         return self._taken()
 
+    def _given(self, seconds: float) -> float:
+        """How long to wait: for what has rung so far, until other processes are heard of."""
+        return seconds if seconds > 0 or self._belfry.hears(self.kinds) else CONFIRM_SECONDS
+
     def _taken(self) -> set[Name] | None:
         with self._change:
             if not self._has_rung:
@@ -114,9 +120,14 @@ class Belfry:
         self._bells: dict[tuple[Kind, Name], list[Bell]] = {}
         self._tails: dict[bytes, set[bytes]] = {}  # of jobs that are watched
         self._counts = [0, 0, 0]
+        self.heard: frozenset[Kind] = frozenset()  # of other processes; set by who hears
         self._on_hang = on_hang
         # Re-entered where the garbage collector ends a generator that holds a bell.
         self._lock = threading.RLock()
+
+    def hears(self, kinds: Iterable[Kind]) -> bool:
+        """Whether other processes' commits of these kinds ring here."""
+        return self.heard >= set(kinds)
 
     @property
     def kinds(self) -> frozenset[Kind]:

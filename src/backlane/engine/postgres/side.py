@@ -87,6 +87,8 @@ class Side:
         self._asked = -KNOWN_SECONDS
         self._hung: dict[Kind, float] = {}  # kinds we listen for, and when a bell last hung
         self._tokens, self._counted = BURST, 0.0
+        if opener.is_pooled:
+            belfry.heard = frozenset(Kind)  # nothing is, so nothing is to be waited for
 
     # -- called from any thread --
 
@@ -103,7 +105,7 @@ class Side:
 
     def hang(self) -> None:
         """Hear of other processes' commits, for there are bells now."""
-        if not self._opener.is_pooled and self._belfry.kinds - self._hung.keys():
+        if not self._belfry.hears(self._belfry.kinds):
             self._wake()
 
     def hold(self, owner: str, number: int) -> None:
@@ -165,6 +167,7 @@ class Side:
                     wire.close()
                 with self._lock:
                     self._taken.clear()
+                self._belfry.heard = frozenset(Kind if self._opener.is_pooled else ())
             if not self._is_done():
                 self._sleep(random.uniform(again / 2, again))  # noqa: S311
                 again = min(LAST_AGAIN_SECONDS, again * 2)
@@ -183,6 +186,9 @@ class Side:
         # A ring need not survive a crash of the server, so none waits for its disk.
         if not self._opener.is_pooled:
             finish(wire.command(b"set synchronous_commit = off"))
+        elif not self._belfry.heard:  # found out just now
+            self._belfry.heard = frozenset(Kind)
+            self._belfry.ring_all()
         self._hung, self._asked = {}, -KNOWN_SECONDS
         self._hold_locks(wire)
         return wire
@@ -234,12 +240,14 @@ class Side:
             self._rows(wire, HANG, self._number, fresh)
             self._rows(wire, TELL, self.channel, [HELLO])
             self._hung |= dict.fromkeys(fresh, now)
+            self._belfry.heard = frozenset(self._hung)
             self._belfry.ring_all()  # what came before it could be heard is read now
         stale = [kind for kind, at in self._hung.items() if now - at > LINGER_SECONDS]
         if stale:
             self._rows(wire, UNHANG, self._number, stale)
             for kind in stale:
                 del self._hung[kind]
+            self._belfry.heard = frozenset(self._hung)
             if not self._hung:
                 finish(wire.command(b"unlisten *"))
 
