@@ -37,6 +37,7 @@ SESSION = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
     "jit": "off",  # compiling a statement takes longer than any of ours runs
     "client_min_messages": "warning",
 }
