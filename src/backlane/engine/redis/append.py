@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 from backlane.engine.protocol import Admission
+from backlane.engine.redis.bell import Topic, channel
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.sheet import field, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
+from backlane.model.ids import id_ms
 from backlane.model.job import Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
-from backlane.model.queue import DEFAULT_BOUNDS, Bounds
+from backlane.model.queue import DEFAULT_BOUNDS, DEFAULT_MAX_BYTES, DEFAULT_MAX_JOBS, Bounds
 
 APPEND = Script("append", "model", "moves", "bells", "insert")
+APPEND_PLAIN = Script("append_plain")
 
 
 async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:
     """See `Verbs.append`."""
     if not jobs:
         return []
+    if _are_plain(jobs, admission):
+        receipts = await _append_plain(tx, jobs, admission)
+        if receipts is not None:
+            return receipts
     queues: dict[str, int] = {}
     for job in jobs:
         if job.queue not in queues:
@@ -40,9 +48,69 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
     return _receipts(jobs, queues, answer)
 
 
+# -- what nearly every append is --
+
+
+def _are_plain(jobs: Sequence[Job], admission: Admission) -> bool:
+    """Whether a script may do it that knows nothing but the usual."""
+    one = jobs[0]
+    queue, priority, lane = one.queue, one.priority, one.lane
+    if queue in admission.paces:
+        return False
+    for job in jobs:
+        if not (job.key is job.group is job.idempotency is job.expires_ms is None):
+            return False
+        if job.resource or job.delay_ms > 0 or job.priority != priority:
+            return False
+        if job.lane != lane or job.queue != queue:
+            return False
+    return len(jobs) == 1 or len({job.id for job in jobs}) == len(jobs)
+
+
+async def _append_plain(
+    tx: RedisTx, jobs: Sequence[Job], admission: Admission
+) -> list[Receipt] | None:
+    """Append if all is as usual; None if it is not, and nothing was done."""
+    one = jobs[0]
+    declared = admission.declared.get(one.queue)
+    sizes = [job.size for job in jobs]
+    wall, done, *told = await tx.call(
+        APPEND_PLAIN,
+        admission.kind.value,
+        DEFAULT_MAX_JOBS,
+        DEFAULT_MAX_BYTES,
+        one.queue,
+        tx.numbers.get(one.queue),
+        _channel(one.queue),
+        None if declared is None else _number(declared.max_jobs),
+        None if declared is None else _number(declared.max_bytes),
+        one.priority,
+        int(one.lane),
+        min(id_ms(job.id) for job in jobs),
+        sum(sizes),
+        [raw(job.id) for job in jobs],
+        [raw(sheet_of(job)) for job in jobs],
+        sizes,
+        [job.policy.attempts for job in jobs],
+    )
+    if done != 1:
+        return None
+    number, depth, size, max_jobs, max_bytes = told
+    tx.numbers[one.queue] = number
+    fullness = min(1.0, max(depth / max(1, max_jobs), size / max(1, max_bytes)))
+    return [Receipt(job.id, None, fullness, None, wall, wall) for job in jobs]
+
+
+@functools.lru_cache(1_000)
+def _channel(queue: str) -> str:
+    return channel(Topic.QUEUES, queue.encode()).decode()
+
+
+# -- any append --
+
+
 def _packed(job: Job, queue: int) -> tuple[Any, ...]:
-    body, headers, key, asked = job.body, job.headers, job.key, job.idempotency
-    sheet = sheet_of(job)
+    key, asked = job.key, job.idempotency
     plain = (
         raw(job.id),
         queue,
@@ -51,10 +119,10 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
         job.delay_ms,
         job.expires_ms,
         job.policy.attempts,
-        len(body) + len(headers) if headers else len(body),
-        raw(sheet),
+        job.size,
+        raw(sheet_of(job)),
     )
-    if key is None and job.group is job.resource is job.parent is asked is None:
+    if key is job.group is job.resource is job.parent is asked is None:
         return plain
     return (
         *plain,
@@ -74,11 +142,16 @@ def _bounds(bounds: Bounds | None) -> list[Any] | None:
     if bounds is None:
         return None
     return [
-        float(bounds.max_jobs) if bounds.max_jobs > 2**53 else bounds.max_jobs,
-        float(bounds.max_bytes) if bounds.max_bytes > 2**53 else bounds.max_bytes,
+        _number(bounds.max_jobs),
+        _number(bounds.max_bytes),
         bounds.max_wait_ms,
         bounds.group_share,
     ]
+
+
+def _number(bound: int) -> float:
+    """A bound as Lua can have it: beyond 2**53 nothing is ever counted, so about is enough."""
+    return bound if bound <= 2**53 else float(bound)
 
 
 def _pace(pace: Pace | None) -> list[Any] | None:

@@ -79,6 +79,7 @@ class AsyncTx:
     def __init__(self, loops: Loops, terms: Terms, *, reads: bool) -> None:
         self._loops = loops
         self._terms = terms
+        self.numbers = terms.numbers
         self._reads = reads
         self._has_written = False
         self.mux: Mux | None = None

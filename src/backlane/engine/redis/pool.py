@@ -82,6 +82,7 @@ class BlockingTx:
     def __init__(self, pool: Pool, terms: Terms, *, reads: bool) -> None:
         self._pool = pool
         self._terms = terms
+        self.numbers = terms.numbers
         self._reads = reads
         self._has_written = False
         self._line: Line | None = None

@@ -21,6 +21,8 @@ _encode = msgspec.msgpack.Encoder().encode
 class RedisTx(Protocol):
     """An open line to the server. A call of a script is a transaction of its own."""
 
+    numbers: dict[str, int]  # of queues, as last heard; a script looks whether they still hold
+
     async def call(self, script: Script, *args: Any) -> list[Any]:
         """Run a script on `[wall | nil, boot | nil, *args]`; return its answer.
 
@@ -49,13 +51,14 @@ Talk = Generator[Send | Renew, Any, list[Any]]
 class Terms:
     """What all transactions of one engine share: whose keys, by which clock, and where."""
 
-    __slots__ = ("clock", "is_server_time", "key", "locator")
+    __slots__ = ("clock", "is_server_time", "key", "locator", "numbers")
 
     def __init__(self, prefix: str, clock: Clock, locator: Locator) -> None:
         self.key = f"{prefix}meta"
         self.clock = clock
         self.is_server_time = isinstance(clock, SystemClock)
         self.locator = locator
+        self.numbers: dict[str, int] = {}
 
     def talk(self, script: Script, args: tuple[Any, ...], where: str, *, is_late: bool) -> Talk:
         """Say what to send until the server has answered; do no I/O.

@@ -6,7 +6,7 @@
 --   q<2 digits of sha1(name)>  the name of a queue
 --   j<digit>                   ids of jobs that changed      s<digit>  of jobs that were taken
 -- Under load workers are busy and hear of a queue at most every 20 ms, but always after a
--- claim of theirs came back short (`arm`). rung: hash number -> wall ms of the last ring.
+-- claim of theirs came back short (`arm`). Field `rung` of a queue: wall ms of the last ring.
 -- For those who only listen that is late by a poll at most.
 
 local DIGITS = '0123456789abcdef'
@@ -14,19 +14,19 @@ local is_real_time = not args[1]
 
 -- A claim took all there was of a queue: its next job is to ring at once.
 local function arm(queue)
-  local last = call('HGET', P .. 'rung', queue)
-  if last and last ~= '0' then call('HSET', P .. 'rung', queue, 0) end
+  local last = call('HGET', P .. label('q:', queue), 'rung')
+  if last and last ~= '0' then call('HSET', P .. label('q:', queue), 'rung', 0) end
 end
 
 local function ring_queue(queue, is_urgent)
   if is_real_time and not is_urgent then
-    local last = tonumber(call('HGET', P .. 'rung', queue) or 0)
+    local last = tonumber(call('HGET', P .. label('q:', queue), 'rung') or 0)
     if last > wall - 20 and last <= wall then return end
   end
   local name = queue_name(queue)
   if not name then return end
   local heard = call('SPUBLISH', P .. 'q' .. string.sub(redis.sha1hex(name), 1, 2), name)
-  if heard > 0 and is_real_time then call('HSET', P .. 'rung', queue, wall) end
+  if heard > 0 and is_real_time then call('HSET', P .. label('q:', queue), 'rung', wall) end
 end
 
 -- Rings for all that the moves of this call noted. `taken`: ids that were leased, which only

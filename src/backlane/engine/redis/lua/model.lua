@@ -29,7 +29,7 @@
 --   flagged      hash id -> owner: running, and asked to stop
 -- All jobs by sequence, 16 bytes each
 --   order:<k>    string: ids of sequences k*1024 .. k*1024+1023, zeros where forgotten
---   orders       hash k -> how many of the block are still known (a block of none is deleted)
+--   orders       hash k -> 1,024 less those forgotten (a block of none is deleted)
 -- Names
 --   keys      hash field(scope, name) -> id of the unfinished job that holds it
 --   by_key    zset of score 0: key name .. "\0" .. member: found by lexicographic range, all states
@@ -44,6 +44,7 @@
 --     and of each priority p: r<p> ready, u<p> running, a<p> appended, y<p> retried, b<p> started
 --     ended, ran_ms, foretold, foretold_ms, waited_ms: of all attempts, ever
 --     res       packed list of the resources' numbers that its jobs ever had
+--     rung      wall ms of its last ring, 0: ring at once (bells.lua)
 --     clock_us  the virtual clock of `reserve`
 --   g:<number>   hash group -> its unfinished jobs
 -- Resources
@@ -56,8 +57,6 @@
 -- Workers (announce.lua)
 --   workers   hash owner -> its presence  beats   score boot ms of the last beat
 --   gone      owners that said farewell while they held leases; score wall ms
--- Bells (bells.lua)
---   rung      hash number of a queue -> wall ms of its last ring, 0: ring at once
 -- meta: hash of version "1", seq, numbers (of queues and resources), secret, forgotten_ms,
 --   aged_ms (up to when sweeps have aged), seal (packed [to, since_ms, is_done, ..]: seal.py)
 --

@@ -4,7 +4,7 @@ local LEVEL = 2 ^ 43 -- between two ranks of a ready set; a place is below it un
 local rung_queues, rung_jobs = {}, {} -- numbers of queues, ids of jobs: for `ring()`
 
 local function ready_key(row)
-  local key = 'ready:' .. row[QUEUE] .. ':' .. row[LANE]
+  local key = label(label('ready:', row[QUEUE]) .. ':', row[LANE])
   if row[RESOURCE] then key = key .. ':' .. row[RESOURCE] end
   return key
 end
@@ -19,9 +19,9 @@ local function where(row)
   elseif state == SCHEDULED then
     return 'scheduled', row[PLACE]
   elseif state == FAILED then
-    return 'failed:' .. row[QUEUE], row[ENDED]
+    return label('failed:', row[QUEUE]), row[ENDED]
   elseif state > RUNNING then
-    return 'done:' .. row[QUEUE], row[ENDED]
+    return label('done:', row[QUEUE]), row[ENDED]
   end
   return 'blocked', row[PLACE]
 end
@@ -54,15 +54,15 @@ local function count(id, row, by, is_taken)
     push(zadds, 'unaged', 0, member(id, row)) -- an old place: the next sweep is to age it
   end
   if state > RUNNING then return end
-  local q = 'q:' .. queue
-  add(q, by, 's' .. state)
+  local q = label('q:', queue)
+  add(q, by, label('s', state))
   add(q, by * row[SIZE], 'bytes')
   if state == READY then
-    add(q, by, 'r' .. row[PRIORITY])
+    add(q, by, label('r', row[PRIORITY]))
   elseif state == RUNNING then
-    add(q, by, 'u' .. row[PRIORITY])
+    add(q, by, label('u', row[PRIORITY]))
   end
-  if row[GROUP] then add('g:' .. queue, by, row[GROUP]) end
+  if row[GROUP] then add(label('g:', queue), by, row[GROUP]) end
   if row[DEADLINE] and state ~= RUNNING then
     if by > 0 then
       push(zadds, 'deadlines', row[DEADLINE], member(id, row))
@@ -145,7 +145,7 @@ local function finish(id, row, state, reason, result, is_taken)
   row[STATE], row[ENDED], row[REASON] = state, wall, reason or false
   count(id, row, 1)
   if result then push(hsets, 'results', id, result) end
-  add('q:' .. row[QUEUE], 1, 'f' .. state)
+  add(label('q:', row[QUEUE]), 1, label('f', state))
   let_go_of_key(id, row)
   change(id, row)
 end
@@ -191,7 +191,7 @@ local function add_source(row)
     if it.res[i] == number then return end
   end
   it.res[#it.res + 1] = number
-  call('HSET', P .. 'q:' .. queue, 'res', cmsgpack.pack(it.res))
+  call('HSET', P .. label('q:', queue), 'res', cmsgpack.pack(it.res))
 end
 
 -- Forgets a job that is not running, and all that was kept of it.

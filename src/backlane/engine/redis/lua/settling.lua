@@ -30,7 +30,7 @@ local outcomes = {
     elseif row[ATTEMPT] >= row[ATTEMPTS] then
       finish(id, row, FAILED, 'attempts')
     else
-      add('q:' .. row[QUEUE], 1, 'y' .. row[PRIORITY])
+      add(label('q:', row[QUEUE]), 1, label('y', row[PRIORITY]))
       put_off(id, row, delay_ms)
     end
   end,
@@ -94,7 +94,7 @@ local function settle_all(settlements)
         list[#list + 1] = i - 1
       end
       if outcome ~= 6 then -- of that the attempt may not have started
-        local queue = 'q:' .. row[QUEUE]
+        local queue = label('q:', row[QUEUE])
         add(queue, 1, 'ended')
         add(queue, it[4], 'ran_ms')
       end

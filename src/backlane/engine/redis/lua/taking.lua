@@ -278,7 +278,7 @@ end
 -- -- leases --
 
 local function lease(id, row, owner, lease_ms)
-  local queue, priority = 'q:' .. row[QUEUE], row[PRIORITY]
+  local queue, priority = label('q:', row[QUEUE]), row[PRIORITY]
   local token = row[TOKEN] + 1
   if token > 1 then push(hdels, 'progress', id) end
   count(id, row, -1, true)
@@ -286,7 +286,7 @@ local function lease(id, row, owner, lease_ms)
   row[LEASE_END], row[CANCELLING] = boot + lease_ms, false
   row[ENDED], row[RAN], row[REASON] = row[ENDED] or false, row[RAN] or 0, row[REASON] or false
   count(id, row, 1)
-  add(queue, 1, 'b' .. priority)
+  add(queue, 1, label('b', priority))
   if token == 1 and row[PREDICTED] then
     add(queue, 1, 'foretold')
     add(queue, row[PREDICTED], 'foretold_ms')

@@ -1,0 +1,97 @@
+-- append_plain: what nearly every append is, in as few steps as there can be: new jobs for one
+-- queue that exists, of one priority and lane, ready at once, without a key, group, resource,
+-- deadline, idempotency or a wait to foretell. Stands alone: the functions of `model.lua` alone
+-- would take longer to make than this takes. All else is for `append.lua`: answers wall, 2.
+-- args: kind, standard max_jobs, max_bytes, queue, its number as last known | nil, its channel,
+--   declared max_jobs, max_bytes | nil, priority, lane, ms of the oldest id, sum of sizes, ids,
+--   sheets, sizes, attempts
+-- Answer: wall, 1, number of the queue, jobs, bytes, max_jobs, max_bytes.
+
+local P = string.sub(KEYS[1], 1, -5)
+local call, pack = redis.call, cmsgpack.pack
+local args = cmsgpack.unpack(ARGV[1])
+local name, number, priority, lane = args[6], args[7], args[11], args[12]
+local ids, sheets, sizes, attempts = args[15], args[16], args[17], args[18]
+local n, wall = #ids, args[1]
+if not wall then
+  local now = call('TIME')
+  wall = now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- -- is all as usual? --
+
+local meta = call('HMGET', P .. 'meta', 'seq', 'seal', 'forgotten_ms')
+if not meta[1] or meta[2] or args[13] <= tonumber(meta[3] or -1) then return { wall, 2 } end
+local q, r, a, got = nil, 'r' .. priority, 'a' .. priority, nil
+local function look(it)
+  number, q = it, P .. 'q:' .. it
+  got = call('HMGET', q, 'name', 's1', 's2', 's3', 's4', 'bytes', 'd1', 'd2', 't1', 't2', r, a,
+    'kind', 'rung')
+end
+if number then look(number) end
+if not got or got[1] ~= name then
+  number = call('HGET', P .. 'queues', name)
+  if not number then return { wall, 2 } end
+  look(tonumber(number))
+end
+local ready = tonumber(got[3] or 0)
+local depth = (got[2] or 0) + ready + (got[4] or 0) + (got[5] or 0) + n
+local bytes = (got[6] or 0) + args[14]
+local max_jobs = tonumber(got[9] or args[9] or got[7] or args[4])
+local max_bytes = tonumber(got[10] or args[10] or got[8] or args[5])
+if got[13] ~= args[3] or depth > max_jobs or bytes > max_bytes then return { wall, 2 } end
+for first = 1, n > 1 and n or 0, 1000 do
+  local known = call('HMGET', P .. 'rows', unpack(ids, first, math.min(n, first + 999)))
+  for i = 1, #known do
+    if known[i] then return { wall, 2 } end
+  end
+end
+
+-- -- storing --
+
+local seq = meta[1] + 1
+local function row(i)
+  return pack({ 2, seq + i - 1, number, lane, priority, priority, wall, wall, sizes[i], attempts[i],
+    1, 0, 0, 0, false, false, false, false, false, false })
+end
+local set, score = P .. 'ready:' .. number .. ':' .. lane, (9 - priority) * 2 ^ 43 + wall
+if n == 1 then
+  local id = ids[1]
+  if call('HSETNX', P .. 'rows', id, row(1)) == 0 then return { wall, 2 } end
+  call('HSET', P .. 'bodies', id, sheets[1])
+  call('ZADD', set, score, struct.pack('>I6', seq) .. id)
+else
+  local rows, bodies, members, filled = {}, {}, {}, 0
+  score = string.format('%.0f', score)
+  for i = 1, n do
+    local id = ids[i]
+    rows[filled + 1], bodies[filled + 1] = id, id
+    rows[filled + 2], bodies[filled + 2] = row(i), sheets[i]
+    members[filled + 1], members[filled + 2] = score, struct.pack('>I6', seq + i - 1) .. id
+    filled = filled + 2
+  end
+  for from = 1, filled, 1000 do
+    local to = math.min(filled, from + 999)
+    call('HSET', P .. 'rows', unpack(rows, from, to))
+    call('HSET', P .. 'bodies', unpack(bodies, from, to))
+    call('ZADD', set, unpack(members, from, to))
+  end
+end
+local at = 1
+while at <= n do
+  local block, place = math.floor((seq + at - 1) / 1024), (seq + at - 1) % 1024
+  local to = math.min(n, at + 1023 - place)
+  call('SETRANGE', P .. 'order:' .. block, place * 16, n == 1 and ids[1] or table.concat(ids, '', at, to))
+  if place == 0 then call('HINCRBY', P .. 'orders', block, 1024) end
+  at = to + 1
+end
+call('HSET', P .. 'meta', 'seq', seq + n - 1)
+
+-- The bell of `bells.lua`: nobody waits for a job that was not there yet.
+local rung = not args[1] and tonumber(got[14] or 0)
+if (not rung or rung <= wall - 20 or rung > wall) and call('SPUBLISH', P .. args[8], name) > 0 then
+  rung = wall
+end
+call('HSET', q, 's2', ready + n, 'bytes', bytes, r, (got[11] or 0) + n, a, (got[12] or 0) + n,
+  'rung', rung or 0)
+return { wall, 1, number, depth, bytes, max_jobs, max_bytes }
