@@ -255,11 +255,15 @@ class PostgresEngine:
 
     async def departed(self) -> tuple[str, ...]:
         """Return owners of leases whose session is gone, and has not come back."""
-        return await self._own().departed()
+        while True:
+            try:
+                return await self._own().departed()
+            except Retired:
+                continue
 
     def enlist(self, owner: str) -> Enlisted:
         """Show a sign of life that ends with this process."""
-        return self._own().enlist(owner)
+        return self._own().enlist(owner, self.run)
 
     # -- the store --
 

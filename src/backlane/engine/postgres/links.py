@@ -29,6 +29,8 @@ from backlane.model.clock import Clock, SystemClock
 
 T = TypeVar("T")
 
+Runs = Callable[[Plan[None]], None]
+
 log = logging.getLogger("backlane")
 
 LOOK: Sql[tuple[int]] = Sql("select 1")
@@ -103,8 +105,11 @@ class Links:
 
     # -- owners --
 
-    def enlist(self, owner: str) -> presence.Enlisted:
-        """Show a sign of life for as long as this process lives."""
+    def enlist(self, owner: str, run: Runs) -> presence.Enlisted:
+        """Show a sign of life for as long as this process lives, or until it is closed.
+
+        `run` carries a plan out also when these links have been closed by then.
+        """
         schema, is_pooled = self.address.schema, self._is_pooled()
         number = self.run(
             StepPlan(lambda tx: presence.enlist(tx, owner, schema, has_lock=not is_pooled))
@@ -114,11 +119,11 @@ class Links:
                 self.side.hold(owner, number)
             except psycopg.Error as error:
                 raise faults.translated(error, self.address) from error
-        return presence.Enlisted(lambda: self._depart(owner))
+        return presence.Enlisted(lambda: self._depart(owner, run))
 
-    def _depart(self, owner: str) -> None:
+    def _depart(self, owner: str, run: Runs) -> None:
         try:
-            self.run(StepPlan(lambda tx: presence.leave(tx, owner)))
+            run(StepPlan(lambda tx: presence.leave(tx, owner)))
         except EngineUnavailable as error:
             log.debug("could not say that %s departs: %s", owner, error)
         self.side.let_go(owner)
