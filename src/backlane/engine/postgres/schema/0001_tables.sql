@@ -32,6 +32,7 @@ insert into backlane.meta (name, number, value)
 values
     ('forgotten_ms', -1, null),
     ('pruned_seq', 0, null),
+    ('pruned_failed', 0, null),
     ('seal', null, null),
     ('secret', null, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
 

@@ -271,7 +271,9 @@ begin
     )
     select give.wanted, held.id, held.token + 1, held.attempt, held.queue, held.task, held.body,
         held.headers, held.priority, held.lane, held.policy, held.group_name, held.enqueued_ms,
-        held.deadline_ms, greatest(0, give.now_ms - held.parked_ms), held.crashes, held.rank,
+        held.deadline_ms,
+        case when held.parked_ms is not null then greatest(0, give.now_ms - held.parked_ms) end,
+        held.crashes, held.rank,
         held.place, held.seq, case when held.is_late then array[held.id] end, null::bytea[],
         null::bigint[], null::int[], null::text[]
     from held
@@ -334,7 +336,7 @@ declare
     due_ms bigint;
     lapse_ms bigint;
     spots tid[];
-    term bigint;
+    given_as bigint;                        -- the term of the leases
     one record;
 begin
     -- What is over.
@@ -369,10 +371,10 @@ begin
         spots := backlane.picks(number, kind, only_lane, jobs, rooms_of, rooms);
         if spots is not null then
             got := cardinality(spots);
-            term := nextval('backlane.term_seq');
+            given_as := nextval('backlane.term_seq');
             return query
             select *
-            from backlane.give(wanted, wall, boot + lease_ms, owner, term, spots);
+            from backlane.give(wanted, wall, boot + lease_ms, owner, given_as, spots);
         end if;
     elsif number > 0 and not is_sealed then
         select array_agg(id), array_agg(queue.name) into open_queues, open_names
@@ -423,13 +425,25 @@ begin
                 looked_us := (extract(epoch from clock_timestamp() - began) * 1000000)::bigint;
             end if;
             if spots is not null then
-                term := nextval('backlane.term_seq');
+                given_as := nextval('backlane.term_seq');
                 return query
                 select *
-                from backlane.give(wanted, wall, boot + lease_ms, owner, term, spots);
-                got := got + coalesce((select leases from backlane.term as t where t.id = term), 0);
+                from backlane.give(wanted, wall, boot + lease_ms, owner, given_as, spots);
+                found := coalesce(
+                    (select leases from backlane.term where term.id = given_as),
+                    0
+                );
+                got := got + found;
+                for i in 1 .. cardinality(rooms_of) loop
+                    rooms[i] := rooms[i] - (
+                        select count(*)
+                        from backlane.lease
+                        where lease.term = given_as
+                        and lane >> 1 = rooms_of[i]
+                    );
+                end loop;
                 -- Some had expired: others may go in their place.
-                continue when cardinality(spots) >= number and got < number;
+                continue when found < cardinality(spots);
             end if;
             exit when not is_floored;
             -- Less than was wanted: look whether something came in before the floors.
@@ -438,7 +452,17 @@ begin
             seqs := places;
         end loop;
     end if;
-    if got > 0 then
+    if got < number then
+        -- Who had enough comes again anyway. The terms of leases that were settled long ago
+        -- say nothing: those of the first three at least are passed by.
+        select min(until_ms) into lapse_ms
+        from (
+            select until_ms, id, row_number() over (order by until_ms) as nth
+            from (select * from backlane.term order by until_ms limit 3) as first
+        ) as next
+        where nth = 3
+        or exists (select 1 from backlane.lease where lease.term = next.id);
+    elsif got > 0 then
         select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
     end if;
     select array_agg(id) into stopping
@@ -449,7 +473,11 @@ begin
         wanted, null, null, null, null, null, null, null, null, null, null, null, null, null,
         null, null, null, null, null, stopping, buried || array_remove(gone, null),
         array[
-            greatest(0, least(lapse_ms - boot, due_ms - wall)), looked_us, wall,
+            case
+                when lapse_ms is not null or due_ms is not null
+                then greatest(0, least(lapse_ms - boot, due_ms - wall))
+            end,
+            looked_us, wall,
             cardinality(coalesce(buried, '{}'))
         ],
         open_queues || null::int || rung,
