@@ -107,7 +107,7 @@ def parse(url: str) -> Address:
         namespace=_namespace(options, shown),
         durability=_choice(options, "durability", DURABILITIES, shown) or "server",
         pool=_number(options, "pool", int, 32, shown),
-        seconds=_number(options, "timeout", float, 10.0, shown),
+        seconds=_number(options, "timeout", float, 4.0, shown),
         connect_seconds=_number(options, "connect_timeout", float, 5.0, shown),
     )
 
@@ -162,7 +162,9 @@ def _host(place: str, standard: int, shown: str) -> tuple[str, int]:
     return unquote(match[1].strip("[]")) or "localhost", int(match[2] or standard)
 
 
-def _db(parts: SplitResult, kind: str, path: str | None, options: dict[str, str], shown: str) -> int:
+def _db(
+    parts: SplitResult, kind: str, path: str | None, options: dict[str, str], shown: str
+) -> int:
     given = options.get("db") or ("" if path or kind == "sentinel" else parts.path.strip("/"))
     if not given:
         return 0

@@ -58,11 +58,10 @@ def _are_plain(jobs: Sequence[Job], admission: Admission) -> bool:
     if queue in admission.paces:
         return False
     for job in jobs:
-        if not (job.key is job.group is job.idempotency is job.expires_ms is None):
+        is_usual = job.key is None and job.group is None and job.idempotency is None
+        if not is_usual or job.resource or job.expires_ms is not None or job.delay_ms > 0:
             return False
-        if job.resource or job.delay_ms > 0 or job.priority != priority:
-            return False
-        if job.lane != lane or job.queue != queue:
+        if job.priority != priority or job.lane != lane or job.queue != queue:
             return False
     return len(jobs) == 1 or len({job.id for job in jobs}) == len(jobs)
 
@@ -122,7 +121,7 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
         job.size,
         raw(sheet_of(job)),
     )
-    if key is job.group is job.resource is job.parent is asked is None:
+    if key is None and asked is None and not (job.group or job.resource or job.parent):
         return plain
     return (
         *plain,
@@ -156,7 +155,7 @@ def _number(bound: int) -> float:
 
 def _pace(pace: Pace | None) -> list[Any] | None:
     # Rounded here: what Lua has rounds halves up, and what Python has to even ones.
-    return pace and [pace.starts, pace.slots, round(pace.service_ms)]
+    return None if pace is None else [pace.starts, pace.slots, round(pace.service_ms)]
 
 
 def _receipts(jobs: Sequence[Job], queues: dict[str, int], answer: list[Any]) -> list[Receipt]:

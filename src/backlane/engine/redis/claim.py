@@ -72,8 +72,7 @@ def _lease(told: list[Any], names: dict[int, str]) -> Lease:
         deadline,
         parked,
         crashes,
-        False,
-        it.resource,
+        resource=it.resource,
     )
 
 

@@ -13,6 +13,7 @@ from backlane.engine.plan import Plan, finish
 from backlane.engine.redis import durability as durabilities
 from backlane.engine.redis.address import Address
 from backlane.engine.redis.durability import Durability
+from backlane.engine.redis.faults import Said, refused, unreachable
 from backlane.engine.redis.line import Line
 from backlane.engine.redis.locator import Locator
 from backlane.engine.redis.loops import AsyncTx, Loops
@@ -67,8 +68,12 @@ class Driver:
         try:
             found = durabilities.check(line, self.address)
             self._check_version(line)
-        except BaseException:
+        except BaseException as error:
             line.disconnect()
+            if isinstance(error, Said):  # LOADING, of a server that has only just come back
+                raise refused(error, line.place) from None
+            if isinstance(error, OSError):
+                raise unreachable(error, line.place) from error
             raise
         with self._lock:
             self.durability = found

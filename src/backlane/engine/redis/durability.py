@@ -11,12 +11,11 @@ import logging
 from enum import StrEnum
 from typing import Any
 
-import hiredis
 import msgspec
 
 from backlane.engine.redis.address import Address
 from backlane.engine.redis.faults import Said, cut_off, refused
-from backlane.engine.redis.line import Line
+from backlane.engine.redis.line import Line, pack
 from backlane.errors import EngineUnavailable, NotSupported, OutcomeUnknown
 
 log = logging.getLogger("backlane.redis")
@@ -175,8 +174,8 @@ def confirmation(waits_for: str, seconds: float) -> bytes:
     """Return the command that waits until what was written is as safe as was asked for."""
     limit = str(int(seconds * 800))  # so that the server gives up before we do
     if waits_for == "fsync":
-        return hiredis.pack_command(("WAITAOF", "1", "0", limit))
-    return hiredis.pack_command(("WAIT", "1", limit))
+        return pack("WAITAOF", "1", "0", limit)
+    return pack("WAIT", "1", limit)
 
 
 def check_confirmed(reply: Any, waits_for: str, place: str) -> None:

@@ -250,7 +250,7 @@ class RedisEngine:
             "engine on the database it belongs to"
         )
 
-    def transaction(self, connection: object | None = None) -> NoReturn:
+    def transaction(self, connection: object | None = None) -> NoReturn:  # noqa: ARG002
         """Refuse, for the same reason.
 
         Raises:
@@ -268,6 +268,10 @@ class RedisEngine:
         """Nothing to do: keys come with their first use."""
         self._driver.look()
         return []
+
+    def script(self) -> str:
+        """Nothing: there are no tables."""
+        return ""
 
     def diagnose(self) -> list[Finding]:
         """Look for settings and states of the server that lose jobs or time."""

@@ -18,9 +18,7 @@ async def extend(tx: RedisTx, leases: Sequence[tuple[bytes, int]], by_ms: int) -
     """See `Verbs.extend`."""
     if not leases:
         return Extended()
-    _, lost, cancelled = await tx.call(
-        EXTEND, by_ms, [(raw(job), token) for job, token in leases]
-    )
+    _, lost, cancelled = await tx.call(EXTEND, by_ms, [(raw(job), token) for job, token in leases])
     return Extended(lost, cancelled)
 
 

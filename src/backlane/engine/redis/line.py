@@ -28,9 +28,13 @@ _NOTHING = object()
 
 def new_reader() -> Any:
     """Return a parser of what a server sends."""
-    return hiredis.Reader(
-        protocolError=ConnectionError, replyError=Said, notEnoughData=_NOTHING
-    )
+    return hiredis.Reader(protocolError=ConnectionError, replyError=Said, notEnoughData=_NOTHING)
+
+
+def pack(*words: Any) -> bytes:
+    """Return a command as it is sent."""
+    packed: bytes = hiredis.pack_command(words)
+    return packed
 
 
 def is_whole(reply: Any) -> bool:
@@ -76,7 +80,7 @@ class Line:
 
     def ask(self, *words: Any) -> Any:
         """Send a command and return its reply; an error that the server tells of is raised."""
-        self.send(hiredis.pack_command(words))
+        self.send(pack(*words))
         reply = self.receive()
         if isinstance(reply, Said):
             raise reply
@@ -99,7 +103,9 @@ class Line:
             self.sock.close()
 
 
-def open_line(address: Address, target: tuple[str, int] | None, *, is_sentinel: bool = False) -> Line:
+def open_line(
+    address: Address, target: tuple[str, int] | None, *, is_sentinel: bool = False
+) -> Line:
     """Connect to a server (None: the unix socket) and sign in.
 
     Raises:

@@ -52,7 +52,7 @@ class Mux:
         self._to_confirm: asyncio.Future[Any] | None = None
         self.place = line.place
         self.is_open = True
-        line.sock.setblocking(False)
+        line.sock.settimeout(0)
         self._loop.add_reader(line.sock.fileno(), self._read)
 
     def ask(self, data: bytes) -> asyncio.Future[Any]:

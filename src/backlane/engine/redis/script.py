@@ -7,7 +7,9 @@ import re
 from importlib.resources import files
 
 _FOLDER = files("backlane.engine.redis") / "lua"
-_CONSTANTS = re.compile(r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.M)
+_CONSTANTS = re.compile(
+    r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.MULTILINE
+)
 _WORDS = re.compile(r"--[^\n]*|'[^'\n]*'|\"[^\"\n]*\"|\b[A-Z][A-Z_]+\b")
 
 

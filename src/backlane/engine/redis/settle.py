@@ -35,9 +35,7 @@ async def settle(tx: RedisTx, settlements: Sequence[Settlement]) -> Settled:
     return await _settled(tx, settlements, lost, buried, resources)
 
 
-async def turn(
-    tx: RedisTx, settlements: Sequence[Settlement], wanted: Sequence[Wanted]
-) -> Turn:
+async def turn(tx: RedisTx, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Turn:
     """See `Verbs.turn`. One script, but where settled jobs depend on resources: their
     breakers hear of it before more is claimed."""
     claims = [packed(it) for it in wanted]

@@ -111,8 +111,8 @@ def raw(data: bytes) -> Raw:
 def sheet_of(job: Job) -> bytes:
     """Return what never changes of a job; what is as usual at its end is left out."""
     policy = None if job.policy == DEFAULT_POLICY else job.policy
-    if job.key is job.group is job.parent is job.resource is None:
-        if policy is job.headers is None:
+    if job.key is None and job.group is None and job.parent is None and job.resource is None:
+        if policy is None and job.headers is None:
             return encode((job.task, job.body))
         return encode((job.task, job.body, job.headers, policy))
     sheet = (job.task, job.body, job.headers, policy, job.key, job.group, job.parent, job.resource)
@@ -134,7 +134,7 @@ def text(value: str | bool) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def job_record(
+def job_record(  # long: a table, read down
     id_: bytes,
     row: Row,
     queue: str,
