@@ -53,7 +53,7 @@ class Address:
     namespace: str = "default"
     durability: str = "server"
     pool: int = 32  # the most connections of blocking callers
-    seconds: float = 10.0  # for a command that is under way
+    seconds: float = 4.0  # for a command that is under way: work goes on within 5 after a cut
     connect_seconds: float = 5.0
 
     @property
