@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.history import Kill
+from tests.faults.history import Kill, read_diary
 
 ROOT = Path(__file__).parent.parent.parent
 LONGEST_END = 30.0  # seconds that a worker may take to end when asked to
@@ -160,3 +160,20 @@ def wait_until(condition: object, seconds: float, what: str) -> None:
         if time.monotonic() > limit:
             raise AssertionError(f"within {seconds} s not so: {what}")
         time.sleep(0.02)
+
+
+def until_jobs_start(workers: Fleet, already: float = 0.5) -> float:
+    """Wait until jobs are started again; return the seconds that it took.
+
+    What a worker had claimed before may still start: only those count that begin `already`
+    seconds later. The caller keeps enqueueing meanwhile.
+    """
+    began = time.monotonic_ns()
+    earliest = began + int(already * 1e9)
+
+    def is_consuming() -> bool:
+        attempts = (it for found in read_diary(workers.diary).values() for it in found)
+        return any(it.began > earliest for it in attempts)
+
+    wait_until(is_consuming, 40, "jobs are started again")
+    return max(0.0, (time.monotonic_ns() - began) / 1e9 - already)

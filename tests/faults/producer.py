@@ -33,6 +33,7 @@ class Producer:
     shortest: int = SHORTEST
     longest: int = LONGEST
     longest_call: float = 0.0  # seconds
+    surprise: BaseException | None = None  # no call may end otherwise than `Calls` knows
     _ended: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -46,6 +47,9 @@ class Producer:
         self._ended.set()
         if self._thread is not None:
             self._thread.join(30)
+            assert not self._thread.is_alive(), "a call does not end"
+        if self.surprise is not None:
+            raise self.surprise
 
     def enqueue(self) -> None:
         """Make one call and write down how it ended."""
@@ -69,7 +73,11 @@ class Producer:
         due = time.monotonic()
         while not self._ended.wait(max(0.0, due - time.monotonic())):
             due += 1 / self.rate
-            self.enqueue()
+            try:
+                self.enqueue()
+            except BaseException as error:
+                self.surprise = error
+                return
 
     # -- what the store says --
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.diarist import diarist
-from tests.faults.fleet import Fleet, fleet, wait_until
+from tests.faults.fleet import fleet, until_jobs_start, wait_until
 from tests.faults.history import judge, read_diary
 from tests.faults.producer import Producer
 from tests.faults.stores import POSTGRES, REDIS_ALWAYS, Kind
@@ -76,7 +76,7 @@ def test_workers_consume_again_whatever_the_network_did(
         for _ in range(rounds):
             for name, fault in FAULTS.items():
                 fault(net)
-                waits[name] = max(waits[name], _waited(workers))
+                waits[name] = max(waits[name], until_jobs_start(workers))
         producer.stop()
         wait_until(producer.is_drained, 60, "all jobs are done on a network that is well")
         verdict = judge(producer.calls, producer.finished(), read_diary(workers.diary), [])
@@ -86,20 +86,3 @@ def test_workers_consume_again_whatever_the_network_did(
     record_property("figure", f"{kind.name}: faults={rounds * len(FAULTS)} {told} {verdict}")
     assert verdict.is_valid, (verdict.lost + verdict.overlaps + verdict.unexplained)[:5]
     assert max(waits.values()) <= (AGAIN if proving else 3 * AGAIN), waits
-
-
-def _waited(workers: Fleet) -> float:
-    """Wait until jobs are started again; return the seconds that it took.
-
-    What a worker had claimed before may still start: so it counts from when one starts
-    that was begun half a second later at the earliest.
-    """
-    began = time.monotonic_ns()
-    earliest = began + 500_000_000
-
-    def is_consuming() -> bool:
-        attempts = (it for found in read_diary(workers.diary).values() for it in found)
-        return any(it.began > earliest for it in attempts)
-
-    wait_until(is_consuming, 30, "jobs are started again")
-    return max(0.0, (time.monotonic_ns() - began) / 1e9 - 0.5)

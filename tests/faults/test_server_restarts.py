@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from tests.faults.diarist import diarist
-from tests.faults.fleet import Fleet, fleet, wait_until
-from tests.faults.history import Attempt, judge, read_diary
+from tests.faults.fleet import Fleet, fleet, until_jobs_start, wait_until
+from tests.faults.history import judge, read_diary
 from tests.faults.producer import Producer
 from tests.faults.stores import LEASE, POSTGRES, REDIS_ALWAYS, REDIS_EVERYSEC, Kind, Server
 
@@ -31,10 +31,10 @@ LONGEST_CALL = 15.0  # of an enqueue, whatever the server does
 
 @dataclass(slots=True)
 class Outages:
-    """When the server was down, in nanoseconds: from the signal until it served again."""
+    """When the server was killed, in nanoseconds, and how long work stood still after it."""
 
-    down: list[tuple[int, int]] = field(default_factory=list)
     crashes: list[int] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)  # seconds until jobs started again
 
     def cause(self, server: Server, *, crash: bool) -> None:
         began = time.monotonic_ns()
@@ -45,13 +45,6 @@ class Outages:
             server.stop()
         time.sleep(DOWN)
         server.start()
-        self.down.append((began, time.monotonic_ns()))
-
-    def waits(self, diary: dict[str, list[Attempt]]) -> list[float]:
-        """Return the seconds from each return of the server to the next start of a job."""
-        starts = sorted(it.began for attempts in diary.values() for it in attempts)
-        ends = [end for _, end in self.down]
-        return [(min(it for it in starts if it > end) - end) / 1e9 for end in ends]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +70,7 @@ def test_no_restart_of_the_server_loses_or_repeats_a_job(
         verdict = judge(producer.calls, producer.finished(), diary, [], forgotten)
         producer.work.app.close()
 
-    waits = outages.waits(diary)
+    waits = outages.waits
     record_property(
         "figure",
         f"{kind.name}: restarts={restarts} acknowledged={verdict.acknowledged} "
@@ -104,7 +97,7 @@ def _restarted(
     for number in range(restarts):
         time.sleep(BETWEEN)
         outages.cause(server, crash=number % 2 == 1)
-    time.sleep(BETWEEN)
+        outages.waits.append(until_jobs_start(workers))
     producer.stop()
     wait_until(producer.is_drained, 60, "all jobs are done after the last restart")
     return producer, outages
