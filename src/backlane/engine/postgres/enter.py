@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from backlane.engine.admission import Store
+from backlane.engine.admission import Answer, Batch, Judging, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import resource
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
-from backlane.model.job import DEFAULT_POLICY, Job, Policy
+from backlane.model.job import DEFAULT_POLICY, Job, Policy, Receipt, Refusal
 from backlane.model.queue import Bounds
 
 ENTER: Sql[tuple[bool, int, int, int]] = Sql(
@@ -125,6 +125,36 @@ def _rare(jobs: Sequence[Job]) -> list[list[int | None] | list[str | None] | Non
         scopes if scopes.count(None) < len(jobs) else None,
         names if names.count(None) < len(jobs) else None,
         groups if groups.count(None) < len(jobs) else None,
+    ]
+
+
+def needed(store: Store) -> dict[str, tuple[int, int]]:
+    """Return the places and bytes that what was accepted takes, by queue."""
+    needs: dict[str, tuple[int, int]] = {}
+    for job, line in store.accepted:
+        jobs, size = needs.get(line.name, (0, 0))
+        needs[line.name] = (jobs + 1, size + job.size)
+    return needs
+
+
+def answers(
+    batches: Sequence[Batch], judged: Sequence[Judging | Refusal], entered: Entered
+) -> list[Answer]:
+    now, firsts = entered
+    answers = [
+        one if isinstance(one, Refusal) else one.receipts(jobs, now)
+        for one, (jobs, _) in zip(judged, batches, strict=True)
+    ]
+    return [_corrected(it, firsts) for it in answers] if firsts else answers
+
+
+def _corrected(answer: Answer, firsts: Mapping[bytes, bytes]) -> Answer:
+    """Say of a job that came in by another way in the same moment who stands for it."""
+    if isinstance(answer, Refusal):
+        return answer
+    return [
+        Receipt(it.job, firsts[it.job], it.pressure) if it.job in firsts and it.is_new else it
+        for it in answer
     ]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
-from backlane.engine.postgres.append import GROUPS, LINES, LOCK, TAKE_BACK, line_of
 from backlane.engine.postgres.moves import FORGET_PROGRESS, FREE_KEYS, Moves, Placed, many
+from backlane.engine.postgres.reading import GROUPS, LINES, LOCK, TAKE_BACK, line_of
 from backlane.engine.postgres.record import Standing
 from backlane.engine.postgres.taking import take_out
 from backlane.engine.postgres.text import loaded

@@ -12,7 +12,7 @@ import msgspec
 
 from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
-from backlane.engine.postgres.append import LOCK
+from backlane.engine.postgres.reading import LOCK
 from backlane.engine.postgres.transaction import PostgresTx
 
 SEALED: Sql[tuple[bytes | None, int]] = Sql(

@@ -1,0 +1,268 @@
+"""Reading: what the exact way of an append is judged by, under the locks of its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from backlane.engine.admission import Batch, Judging, Repeat, Repeats, Store, weigh
+from backlane.engine.moving import Seal
+from backlane.engine.plan import Sql
+from backlane.engine.portion import Line
+from backlane.engine.postgres.credit import LIFE_MS, Account, Purse, granted
+from backlane.engine.postgres.text import loaded, stored
+from backlane.engine.postgres.transaction import PostgresTx
+from backlane.model.job import Idempotency, Key, Refusal
+from backlane.model.queue import Bounds
+
+# Sorted, so that two appends never wait for each other; the transaction's end lets go.
+LOCK: Sql[tuple[None]] = Sql(
+    """
+    select pg_advisory_xact_lock(key)
+    from (
+        select distinct hashtextextended(name, tableoid::bigint) as key
+        from unnest($1::text[]) as given (name)
+        cross join (select tableoid from backlane.meta limit 1) as here
+        order by key
+    ) as ordered
+    """
+)
+LINES: Sql[tuple[Any, ...]] = Sql(
+    """
+    select id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
+        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, scheduled, bytes, ready, running,
+        open_jobs, open_bytes, booked_jobs, booked_bytes, parts
+    from backlane.lines($1::text[])
+    """
+)
+STATE: Sql[tuple[int, int, bytes | None]] = Sql(
+    """
+    select coalesce($1::bigint, backlane.now_ms()),
+        (select number from backlane.meta where name = 'forgotten_ms'),
+        (select value from backlane.meta where name = 'seal')
+    """
+)
+TAKEN: Sql[tuple[bytes]] = Sql(
+    """
+    select id
+    from unnest($1::bytea[]) as given (wanted)
+    join backlane.job on id = wanted
+    """
+)
+HOLDERS: Sql[tuple[str, str, bytes]] = Sql(
+    """
+    select scope, name, id
+    from unnest($1::text[], $2::text[]) as given (scope, name)
+    join backlane.unique_key on digest = backlane.digest(scope, name)
+    """
+)
+REPEATS: Sql[tuple[str, str, bytes, bytes, int]] = Sql(
+    """
+    select given.scope, given.name, id, print, until_ms
+    from unnest($1::text[], $2::text[]) as given (scope, name)
+    join backlane.idempotency on digest = backlane.digest(given.scope, given.name)
+    where until_ms > $3::bigint
+    """
+)
+# One whose time is over, and that no sweep has met yet, gives way.
+KEEP_REPEATS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.idempotency (digest, scope, name, id, print, until_ms)
+    select backlane.digest(scope, name), scope, name, id, print, until_ms
+    from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
+        as given (scope, name, id, print, until_ms)
+    order by 1
+    on conflict (digest) do update
+    set id = excluded.id,
+        print = excluded.print,
+        until_ms = excluded.until_ms
+    """
+)
+GROUPS: Sql[tuple[int, str, int]] = Sql(
+    """
+    select queue, name, sum(jobs)::bigint
+    from (
+        select counter.queue, counter.name, counter.jobs
+        from unnest($1::int[], $2::text[]) as given (queue, name)
+        join backlane.group_counter as counter
+        on counter.queue = given.queue
+        and md5(counter.name) = md5(given.name)
+        union all
+        select tally.queue, tally.name, tally.jobs
+        from unnest($1, $2) as given (queue, name)
+        join backlane.group_tally as tally
+        on tally.queue = given.queue
+        and md5(tally.name) = md5(given.name)
+    ) as parts
+    group by queue, name
+    """
+)
+# Waits for those who are spending; what they spent is then counted where it is.
+TAKE_BACK: Sql[tuple[int]] = Sql(
+    """
+    delete from backlane.credit
+    where queue = any ($1::int[])
+    and xid is null
+    and ($2::text is null or owner = $2)
+    returning id
+    """
+)
+GRANT: Sql[tuple[int, int]] = Sql(
+    """
+    insert into backlane.credit (queue, owner, jobs, bytes, until_ms)
+    select queue, $1::text, jobs, bytes, $2::bigint
+    from unnest($3::int[], $4::bigint[], $5::bigint[]) as given (queue, jobs, bytes)
+    returning id, queue
+    """
+)
+
+
+class Reading:
+    """What the exact way reads, under the locks of its queues."""
+
+    def __init__(self, tx: PostgresTx, purse: Purse, batches: Sequence[Batch]) -> None:
+        self._tx = tx
+        self._purse = purse
+        self._batches = batches
+        self._jobs = [job for jobs, _ in batches for job in jobs]
+        self._names = sorted({job.queue for job in self._jobs})
+        self._open: dict[str, tuple[int, int, int]] = {}  # granted: jobs, bytes; parts to sum
+        self.store = Store(set(), {}, {}, {}, 0, -1, 0)
+
+    async def judge(self) -> list[Judging | Refusal]:
+        """Judge all batches; take back what others were granted where it is needed."""
+        if not self._jobs:
+            return self._weighed()
+        asked = [job.idempotency for job in self._jobs if job.idempotency]
+        locks = self._names + [f"{one.scope} {one.name}" for one in asked]
+        await self._tx.rows(LOCK, [stored(name) for name in locks])
+        store = self.store = await self._read(asked)
+        judged = self._weighed()
+        short = [line for line in store.entered.values() if self._is_short(line)]
+        if not short:
+            return judged
+        await self._tx.rows(TAKE_BACK, [line.id for line in short], None)
+        self.store = await self._read(asked)
+        return self._weighed()
+
+    def _weighed(self) -> list[Judging | Refusal]:
+        return [weigh(self.store, jobs, admission) for jobs, admission in self._batches]
+
+    def _is_short(self, line: Line) -> bool:
+        """Whether with these jobs, what others were granted does not fit any more."""
+        jobs, size, _ = self._open.get(line.name, (0, 0, 0))
+        bounds = self._bounds(line)
+        return line.jobs + jobs > bounds.max_jobs or line.bytes + size > bounds.max_bytes
+
+    def _bounds(self, line: Line) -> Bounds:
+        """The narrowest bounds that these batches know of a queue."""
+        said = [line.bounds(admission.declared.get(line.name)) for _, admission in self._batches]
+        return min(said, key=lambda bounds: (bounds.max_jobs, bounds.max_bytes))
+
+    async def _read(self, asked: Sequence[Idempotency]) -> Store:
+        tx, jobs = self._tx, self._jobs
+        now, forgotten_ms, seal = (await tx.rows(STATE, tx.wall_ms))[0]
+        rows = await tx.rows(LINES, self._names)
+        self._open = {row[1]: (row[15], row[16], row[19]) for row in rows}
+        lines = {row[1]: line_of(row) for row in rows}
+        taken = {row[0] for row in await tx.rows(TAKEN, [job.id for job in jobs])}
+        keys = [job.key for job in jobs if job.key]
+        repeats = await read_repeats(tx, asked, now) if asked else {}
+        store = Store(taken, await _holders(tx, keys), repeats, lines, 0, forgotten_ms, now)
+        store.seal = msgspec.json.decode(seal, type=Seal) if seal else None
+        store.has_resources = any(job.resource for job in jobs)
+        store.has_followers = len(self._batches) > 1
+        await self._read_groups(lines)
+        return store
+
+    async def _read_groups(self, lines: dict[str, Line]) -> None:
+        """Read how many jobs each group has, where it may have a share only."""
+        groups = {(job.queue, job.group) for job in self._jobs if job.group is not None}
+        said: list[float | None] = [
+            line.tuned[3] or line.declared.group_share for line in lines.values()
+        ]
+        for _, admission in self._batches:
+            said += [bounds.group_share for bounds in admission.declared.values()]
+        if not groups or not any(said):
+            return
+        known = [(lines[queue], name) for queue, name in groups if queue in lines]
+        by_id = {line.id: line for line, _ in known}
+        named = [stored(name) for _, name in known if name is not None]
+        for queue, name, jobs in await self._tx.rows(GROUPS, [line.id for line, _ in known], named):
+            line = by_id[queue]
+            line.groups = (line.groups or {}) | {loaded(name): jobs}
+
+    async def grant(self) -> None:
+        """Be granted places of the queues that this process fills."""
+        tx, purse = self._tx, self._purse
+        purse.forgotten_ms = self.store.forgotten_ms
+        if tx.wall_ms is not None or tx.is_joined or self.store.seal:
+            return
+        shares = []
+        for line in self.store.entered.values():
+            if purse.is_busy(line.name):
+                jobs, size, _ = self._open.get(line.name, (0, 0, 0))
+                places, room = granted(line, self._bounds(line), jobs, size)
+                if places:
+                    shares.append((line, places, room))
+        if not shares:
+            return
+        queues = [line.id for line, _, _ in shares]
+        await tx.rows(TAKE_BACK, queues, purse.owner)
+        rows = await tx.rows(
+            GRANT,
+            purse.owner,
+            self.store.now_ms + LIFE_MS,
+            queues,
+            [places for _, places, _ in shares],
+            [room for _, _, room in shares],
+        )
+        rights = {queue: credit for credit, queue in rows}
+        tx.then(lambda: _keep(purse, shares, rights))
+
+
+def _keep(purse: Purse, shares: Sequence[tuple[Line, int, int]], rights: Mapping[int, int]) -> None:
+    for line, places, room in shares:
+        account = Account(line, rights[line.id], places, room)
+        account.renew()
+        purse.keep(account)
+
+
+def line_of(row: tuple[Any, ...]) -> Line:
+    """Return a queue as `lines` reads it."""
+    line = Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11])
+    scheduled, size, ready, running = row[11:15]
+    line.ready = list(ready)
+    line.running = running
+    line.jobs = scheduled + sum(ready) + running + row[17]  # booked places are taken
+    line.bytes = size + row[18]
+    return line
+
+
+async def _holders(tx: PostgresTx, keys: Sequence[Key]) -> dict[Key, bytes]:
+    """Return who holds these keys."""
+    if not keys:
+        return {}
+    rows = await tx.rows(HOLDERS, [it.scope for it in keys], [stored(it.name) for it in keys])
+    return {Key(scope, loaded(name)): job for scope, name, job in rows}
+
+
+async def read_repeats(tx: PostgresTx, asked: Sequence[Idempotency], now_ms: int) -> Repeats:
+    """Return what is known of these idempotency keys."""
+    scopes, names = [stored(one.scope) for one in asked], [stored(one.name) for one in asked]
+    rows = await tx.rows(REPEATS, scopes, names, now_ms)
+    return {(loaded(row[0]), loaded(row[1])): Repeat(*row[2:]) for row in rows}
+
+
+async def keep_repeats(tx: PostgresTx, repeats: Repeats) -> None:
+    """Remember what these idempotency keys stand for."""
+    await tx.rows(
+        KEEP_REPEATS,
+        [stored(scope) for scope, _ in repeats],
+        [stored(name) for _, name in repeats],
+        [one.job for one in repeats.values()],
+        [one.print for one in repeats.values()],
+        [one.until_ms for one in repeats.values()],
+    )
