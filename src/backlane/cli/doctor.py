@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 import click
 import msgspec
@@ -77,14 +78,14 @@ def _seal(url: str, seal: Seal) -> Finding:
         remedy = f"start applications and workers with {seal.to}"
     else:
         text = f"is being moved to {seal.to}: it takes no new jobs, and workers here get none"
-        remedy = f"`backlane move {url} {seal.to}` goes on; with --back it gives up"
+        remedy = f"`backlane move {quote(url)} {quote(seal.to)}` goes on; with --back it gives up"
     return Finding(subject="store", state="warning", text=text, remedy=remedy)
 
 
 def _queue(store: Store, queue: QueueRecord, workers: list[WorkerRecord]) -> Iterator[Finding]:
     subject = f"queue {queue.name}"
     held, bound = queue.depth.jobs, queue.bounds.max_jobs
-    at = f"--url {store.engine.url}"
+    at = f"--url {quote(store.engine.url)}"
     if held >= NEARLY_FULL * bound or queue.depth.bytes >= NEARLY_FULL * queue.bounds.max_bytes:
         yield Finding(
             subject=subject,
@@ -119,7 +120,7 @@ def _resource(resource: ResourceRecord, url: str) -> Iterator[Finding]:
             subject=f"resource {resource.name}",
             state="warning",
             text=f"{resource.state}, and its jobs wait: {resource.reason}",
-            remedy=f"`backlane resources close {resource.name} --url {url}`"
+            remedy=f"`backlane resources close {resource.name} --url {quote(url)}`"
             if by_hand
             else "see to what it stands for; when that is well, its jobs run again by themselves",
         )

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from shlex import quote
 
 from msgspec.structs import replace
 
@@ -85,7 +86,7 @@ class Mover:
                 raise WrongUse(f"{source.url} was moved to {here.to}: move that store instead")
             raise WrongUse(
                 f"{source.url} is being moved to {here.to}: name that store, or give the move up "
-                f"with `backlane move {source.url} {here.to} --back`"
+                f"with `{_command(source.url, here.to)} --back`"
             )
         if there is not None and not (there.is_done and there.to == source.url):
             is_done = "was" if there.is_done else "is being"
@@ -213,9 +214,9 @@ class Mover:
             raise WrongUse(f"{source.url} is not being moved; there is nothing to give up")
         if seal.has_settings:
             raise WrongUse(
-                f"jobs of {source.url} are in {seal.to} already: finish with `backlane move "
-                f"{source.url} {to}`, then move all of it back with `backlane move {to} "
-                f"{source.url}`"
+                f"jobs of {source.url} are in {seal.to} already: finish with "
+                f"`{_command(source.url, to)}`, then move all of it back with "
+                f"`{_command(to, source.url)}`"
             )
         source.run(source.seal(None))
 
@@ -237,6 +238,11 @@ class Mover:
         )
         return (
             f"{running:,} jobs still run: {named}; {source.url} stays sealed. Wait for them with "
-            f"the same command, stop them with `backlane jobs cancel ID --url {source.url}`, or "
-            f"give up with `backlane move {source.url} {to} --back`"
+            f"the same command, stop them with `backlane jobs cancel ID --url "
+            f"{quote(source.url)}`, or give up with `{_command(source.url, to)} --back`"
         )
+
+
+def _command(source: str, target: str) -> str:
+    """Return the command of a move, as a shell takes it; who needs a password adds it."""
+    return f"backlane move {quote(source)} {quote(target)}"

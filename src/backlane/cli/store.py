@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -138,12 +139,13 @@ def refuse_emptiness(url: str, *, make: bool) -> None:
     path = Path(unquote(parts.path.removeprefix("/")))
     if parts.scheme == "sqlite" and not make and not path.exists():
         raise NoStore(
-            f"no store at {path}: check the path, or make it with `backlane migrate --url {url}`"
+            f"no store at {path}: check the path, or make it with "
+            f"`backlane migrate --url {quote(url)}`"
         )
     if parts.scheme == "sqlite" and not make and not has_store(path):
         raise NoStore(
             f"{path} holds no jobs of backlane: check the path, or make its tables in this file "
-            f"with `backlane migrate --url {url}`"
+            f"with `backlane migrate --url {quote(url)}`"
         )
 
 
