@@ -82,7 +82,7 @@ while at <= n do
   local block, place = math.floor((seq + at - 1) / 1024), (seq + at - 1) % 1024
   local to = math.min(n, at + 1023 - place)
   call('SETRANGE', P .. 'order:' .. block, place * 16, n == 1 and ids[1] or table.concat(ids, '', at, to))
-  if place == 0 then call('HINCRBY', P .. 'orders', block, 1024) end
+  call('HINCRBY', P .. 'orders', block, to - at + 1)
   at = to + 1
 end
 call('HSET', P .. 'meta', 'seq', seq + n - 1)

@@ -20,7 +20,7 @@ local function enlist(ids)
     local block, place = floor(seq / BLOCK), seq % BLOCK
     local last = min(n, at + BLOCK - place - 1)
     call('SETRANGE', P .. 'order:' .. block, place * 16, table.concat(ids, '', at, last))
-    if place == 0 or seq == 1 then call('HINCRBY', P .. 'orders', block, BLOCK - place) end
+    call('HINCRBY', P .. 'orders', block, last - at + 1)
     at = last + 1
   end
   return first

@@ -29,7 +29,7 @@
 --   flagged      hash id -> owner: running, and asked to stop
 -- All jobs by sequence, 16 bytes each
 --   order:<k>    string: ids of sequences k*1024 .. k*1024+1023, zeros where forgotten
---   orders       hash k -> 1,024 less those forgotten (a block of none is deleted)
+--   orders       hash k -> how many of the block are still known (a block of none is deleted)
 -- Names
 --   keys      hash field(scope, name) -> id of the unfinished job that holds it
 --   by_key    zset of score 0: key name .. "\0" .. member: found by lexicographic range, all states

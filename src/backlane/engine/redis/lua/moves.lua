@@ -207,7 +207,7 @@ local function forget(id, row, is_pruned)
   push(hdels, 'errors', id)
   local seq = row[SEQ]
   local block = floor(seq / BLOCK)
-  if call('HINCRBY', P .. 'orders', block, -1) <= 0 and seq ~= 0 then
+  if call('HINCRBY', P .. 'orders', block, -1) <= 0 then
     call('HDEL', P .. 'orders', block)
     call('DEL', P .. 'order:' .. block)
   else
