@@ -107,27 +107,39 @@ RESERVE: Sql[tuple[int]] = Sql(
         from backlane.queue
         where name = $1::text
     ), held as materialized (
-        select clock_us
+        select queue, clock_us
         from backlane.virtual_clock
         where queue = (select id from line)
         for update
     ), slot as materialized (
-        select id, now_us,
+        select queue, now_us, clock_us,
             greatest(
                 $3::bigint * 1000,
-                (select clock_us - now_us from held where clock_us - now_us <= $6::bigint),
+                case when clock_us - now_us <= $6::bigint then clock_us - now_us else 0 end,
                 0
             ) as begins_us
         from line
+        join held on held.queue = line.id
     ), moved as (
-        insert into backlane.virtual_clock (queue, clock_us)
-        select id, now_us + least(begins_us + $4::bigint::numeric * $5::bigint, $6)
+        update backlane.virtual_clock
+        set clock_us = now_us + least(begins_us + $4::bigint::numeric * $5::bigint, $6)
         from slot
-        on conflict (queue) do update
-        set clock_us = excluded.clock_us
+        where virtual_clock.queue = slot.queue
     )
     select begins_us / 1000
     from slot
+    """
+)
+# The clock of a queue that had none.
+WIND: Sql[tuple[int]] = Sql(
+    """
+    insert into backlane.virtual_clock (queue, clock_us)
+    select id, 0
+    from backlane.queue
+    where name = $1::text
+    on conflict (queue) do update
+    set clock_us = virtual_clock.clock_us
+    returning queue
     """
 )
 
@@ -153,7 +165,10 @@ async def reserve(tx: PostgresTx, queue: str, after_ms: int, spacing_us: int, nu
     after_ms = max(0, after_ms)
     ahead_us = CLOCK_AHEAD_MS * 1000
     slots = (spacing_us, number, ahead_us)
-    rows = await tx.rows(RESERVE, queue, tx.wall_ms, after_ms, *slots, not tx.is_joined)
+    given = (queue, tx.wall_ms, after_ms, *slots, not tx.is_joined)
+    rows = await tx.rows(RESERVE, *given)
+    if not rows and await tx.rows(WIND, queue):
+        rows = await tx.rows(RESERVE, *given)
     return rows[0][0] if rows else after_ms
 
 
