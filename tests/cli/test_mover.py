@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engine.contract import engines
 from tests.engine.contract.desk import FAILED, SUCCEEDED, Desk
 
 from backlane.cli.mover import Mover
@@ -61,15 +62,30 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture
-def source(tmp_path: Path, clock: FakeClock) -> Iterator[Desk]:
-    with closing(SqliteEngine(tmp_path / "old.db", clock=clock)) as engine:
-        yield Desk(engine, clock)
+WAYS = [
+    ("sqlite", "memory"),
+    ("sqlite", "postgresql"),
+    ("sqlite", "redis"),
+    ("postgresql", "redis"),
+    ("redis", "postgresql"),
+    ("postgresql", "sqlite"),
+]
 
 
-@pytest.fixture
-def target(clock: FakeClock) -> Desk:
-    return Desk(MemoryEngine(clock), clock, first=1_000)
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> Iterator[tuple[Desk, Desk]]:
+    """An empty store, and an empty one to move its jobs to."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    makers = {maker.name: maker for maker in engines.MAKERS}
+    source, target = request.param
+    with (
+        makers[source].opened(tmp_path / "old", clock) as old,
+        makers[target].opened(tmp_path / "new", clock) as new,
+    ):
+        yield Desk(old, clock), Desk(new, clock, first=1_000)
 
 
 def move(source: Desk, target: Desk, fuse: Fuse) -> None:
@@ -94,7 +110,8 @@ def worked(desk: Desk) -> list[bytes]:
 
 
 @pytest.mark.parametrize("is_before", [True, False], ids=["before", "behind"])
-def test_a_mover_may_die_at_each_of_its_steps(source, target, is_before) -> None:
+def test_a_mover_may_die_at_each_of_its_steps(way, is_before) -> None:
+    source, target = way
     source.add(7)
     source.add_one(key=Key("send", "7"))
     source.add_one(delay_ms=60_000)
