@@ -49,6 +49,9 @@ class Purse:
     """The accounts of one process. Safe for all its threads."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self.owner = uuid.uuid4().hex
         self._pid = os.getpid()
         self.forgotten_ms = -1
@@ -60,7 +63,7 @@ class Purse:
     def lines(self, jobs: Sequence[Job]) -> dict[str, Account] | None:
         """Return what is known of the queues of these jobs; None: not enough."""
         if self._pid != os.getpid():
-            self.__init__()  # a fork must not spend what its parent was granted
+            self._begin()  # a fork must not spend what its parent was granted
         now = time.monotonic()
         found: dict[str, Account] = {}
         for name in {job.queue for job in jobs}:

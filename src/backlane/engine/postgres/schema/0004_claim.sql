@@ -582,6 +582,7 @@ create function backlane.turn(
 )
 returns setof backlane.turned
 language plpgsql
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
