@@ -44,6 +44,7 @@ from backlane.engine.redis.address import masked, parse
 from backlane.engine.redis.belfry import Belfry
 from backlane.engine.redis.bell import Bell
 from backlane.engine.redis.driver import Driver
+from backlane.engine.redis.durability import Durability
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.redis.workers import RedisEnlisted
 from backlane.engine.selection import Amended, Change, Page, Selection
@@ -74,6 +75,11 @@ class RedisEngine:
         self.url = masked(url)
         self._driver = Driver(address, clock or SystemClock())
         self._belfry = Belfry(self._driver.open, address.prefix.encode())
+
+    @property
+    def durability(self) -> Durability:
+        """What the server was found to promise; it is asked if it was not yet."""
+        return self._driver.durability or self._driver.look()
 
     # -- verbs --
 
