@@ -14,7 +14,7 @@ from backlane.engine.plan import Plan
 from backlane.engine.postgres.booking import append_booked, book
 from backlane.engine.postgres.credit import Purse
 from backlane.engine.postgres.enter import Entered, answers, enter, needed
-from backlane.engine.postgres.plans import AppendPlan, StepPlan
+from backlane.engine.postgres.plans import AppendPlan, QuickPlan, StepPlan
 from backlane.engine.postgres.reading import Reading, keep_repeats
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Refusal
@@ -28,6 +28,16 @@ def plan(purse: Purse, batch: Batch) -> Plan[Answer]:
         quick=StepPlan(lambda tx: _append_quickly(tx, purse, batch)),
         granting=lambda xid: Plan(lambda tx: book(tx, purse, batch, xid)),
         granted=lambda booked: Plan(lambda tx: append_booked(tx, purse, batch, booked)),
+        batch=batch,
+        size=len(batch[0]),
+        merge=lambda batches: _merged(purse, batches),
+    )
+
+
+def _merged(purse: Purse, batches: Sequence[Batch]) -> Plan[list[Answer]]:
+    return QuickPlan(
+        lambda tx: append_all(tx, purse, batches),
+        StepPlan(lambda tx: append_quickly(tx, purse, batches)),
     )
 
 

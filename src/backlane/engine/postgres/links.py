@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -18,8 +19,9 @@ from backlane.engine.postgres import faults, presence
 from backlane.engine.postgres.address import Address
 from backlane.engine.postgres.bell import Belfry
 from backlane.engine.postgres.driver import Driver
+from backlane.engine.postgres.merger import LoopSeat, Merger, ThreadSeat
 from backlane.engine.postgres.opener import Opener
-from backlane.engine.postgres.plans import StepPlan
+from backlane.engine.postgres.plans import AppendPlan, StepPlan
 from backlane.engine.postgres.pool import LoopPool, Retired, ThreadPool
 from backlane.engine.postgres.side import Side
 from backlane.engine.postgres.statement import Statements
@@ -34,6 +36,15 @@ Runs = Callable[[Plan[None]], None]
 log = logging.getLogger("backlane")
 
 LOOK: Sql[tuple[int]] = Sql("select 1")
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What one event loop has of its own."""
+
+    pool: LoopPool
+    driver: Driver
+    merger: Merger
 
 
 class Links:
@@ -54,7 +65,8 @@ class Links:
         self._lock = threading.Lock()
         self._threads = ThreadPool(self.opener, address.pool)
         self._driver = Driver(self._threads, self.opener, self.begin, self.after)
-        self._loops: dict[asyncio.AbstractEventLoop, tuple[LoopPool, Driver]] = {}
+        self._merger = Merger(self._driver.perform, ThreadSeat)
+        self._loops: dict[asyncio.AbstractEventLoop, _Loop] = {}
         # What has begun in a loop goes on though its caller is cancelled.
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -89,6 +101,9 @@ class Links:
 
     def run(self, plan: Plan[T]) -> T:
         """Carry a plan out in the calling thread."""
+        if isinstance(plan, AppendPlan) and plan.is_merged:
+            answer: T = finish(self._merger.append(plan))
+            return answer
         return finish(self._driver.perform(plan))
 
     async def arun(self, plan: Plan[T]) -> T:
@@ -96,9 +111,11 @@ class Links:
         loop = asyncio.get_running_loop()
         if self._is_closed:
             raise Retired
-        found = self._loops.get(loop)
-        driver = found[1] if found is not None else self._driver_of(loop)
-        task = loop.create_task(driver.perform(plan))
+        here = self._loops.get(loop) or self._enter(loop)
+        if isinstance(plan, AppendPlan) and plan.is_merged:
+            task = loop.create_task(here.merger.append(plan))
+        else:
+            task = loop.create_task(here.driver.perform(plan))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
@@ -156,20 +173,22 @@ class Links:
         with self._lock:
             loops = list(self._loops.values())
             self._loops.clear()
-        for pool, _ in loops:
+        for one in loops:
+            pool = one.pool
             if pool.loop is here or pool.loop.is_closed() or not pool.loop.is_running():
                 pool.close()
             else:
                 _call(pool.loop, pool.close)
 
-    def _driver_of(self, loop: asyncio.AbstractEventLoop) -> Driver:
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Loop:
         with self._lock:
             for other in [one for one in self._loops if one.is_closed()]:
-                self._loops.pop(other)[0].close()
+                self._loops.pop(other).pool.close()
             pool = LoopPool(self.opener, self.address.pool, loop)
             driver = Driver(pool, self.opener, self.begin, self.after)
-            self._loops[loop] = pool, driver
-            return driver
+            made = _Loop(pool, driver, Merger(driver.perform, LoopSeat))
+            self._loops[loop] = made
+            return made
 
     @contextlib.contextmanager
     def own_connection(self) -> Iterator[psycopg.Connection[Any]]:

@@ -6,7 +6,7 @@ it costs one round trip more than it has statements. One that only reads needs n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from backlane.engine.plan import Plan
@@ -54,10 +54,11 @@ class AppendPlan(QuickPlan[T], Generic[T]):
     """An append, which has a longer way in a caller's transaction.
 
     There `granting` runs first, in one of our own and given the caller's xid; of its
-    answer `granted` makes the plan that runs in the caller's.
+    answer `granted` makes the plan that runs in the caller's. Of several appends `merged`
+    makes one that answers them all; `batch` is what it needs of each, `size` its jobs.
     """
 
-    __slots__ = ("granted", "granting")
+    __slots__ = ("_merge", "batch", "granted", "granting", "size")
 
     def __init__(
         self,
@@ -66,10 +67,27 @@ class AppendPlan(QuickPlan[T], Generic[T]):
         quick: StepPlan[T | None] | None = None,
         granting: Callable[[int], Plan[Any]] | None = None,
         granted: Callable[[Any], Plan[T]] = _as_it_is,
+        batch: Any = None,
+        size: int = 1,
+        merge: Callable[[Sequence[Any]], Plan[list[T]]] | None = None,
     ) -> None:
         super().__init__(within, quick)
         self.granting = granting
         self.granted = granted
+        self.batch = batch
+        self.size = size
+        self._merge = merge
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether it may go together with others."""
+        return self._merge is not None
+
+    def merged(self, appends: Sequence[AppendPlan[T]]) -> Plan[list[T]]:
+        """Return the plan that answers all of these, in their order."""
+        if self._merge is None:
+            raise TypeError("this append goes alone")
+        return self._merge([one.batch for one in appends])
 
 
 def step(
