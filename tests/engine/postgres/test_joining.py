@@ -296,9 +296,20 @@ def test_a_foreign_error_reaches_the_caller_as_it_is(
         shop.confirm.using(connection=connection).enqueue(1)
 
 
-def test_serializable_transactions_join_too(shop: Shop, connection: psycopg.Connection[Any]):
-    connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-    job = shop.confirm.using(connection=connection).enqueue(1)
+@pytest.mark.parametrize("level", ["REPEATABLE_READ", "SERIALIZABLE"])
+def test_a_transaction_that_looks_back_joins_too(
+    shop: Shop, connection: psycopg.Connection[Any], level: str
+):
+    connection.isolation_level = psycopg.IsolationLevel[level]
+    connection.execute("select 1")
+    jobs = [shop.confirm.using(connection=connection).enqueue(number) for number in range(3)]
     connection.commit()
+    few = shop.confirm.using(connection=connection, queue="few")
+    for number in range(3):
+        few.enqueue(number)
+    with pytest.raises(QueueFull):
+        few.enqueue(4)
+    connection.rollback()
 
-    assert shop.exists(job)
+    assert all(shop.exists(job) for job in jobs)
+    assert shop.depth("few") == 0

@@ -6,15 +6,13 @@ import asyncio
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
-import django
 import pytest
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.db import connection as default_connection
 from django.db import connections, transaction
 from tests.engine.postgres.shop import ORDER, Shop, opened
+from tests.engine.postgres.site import django_on
 
 from backlane import Backlane, WrongUse
 from backlane.worker import Worker
@@ -22,24 +20,9 @@ from backlane.worker import Worker
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with opened() as made:
-        at = urlsplit(made.url)
-        known = {
-            "ENGINE": "django.db.backends.postgresql",
-            "NAME": at.path[1:],
-            "USER": at.username,
-            "HOST": at.hostname,
-            "PORT": at.port,
-        }
-        other = {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(tmp_path_factory.mktemp("django") / "other.db"),
-        }
-        if not settings.configured:
-            settings.configure(DATABASES={"default": known, "other": other})
-            django.setup()
+    other = tmp_path_factory.mktemp("django") / "other.db"
+    with opened() as made, django_on(made.url, other):
         yield made
-        connections.close_all()
 
 
 @pytest.mark.parametrize("given", ["alias", "connection", "default"])
