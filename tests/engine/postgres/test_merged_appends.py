@@ -57,7 +57,7 @@ def test_each_caller_gets_the_receipt_of_its_own_job(engine: PostgresEngine, hol
 
     assert [answer[0].job for answer in answers] == [one.id for one in jobs]
     (queue,) = engine.run(engine.list_queues())
-    assert queue.depth.total == CALLERS + 2
+    assert queue.depth.jobs == CALLERS + 2
 
 
 def test_the_bound_refuses_those_that_do_not_fit(engine: PostgresEngine, hold):
@@ -114,7 +114,7 @@ def test_a_lost_connection_is_told_to_all_whose_jobs_were_on_it(
             assert isinstance(answer, list)
 
     (queue,) = engine.run(engine.list_queues())
-    assert queue.depth.total == len(jobs)
+    assert queue.depth.jobs == len(jobs)
 
 
 def test_threads_go_together_too(engine: PostgresEngine, hold):
