@@ -143,12 +143,18 @@ def test_coroutines_share_the_wait_for_the_disk():
 
 
 def test_what_a_server_cannot_do_is_refused_with_the_reason():
-    with servers.started(appendonly="no") as server, desk_at(server, durability="fsync") as desk:
-        with pytest.raises(NotSupported, match="appendonly yes"):
-            desk.add_one()
-    with servers.started() as server, desk_at(server, durability="replica") as desk:
-        with pytest.raises(EngineUnavailable, match="none connected"):
-            desk.add_one()
+    with (
+        servers.started(appendonly="no") as server,
+        desk_at(server, durability="fsync") as desk,
+        pytest.raises(NotSupported, match="appendonly yes"),
+    ):
+        desk.add_one()
+    with (
+        servers.started() as server,
+        desk_at(server, durability="replica") as desk,
+        pytest.raises(EngineUnavailable, match="none connected"),
+    ):
+        desk.add_one()
 
 
 def test_an_old_server_cannot_confirm_its_disk():
@@ -156,9 +162,12 @@ def test_an_old_server_cannot_confirm_its_disk():
         servers.binary(7)
     except Missing as why:
         pytest.skip(str(why))
-    with servers.started(7) as server, desk_at(server, durability="fsync") as desk:
-        with pytest.raises(NotSupported, match=r"WAITAOF.*7\.0"):
-            desk.add_one()
+    with (
+        servers.started(7) as server,
+        desk_at(server, durability="fsync") as desk,
+        pytest.raises(NotSupported, match=r"WAITAOF.*7\.0"),
+    ):
+        desk.add_one()
 
 
 def test_a_replica_that_is_lost_leaves_it_unknown_whether_it_is_safe():
