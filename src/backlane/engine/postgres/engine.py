@@ -161,7 +161,7 @@ class PostgresEngine:
     async def sweep(self, tx: PostgresTx, limit: int, retention: Retention) -> Swept:
         return await sweeping.sweep(tx, limit, retention)
 
-    @step
+    @plan
     async def tune(self, tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
         return await tune.tune(tx, queue, change)
 

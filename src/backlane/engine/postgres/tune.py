@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, LiteralString
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.reading import LOCK, TAKE_BACK
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import Declare, Tune
 from backlane.model.queue import Bounds, Depth, Kind, QueueRecord
@@ -100,6 +101,9 @@ async def tune(tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecor
     """Set bounds or the pause of a queue; `Declare` answers what was before."""
     if isinstance(change, Declare):
         return await _declare(tx, queue, change)
+    # What processes were granted by the old bounds is taken back, and none is granted in
+    # the meantime.
+    await tx.rows(LOCK, [queue])
     tuned = (change.max_jobs or None, change.max_bytes or None)
     share = change.group_share or None
     found = await tx.rows(
@@ -107,6 +111,7 @@ async def tune(tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecor
     )
     if not found:
         return None
+    await tx.rows(TAKE_BACK, [found[0][0]], None)
     tx.rings.queues.add(queue)
     return await _find(tx, queue)
 
