@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PostgresServer, binaries
+from tests.servers.process import humble_user
 
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.engine.postgres.doctor.limits import Limits
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock, SystemClock
+
+# What a standby must have as large as its primary.
+FOLLOWING = {"max_prepared_transactions": "5", "max_connections": "40"}
 
 
 class Clinic:
@@ -74,3 +80,25 @@ class Clinic:
         while not self.say(f"select coalesce({condition}, false)")[0][0]:
             assert time.monotonic() < limit, f"it never came to be that {condition}"
             time.sleep(0.02)
+
+    @contextlib.contextmanager
+    def followed(self, name: str, **settings: str) -> Iterator[PostgresServer]:
+        """Run a standby of this server for as long as a block lasts."""
+        version = int(self.say("show server_version_num")[0][0]) // 10000
+        follower = PostgresServer(binaries(version), {**FOLLOWING, **settings})
+        shutil.rmtree(follower.data)
+        url = f"{self.server.url}?application_name={name}"
+        subprocess.run(
+            [
+                *(str(binaries(version) / "pg_basebackup"), "-D", str(follower.data)),
+                *("-d", url, "-R", "--checkpoint=fast", "--no-sync"),
+            ],
+            user=humble_user(),
+            check=True,
+            capture_output=True,
+        )
+        try:
+            follower.start()
+            yield follower
+        finally:
+            follower.process.remove()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from tests.servers import postgres
 from tests.servers.missing import Missing, give_up
 from tests.servers.pgbouncer import PgBouncer
 
+from backlane.engine.postgres import PostgresEngine
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.model.clock import FakeClock, SystemClock
@@ -294,3 +296,211 @@ def _pooler(clinic: Clinic) -> PgBouncer:
         give_up("pgbouncer", why)
     pooler.process.start()
     return pooler
+
+
+# -- our own tables --
+
+
+@pytest.fixture
+def migrated(clinic: Clinic) -> Iterator[Clinic]:
+    """The clinic, with the tables of backlane."""
+    engine = PostgresEngine(clinic.server.url)
+    engine.migrate()
+    engine.close()
+    yield clinic
+    clinic.say("drop schema backlane cascade")
+
+
+def test_a_schema_without_tables_is_an_error(clinic: Clinic) -> None:
+    finding = clinic.finding("schema")
+
+    assert (finding.state, finding.remedy) == (
+        "error",
+        f"backlane migrate --url {clinic.server.url}",
+    )
+
+
+def test_tables_that_are_up_to_date_and_ours_to_use_are_well(migrated: Clinic) -> None:
+    for subject in ("schema", "access", "parts", "locks", "dead rows"):
+        assert migrated.is_well(subject), migrated.findings(subject)
+
+
+def test_an_engine_tells_what_the_doctor_found(migrated: Clinic) -> None:
+    engine = PostgresEngine(migrated.server.url)
+
+    subjects = [finding.subject for finding in engine.diagnose()]
+    engine.close()
+
+    assert subjects[0] == "server"
+    assert {"schema", "notify", "clock", "transactions"} <= set(subjects)
+
+
+def test_tables_that_lack_a_migration_are_an_error(migrated: Clinic) -> None:
+    migrated.say(
+        "delete from backlane.migration where name = (select max(name) from backlane.migration)"
+    )
+
+    finding = migrated.finding("schema")
+
+    assert (finding.state, "older than this backlane" in finding.text) == ("error", True)
+    assert (finding.remedy or "").startswith("backlane migrate")
+
+
+def test_tables_newer_than_this_backlane_are_told(migrated: Clinic) -> None:
+    migrated.say("insert into backlane.migration (name) values ('9999_tomorrow')")
+
+    finding = migrated.finding("schema")
+
+    assert (finding.state, "9999_tomorrow" in finding.text) == ("warning", True)
+    assert finding.remedy == "pip install --upgrade backlane"
+
+
+@pytest.fixture
+def guest(migrated: Clinic) -> Iterator[str]:
+    """The URL of a role that was granted nothing."""
+    migrated.say("create role guest login")
+    yield migrated.server.url.replace("postgres@", "guest@")
+    migrated.say("drop owned by guest")
+    migrated.say("drop role guest")
+
+
+def test_a_role_is_led_from_grant_to_grant(migrated: Clinic, guest: str) -> None:
+    finding = migrated.finding("schema", url=guest)
+    assert (finding.state, "may not use" in finding.text) == ("error", True)
+    migrated.obey(finding)
+    migrated.say("grant select on backlane.migration to guest")
+
+    finding = migrated.finding("access", url=guest)
+    assert (finding.state, "may not read" in finding.text) == ("error", True)
+    migrated.obey(finding)
+
+    finding = migrated.finding("access", url=guest)
+    assert (finding.state, "look, but not append" in finding.text) == ("warning", True)
+    migrated.say("grant insert on all tables in schema backlane to guest")
+
+    finding = migrated.finding("access", url=guest)
+    assert (finding.state, "draw numbers" in finding.text) == ("error", True)
+    migrated.obey(finding)
+
+    finding = migrated.finding("access", url=guest)
+    assert (finding.state, "append, but not claim" in finding.text) == ("warning", True)
+    migrated.obey(finding)
+
+    assert migrated.is_well("access", url=guest)
+
+
+def test_history_that_outgrew_its_parts_is_found(migrated: Clinic) -> None:
+    migrated.say("select setval('backlane.job_seq', 1000000000)")
+
+    finding = migrated.finding("parts")
+
+    assert (finding.state, "1,000,000,000" in finding.text) == ("warning", True)
+    assert "worker" in (finding.remedy or "")
+
+
+def test_history_that_has_no_part_of_its_own_is_found(migrated: Clinic) -> None:
+    migrated.say(
+        "insert into backlane.finished (seq, token, ended_ms, ran_ms, queue, attempt, revision, "
+        "state) values (1000000000, 1, 1, 1, 1, 1, 1, 1)"
+    )
+
+    finding = migrated.finding("parts")
+
+    assert (finding.state, "finished_rest" in finding.text) == ("warning", True)
+
+
+def test_tables_that_autovacuum_passes_by_are_named(migrated: Clinic) -> None:
+    migrated.say("alter table backlane.ready set (autovacuum_enabled = false)")
+
+    finding = migrated.finding("autovacuum")
+    migrated.obey(finding)
+
+    assert (finding.state, "backlane.ready" in finding.text) == ("error", True)
+    assert migrated.is_well("autovacuum")
+
+
+def test_dead_rows_that_vacuum_does_not_get_at_are_counted(migrated: Clinic) -> None:
+    migrated.say("alter table backlane.deadline set (autovacuum_enabled = false)")
+    migrated.say("insert into backlane.deadline select n, n from generate_series(1, 500) as n")
+    migrated.say("delete from backlane.deadline")
+    migrated.wait_for(
+        "(select n_dead_tup >= 500 from pg_stat_user_tables "
+        "where schemaname = 'backlane' and relname = 'deadline')"
+    )
+
+    finding = migrated.finding("dead rows", dead_rows=400)
+    migrated.obey(finding)
+    migrated.wait_for(
+        "(select n_dead_tup = 0 from pg_stat_user_tables "
+        "where schemaname = 'backlane' and relname = 'deadline')"
+    )
+
+    assert (finding.state, "500 dead rows" in finding.text) == ("warning", True)
+    assert migrated.is_well("dead rows", dead_rows=400)
+
+
+def test_a_session_that_holds_our_rows_and_does_nothing_is_named(migrated: Clinic) -> None:
+    with contextlib.closing(migrated.connect(application_name="shop")) as session:
+        session.execute("begin")
+        session.execute("insert into backlane.progress (seq, token) values (1, 1)")
+
+        finding = migrated.finding("locks", idle_seconds=0)
+        assert finding.state == "warning"
+        assert f"pid {session.info.backend_pid} (shop, role postgres) changed" in finding.text
+        assert "progress" in finding.text
+        assert migrated.is_well("locks", idle_seconds=60)
+
+        migrated.say((finding.remedy or "").split("; ")[0])
+        migrated.wait_for(
+            "not exists (select from pg_stat_activity where application_name = 'shop')"
+        )
+        assert migrated.is_well("locks", idle_seconds=0)
+
+
+# -- standbys --
+
+
+@pytest.fixture(scope="module")
+def standby(clinic: Clinic) -> Iterator[Clinic]:
+    """A server that follows the clinic's, and tells it what its queries still need."""
+    with clinic.followed(name="twin", hot_standby_feedback="on") as follower:
+        yield Clinic(follower)
+
+
+def test_a_standby_takes_no_jobs(standby: Clinic) -> None:
+    finding = standby.finding("writes")
+
+    assert (finding.state, "standby" in finding.text) == ("error", True)
+    assert "target_session_attrs=read-write" in (finding.remedy or "")
+
+
+def test_a_standby_whose_query_keeps_rows_is_named(clinic: Clinic, standby: Clinic) -> None:
+    with standby.connect() as reader:
+        reader.execute("begin isolation level repeatable read")
+        reader.execute("select count(*) from pg_class")
+        clinic.wait_for("(select bool_or(backend_xmin is not null) from pg_stat_replication)", 30)
+        for _ in range(20):
+            clinic.say("select pg_current_xact_id()")
+
+        (finding,) = clinic.findings("standbys", pinned=10)
+
+    assert (finding.state, "twin" in finding.text) == ("warning", True)
+    assert "hot_standby_feedback" in (finding.remedy or "")
+
+
+# -- notifications --
+
+
+def test_a_queue_of_notifications_that_fills_up_is_told_in_time(clinic: Clinic) -> None:
+    with contextlib.closing(clinic.connect()) as deaf, clinic.connect() as loud:
+        deaf.execute("listen news")
+        deaf.execute("begin")
+        for _ in range(20):
+            loud.execute("select pg_notify('news', repeat('x', 7000))")
+
+        finding = clinic.finding("notify queue", notify_share=1e-6)
+
+        assert (finding.state, "in use" in finding.text) == ("warning", True)
+        clinic.obey(finding)
+
+    assert clinic.is_well("notify queue", notify_share=1e-3)

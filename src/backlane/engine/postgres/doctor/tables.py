@@ -50,8 +50,7 @@ UNUSABLE: LiteralString = """
     from pg_class
     join pg_namespace on pg_namespace.oid = relnamespace
     where nspname = %(schema)s
-    and relkind = 'S'
-    and not has_sequence_privilege(pg_class.oid, 'usage')
+    and case when relkind = 'S' then not has_sequence_privilege(pg_class.oid, 'usage') end
     limit 1
     """
 # The upper end of the last part of the history, and where appends have got to.
