@@ -44,9 +44,9 @@ class Durability(msgspec.Struct, frozen=True):
 # Logged once a process, engine and level: a reconnect brings nothing new.
 _WARNINGS = {
     Level.SECONDS: "appendfsync is not 'always': a crash of its machine loses acknowledged jobs "
-    "of up to 2 s; see docs/redis.md",
+    "of up to 2 s; see docs/engines/redis.md",
     Level.MEMORY: "appendonly is off: a crash or restart of the server loses every job since its "
-    "last snapshot; set appendonly yes, see docs/redis.md",
+    "last snapshot; set appendonly yes, see docs/engines/redis.md",
     Level.UNKNOWN: "the server does not tell its settings (CONFIG is forbidden), and "
     "durability=unchecked asks not to mind: whether acknowledged jobs can be lost is not known",
 }
@@ -90,7 +90,9 @@ def check(line: Line, address: Address) -> Durability:
 def _version(line: Line) -> str:
     try:
         told = _fields(line.ask("INFO", "server"))
-    except Said:
+    except Said as said:
+        if said.code == "NOAUTH":  # it would refuse all the rest as well, and that says less
+            raise
         return ""
     return told.get("valkey_version") or told.get("redis_version", "")
 

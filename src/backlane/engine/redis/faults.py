@@ -64,10 +64,16 @@ def _told(said: Said, place: str) -> BacklaneError:
         )
     if code == "BUSY":
         return EngineBusy(f"{place} is busy with another script for long; try again")
+    if code == "NOAUTH":
+        return EngineUnavailable(
+            f"{place} wants a password: name it in the URL, as in redis://:PASSWORD@host:6379/0"
+        )
+    if code == "ERR" and text.startswith("ERR AUTH"):
+        return EngineUnavailable(f"{place} wants no password: leave it out of the URL ({text})")
     if code in _RIGHTS:
         return EngineUnavailable(
             f"{place} refused the login or a right ({text}); a user needs ~backlane:* keys, "
-            "&backlane:* channels and the commands that docs/redis.md lists"
+            "&backlane:* channels and the commands that docs/engines/redis.md lists"
         )
     if "max number of clients" in text:
         return EngineBusy(f"{place} has as many clients as it may (maxclients); try again")
