@@ -80,3 +80,12 @@ def test_a_store_that_is_moved_is_told(shown, stage):
 
     stage.engine.run(stage.engine.seal(Seal("sqlite:///new.db", is_done=True)))
     assert "was moved to sqlite:///new.db" in warnings(shown)["store"]
+
+
+def test_of_a_store_that_cannot_be_reached_the_cause_and_the_remedy_are_told(backlane, here):
+    result = backlane("doctor", "--url", "postgresql://ann:s3cret@127.0.0.1:1/jobs")
+
+    assert result.exit_code == 1
+    assert "error  server: no connection" in result.stdout
+    assert "mend it: check host, port and role" in result.stdout
+    assert "s3cret" not in result.output

@@ -14,6 +14,7 @@ from backlane.cli.store import Store, store_options
 from backlane.engine.moving import Seal
 from backlane.engine.protocol import Finding, WorkerRecord
 from backlane.engine.selection import Selection
+from backlane.errors import BacklaneError
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import State
 from backlane.model.queue import Kind, QueueRecord
@@ -36,7 +37,13 @@ def doctor(store: Store, output: Output) -> None:
 
     Exit code 1 when something is broken; warnings alone exit 0.
     """
-    findings = [*store.engine.diagnose(), *_traffic(store)]
+    findings = store.engine.diagnose()
+    try:
+        findings += _traffic(store)
+    except BacklaneError:
+        # Of a store that is broken what was found is what helps; else the error does.
+        if not any(finding.state == "error" for finding in findings):
+            raise
     is_healthy = not any(finding.state == "error" for finding in findings)
     if output.as_json:
         output.document(DoctorView(store.engine.url, is_healthy, findings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Any, LiteralString
 
 import psycopg
@@ -110,7 +111,7 @@ def examine(connection: Connection, schema: str, url: str, limits: Limits) -> It
             subject="schema",
             state="error",
             text=f"there are no tables of backlane in schema {quoted(schema)}: every verb fails",
-            remedy=f"backlane migrate --url {url}",
+            remedy=f"backlane migrate --url {quote(url)}",
         )
         return
     yield _version(connection, schema, url)
@@ -130,7 +131,7 @@ def _version(connection: Connection, schema: str, url: str) -> Finding:
             state="error",
             text=f"the tables are older than this backlane, and lack {', '.join(missing)}: verbs "
             "that need it fail",
-            remedy=f"backlane migrate --url {url}",
+            remedy=f"backlane migrate --url {quote(url)}",
         )
     newer = sorted(applied - set(known))
     if newer:
