@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -230,6 +232,29 @@ def test_a_forked_child_opens_lines_of_its_own(desk: Desk):
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert (desk.queue().depth.ready, desk.queue("child's").depth.ready) == (6, 5)
+
+
+# -- rights --
+
+
+def test_a_user_with_the_rights_that_the_documentation_lists_can_do_all(namespace: str):
+    page = (Path(__file__).parents[3] / "docs/engines/redis.md").read_text("utf-8")
+    rules = re.search(r"ACL SETUSER backlane (.*)", page)
+    assert rules is not None
+    with servers.started() as server:
+        server.client().execute_command("ACL", "SETUSER", "backlane", *rules[1].split())
+        secret = re.search(r">(\S+)", rules[1])
+        assert secret is not None
+        url = server.url.replace("//", f"//backlane:{secret[1]}@")
+        desk = opened(url, namespace, durability="fsync")
+
+        bell = desk.engine.listen(["mail"])
+        desk.add(3)
+        assert bell.heard(5)
+        assert len(desk.claimed_ids()) == 3
+        assert desk.engine.diagnose()
+        bell.close()
+        desk.engine.close()
 
 
 # -- memory that is full --
