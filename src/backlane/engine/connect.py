@@ -25,8 +25,11 @@ _OWN = {
     "rediss": "backlane.engine.redis",
     "valkey": "backlane.engine.redis",
     "valkeys": "backlane.engine.redis",
+    "redis+unix": "backlane.engine.redis",
     "redis+sentinel": "backlane.engine.redis",
+    "rediss+sentinel": "backlane.engine.redis",
     "redis+cluster": "backlane.engine.redis",
+    "rediss+cluster": "backlane.engine.redis",
 }
 # What each of them needs beside us, by the folder of the engine.
 _EXTRA = {"postgres": "psycopg", "redis": "redis and hiredis"}

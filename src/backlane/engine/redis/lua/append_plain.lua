@@ -81,6 +81,7 @@ local at = 1
 while at <= n do
   local block, place = math.floor((seq + at - 1) / 1024), (seq + at - 1) % 1024
   local to = math.min(n, at + 1023 - place)
+  if place == 0 then call('SETRANGE', P .. 'order:' .. block, 16383, '\0') end
   call('SETRANGE', P .. 'order:' .. block, place * 16, n == 1 and ids[1] or table.concat(ids, '', at, to))
   call('HINCRBY', P .. 'orders', block, to - at + 1)
   at = to + 1

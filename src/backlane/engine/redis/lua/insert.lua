@@ -19,6 +19,8 @@ local function enlist(ids)
     local seq = first + at - 1
     local block, place = floor(seq / BLOCK), seq % BLOCK
     local last = min(n, at + BLOCK - place - 1)
+    -- A new block gets its whole length: one that grew would take twice as much.
+    if place == 0 or seq == 1 then call('SETRANGE', P .. 'order:' .. block, 16383, '\0') end
     call('SETRANGE', P .. 'order:' .. block, place * 16, table.concat(ids, '', at, last))
     call('HINCRBY', P .. 'orders', block, last - at + 1)
     at = last + 1
