@@ -30,11 +30,12 @@ def plan(purse: Purse, batch: Batch) -> Plan[Answer]:
         granted=lambda booked: Plan(lambda tx: append_booked(tx, purse, batch, booked)),
         batch=batch,
         size=len(batch[0]),
-        merge=lambda batches: _merged(purse, batches),
+        merge=lambda batches: merged(purse, batches),
     )
 
 
-def _merged(purse: Purse, batches: Sequence[Batch]) -> Plan[list[Answer]]:
+def merged(purse: Purse, batches: Sequence[Batch]) -> Plan[list[Answer]]:
+    """Return the plan of many appends, as if one came after the other."""
     return QuickPlan(
         lambda tx: append_all(tx, purse, batches),
         StepPlan(lambda tx: append_quickly(tx, purse, batches)),
