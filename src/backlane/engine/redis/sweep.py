@@ -6,7 +6,7 @@ from backlane.engine.protocol import Retention, Swept
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.transaction import RedisTx
 
-SWEEP = Script("sweep", "model", "moves", "bells")
+SWEEP = Script("sweep", "model", "moves", "bells", "audit")
 
 
 async def sweep(tx: RedisTx, limit: int, retention: Retention) -> Swept:

@@ -58,7 +58,8 @@
 --   workers   hash owner -> its presence  beats   score boot ms of the last beat
 --   gone      owners that said farewell while they held leases; score wall ms
 -- meta: hash of version "1", seq, numbers (of queues and resources), secret, forgotten_ms,
---   aged_ms (up to when sweeps have aged), seal (packed [to, since_ms, is_done, ..]: seal.py)
+--   audited (the sequence that the next sweep looks at), aged_ms (up to when they have aged),
+--   seal (packed [to, since_ms, is_done, ..]: seal.py)
 --
 -- WHO COUNTS: nobody but `moves.lua` (`count`), for every verb; write no counter elsewhere.
 -- Writes are collected and carried out by `flush()`, removals before additions: two phases

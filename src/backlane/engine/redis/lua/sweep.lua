@@ -114,12 +114,11 @@ local function number_in(list)
   return number
 end
 
--- The time is cut until what it holds can be done at once. (What was appended within one
--- millisecond cannot be cut, and may be more than is left.)
-local function age_all()
-  local since = tonumber(call('HGET', P .. 'meta', 'aged_ms') or 0)
-  if since > wall then since = wall end
-  local now, sets = wall, ready_sets()
+-- Ages what is due from `since` on, and returns up to when. The time is cut until what it
+-- holds can be done at once. (What was appended within one millisecond cannot be cut, and may
+-- be more than is left.)
+local function age_from(since, sets)
+  local now = wall
   local list = windows(sets, since, now)
   while now > since + 1 and number_in(list) > left do
     now = since + max(1, floor((now - since) / 2))
@@ -128,8 +127,15 @@ local function age_all()
   for i = 1, #list do
     age_some(list[i][1], call('ZRANGEBYSCORE', P .. list[i][1], list[i][2], list[i][3]))
   end
-  call('HSET', P .. 'meta', 'aged_ms', now)
-  if now < wall then left = min(left, 0) end
+  return now
+end
+
+local function age_all()
+  local since = min(wall, tonumber(call('HGET', P .. 'meta', 'aged_ms') or 0))
+  local sets = ready_sets()
+  repeat since = age_from(since, sets) until since >= wall or left <= 0
+  call('HSET', P .. 'meta', 'aged_ms', since)
+  if since < wall then left = min(left, 0) end
 end
 
 if left > 0 then
@@ -175,5 +181,6 @@ send('HDEL', P .. 'workers', silent)
 send('ZREM', P .. 'beats', silent)
 call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', wall - GONE_MS)
 
+if left > 0 then audit() end
 ring()
 return { wall, #lapsed, buried, #expired, aged, pruned, left <= 0 and 1 or 0 }
