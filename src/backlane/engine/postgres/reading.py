@@ -17,6 +17,9 @@ from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Idempotency, Key, Refusal
 from backlane.model.queue import Bounds
 
+UNFOLDED = 2_000  # deltas of the queues of one append; a sweep folds all there are
+FOLDED = 50_000  # in one call
+
 # Sorted, so that two appends never wait for each other; the transaction's end lets go.
 LOCK: Sql[tuple[None]] = Sql(
     """
@@ -109,6 +112,8 @@ TAKE_BACK: Sql[tuple[int]] = Sql(
     returning id
     """
 )
+# Deltas come to their counters where there are so many that to sum them up takes time.
+FOLD: Sql[tuple[int]] = Sql("select backlane.fold($1::int)")
 GRANT: Sql[tuple[int, int]] = Sql(
     """
     insert into backlane.credit (queue, owner, jobs, bytes, until_ms)
@@ -197,6 +202,8 @@ class Reading:
     async def grant(self) -> None:
         """Be granted places of the queues that this process fills."""
         tx, purse = self._tx, self._purse
+        if sum(parts for _, _, parts in self._open.values()) > UNFOLDED:
+            await tx.rows(FOLD, FOLDED)
         purse.forgotten_ms = self.store.forgotten_ms
         if tx.wall_ms is not None or tx.is_joined or self.store.seal:
             return

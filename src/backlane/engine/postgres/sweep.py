@@ -9,12 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.reading import FOLD, FOLDED
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.postgres.turn import QUEUE_NAMES
 from backlane.engine.postgres.workers import forget_silent
 from backlane.engine.protocol import Retention, Swept
-
-FOLDED = 50_000  # deltas that come to their counters in one call
 
 TIME: Sql[tuple[int]] = Sql("select coalesce($1::bigint, backlane.now_ms())")
 BRING_BACK: Sql[tuple[int, list[bytes] | None, list[bytes] | None, list[int] | None]] = Sql(
@@ -34,7 +33,6 @@ PRUNE: Sql[tuple[list[bytes]]] = Sql(
     """
 )
 CLEAR: Sql[tuple[int]] = Sql("select backlane.clear($1::bigint, $2::int)")
-FOLD: Sql[tuple[int]] = Sql("select backlane.fold($1::int)")
 FOLD_GROUPS: Sql[tuple[int]] = Sql("select backlane.fold_groups($1::int)")
 ARRANGE: Sql[tuple[int]] = Sql("select backlane.arrange_parts()")
 
