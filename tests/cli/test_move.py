@@ -326,17 +326,29 @@ def test_a_move_has_one_end(app, old, new) -> None:
     assert f"is being moved to {new}" in result.output
 
 
-def test_nothing_is_moved_to_a_store_that_was_moved(app, old, new, tmp_path) -> None:
+def test_nothing_is_moved_to_a_store_that_is_being_moved(app, old, new, tmp_path) -> None:
     other = f"sqlite:///{tmp_path / 'other.db'}"
     with closing(application(new)) as there:
         send(there, 1)
-    move(new, other)
+        lease(there)
+    assert move(new, other, "--grace", "0").exit_code == 1
     send(app, 1)
 
     result = move(old, new)
 
     assert result.exit_code == 1
-    assert f"was moved to {other}" in result.output
+    assert f"is being moved to {other}" in result.output
+    assert send(app, 2)
+
+
+def test_stores_are_moved_in_a_circle(app, old, new, tmp_path) -> None:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    job = send(app, 1)
+
+    for source, target in ((old, new), (new, other), (other, old)):
+        assert move(source, target).exit_code == 0
+
+    assert states(old) == {job: State.READY}
     assert send(app, 2)
 
 

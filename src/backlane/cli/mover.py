@@ -10,23 +10,59 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from shlex import quote
+from typing import TypeVar
 
 from msgspec.structs import replace
 
 from backlane.engine.moving import Part, Seal
+from backlane.engine.plan import Plan
 from backlane.engine.protocol import Engine, Wanted
 from backlane.engine.selection import Selection
-from backlane.errors import WrongUse
+from backlane.errors import (
+    EngineUnavailable,
+    OutcomeUnknown,
+    SchemaMismatch,
+    StoreCorrupt,
+    StoreFull,
+    WrongUse,
+)
+from backlane.model.backoff import full_jitter
 from backlane.model.job import State
 
 SLICE = 1_000  # jobs that are handed over at once
 LOOK_SECONDS = 0.2  # between two looks at what still runs
+AWAY_SECONDS = 30.0  # that a store may be away, as while its server is started anew
 NAMED = 5  # running jobs that are named
+
+
+T = TypeVar("T")
+
+
+def stubborn(engine: Engine, plan: Plan[T]) -> T:
+    """Carry a step out, again and again while the store is away: each may be done twice.
+
+    Raises:
+        EngineUnavailable, OutcomeUnknown: it is away for too long.
+        StoreFull, StoreCorrupt, SchemaMismatch: trying again would not help.
+    """
+    until, tries = time.monotonic() + AWAY_SECONDS, 0
+    while True:
+        try:
+            return engine.run(plan)
+        except (StoreFull, StoreCorrupt, SchemaMismatch):
+            raise
+        except (EngineUnavailable, OutcomeUnknown):
+            tries += 1
+            pause = full_jitter(tries, random.random(), cap=2.0)  # noqa: S311 - spread, not secrecy
+            if time.monotonic() + pause >= until:
+                raise
+            time.sleep(pause)
 
 
 class StillRunning(WrongUse):
@@ -88,9 +124,10 @@ class Mover:
                 f"{source.url} is being moved to {here.to}: name that store, or give the move up "
                 f"with `{_command(source.url, here.to)} --back`"
             )
-        if there is not None and not (there.is_done and there.to == source.url):
-            is_done = "was" if there.is_done else "is being"
-            raise WrongUse(f"{target.url} itself {is_done} moved to {there.to}: move there instead")
+        if there is not None and not there.is_done:
+            raise WrongUse(
+                f"{target.url} itself is being moved to {there.to}: move there, or finish that first"
+            )
         kinds = {queue.name: queue.kind for queue in target.run(target.list_queues())}
         for queue in source.run(source.list_queues()):
             if kinds.get(queue.name, queue.kind) is not queue.kind:
@@ -149,42 +186,40 @@ class Mover:
         """
         source, target = self._source, self._target
         if not self._seal.has_settings:
-            target.run(target.restore_settings(source.run(source.dump_settings())))
+            stubborn(target, target.restore_settings(stubborn(source, source.dump_settings())))
             self._mark(replace(self._seal, has_settings=True))
         self._move_jobs(advance)
         if not self._seal.is_done:
             self._mark(replace(self._seal, is_done=True))
             self._move_jobs(advance)
-        target.run(target.restore(Part(), self._seal.move))
-        if target.run(target.sealed()) is not None:  # it was moved away once: this is the way back
-            target.run(target.seal(None))
-        self.moved.left = sum(queue.depth.jobs for queue in source.run(source.list_queues()))
+        stubborn(target, target.restore(Part(), self._seal.move))
+        if stubborn(target, target.sealed()) is not None:  # it was moved away once
+            stubborn(target, target.seal(None))
+        self.moved.left = sum(queue.depth.jobs for queue in stubborn(source, source.list_queues()))
 
     def _move_jobs(self, advance: Callable[[int], None]) -> None:
         source, target, cursor = self._source, self._target, None
         while True:
-            part = source.run(source.dump(self._number, cursor, final=self._final))
+            part = stubborn(source, source.dump(self._number, cursor, final=self._final))
             if part.jobs or part.repeats:
                 self._check_mover()
-                new = target.run(target.restore(part, self._seal.move))
+                stubborn(target, target.restore(part, self._seal.move))
                 jobs = [(whole.record.id, whole.record.revision) for whole in part.jobs]
-                source.run(source.discard(jobs))
-                self._count(part, set(new))
+                stubborn(source, source.discard(jobs))
+                self._count(part)
                 advance(sum(not whole.record.state.is_final for whole in part.jobs))
             cursor = part.cursor
             if cursor is None:
                 return
 
-    def _count(self, part: Part, new: set[bytes]) -> None:
-        for whole in part.jobs:
-            if whole.record.id in new:
-                self.moved.jobs += 1
-                self.moved.ended += whole.record.state.is_final
+    def _count(self, part: Part) -> None:
+        self.moved.jobs += len(part.jobs)
+        self.moved.ended += sum(whole.record.state.is_final for whole in part.jobs)
         self.moved.keys += len(part.repeats)
 
     def _mark(self, seal: Seal) -> None:
         self._check_mover()
-        self._source.run(self._source.seal(seal))
+        stubborn(self._source, self._source.seal(seal))
         self._seal = seal
 
     def _check_mover(self) -> None:
@@ -193,7 +228,7 @@ class Mover:
         Raises:
             WrongUse: so it is.
         """
-        seal = self._source.run(self._source.sealed())
+        seal = stubborn(self._source, self._source.sealed())
         if seal is None or seal.mover != self._seal.mover:
             raise WrongUse(
                 f"another `backlane move` has taken over the move of {self._source.url}, or has "
@@ -227,8 +262,8 @@ class Mover:
         source = self._source
         departed = asyncio.run(source.departed())
         wanted = Wanted("move", 0, 1_000, departed=departed)
-        source.run(source.claim(wanted))
-        return sum(queue.depth.running for queue in source.run(source.list_queues()))
+        stubborn(source, source.claim(wanted))
+        return sum(queue.depth.running for queue in stubborn(source, source.list_queues()))
 
     def _still(self, running: int) -> str:
         source, to = self._source, self._target.url
