@@ -20,6 +20,7 @@ PARTS = """
     where inhparent = 'finished'::regclass
     order by relname
 """
+KEPT = Retention()
 NOTHING_KEPT = Retention(done_ms=0, least_ms=0)
 
 
@@ -39,7 +40,7 @@ def run_one(engine: PostgresEngine) -> bytes:
     return job.id
 
 
-def sweep(engine: PostgresEngine, retention: Retention = Retention()) -> None:
+def sweep(engine: PostgresEngine, retention: Retention = KEPT) -> None:
     engine.run(engine.sweep(1_000, retention))
 
 
