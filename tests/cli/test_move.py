@@ -341,6 +341,20 @@ def test_nothing_is_moved_to_a_store_that_is_being_moved(app, old, new, tmp_path
     assert send(app, 2)
 
 
+def test_a_store_that_was_moved_on_is_not_opened_again(app, old, new, tmp_path) -> None:
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    send(app, 1)
+    move(old, new)
+    move(new, other)
+
+    result = move(old, new)
+
+    assert result.exit_code == 1
+    assert f"on to {other}" in result.output
+    with closing(application(new)) as there, pytest.raises(StoreMoved):
+        send(there, 2)
+
+
 def test_stores_are_moved_in_a_circle(app, old, new, tmp_path) -> None:
     other = f"sqlite:///{tmp_path / 'other.db'}"
     job = send(app, 1)

@@ -125,9 +125,9 @@ class Mover:
                 f"with `{_command(source.url, here.to)} --back`"
             )
         if there is not None and not there.is_done:
-            raise WrongUse(
-                f"{target.url} itself is being moved to {there.to}: move there, or finish that first"
-            )
+            raise WrongUse(f"{target.url} itself is being moved to {there.to}: finish that first")
+        if there is not None and here is not None and here.is_done:
+            raise WrongUse(f"all of {source.url} was moved, and {target.url} on to {there.to}")
         kinds = {queue.name: queue.kind for queue in target.run(target.list_queues())}
         for queue in source.run(source.list_queues()):
             if kinds.get(queue.name, queue.kind) is not queue.kind:
@@ -190,11 +190,12 @@ class Mover:
             self._mark(replace(self._seal, has_settings=True))
         self._move_jobs(advance)
         if not self._seal.is_done:
+            # Before the mark: a store that is sealed behind it was moved on since.
+            if stubborn(target, target.sealed()) is not None:
+                stubborn(target, target.seal(None))
             self._mark(replace(self._seal, is_done=True))
             self._move_jobs(advance)
         stubborn(target, target.restore(Part(), self._seal.move))
-        if stubborn(target, target.sealed()) is not None:  # it was moved away once
-            stubborn(target, target.seal(None))
         self.moved.left = sum(queue.depth.jobs for queue in stubborn(source, source.list_queues()))
 
     def _move_jobs(self, advance: Callable[[int], None]) -> None:
