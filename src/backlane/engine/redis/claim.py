@@ -7,7 +7,7 @@ from typing import Any
 from backlane.engine.protocol import Claimed, Wanted
 from backlane.engine.redis.resource import unpacked
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import job_record, raw, read_row, read_sheet
+from backlane.engine.redis.sheet import job_record, known, raw, read_row, read_sheet
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import resource_record
 from backlane.model.job import DEFAULT_POLICY, JobRecord, Lane, Lease
@@ -42,7 +42,7 @@ def claimed(wall: int, answer: list[Any]) -> Claimed:
     leases, cancelled, next_due_ms, buried, turned, queues = answer
     names = {queues[i]: queues[i + 1].decode() for i in range(0, len(queues), 2)}
     return Claimed(
-        leases=[_lease(it, names) for it in leases],
+        leases=[_lease(it, names, wall) for it in leases],
         cancelled=cancelled,
         next_due_ms=next_due_ms,
         buried=[_record(it) for it in buried],
@@ -53,25 +53,26 @@ def claimed(wall: int, answer: list[Any]) -> Claimed:
     )
 
 
-def _lease(told: list[Any], names: dict[int, str]) -> Lease:
-    job, token, attempt, queue, priority, lane, enqueued, deadline, parked, crashes, sheet = told
+def _lease(told: list[Any], names: dict[int, str], wall: int) -> Lease:
+    job, text, sheet = told
+    row = read_row(text)
     it = read_sheet(sheet)
     return Lease(
         job,
-        token,
-        attempt,
-        names[queue],
+        row.token,
+        row.attempt,
+        names[row.queue],
         it.task,
         it.body,
         it.headers,
-        priority,
-        _LANES[lane],
+        row.priority,
+        _LANES[row.lane],
         it.policy or DEFAULT_POLICY,
         it.group,
-        enqueued,
-        deadline,
-        parked,
-        crashes,
+        row.enqueued,
+        known(row.deadline),
+        None if row.parked is False else max(0, wall - row.parked),
+        row.crashes,
         resource=it.resource,
     )
 

@@ -33,17 +33,20 @@ end
 -- those hear who asked for it; `is_urgent`: a person did something, and nobody is to wait.
 local function ring(taken, is_urgent)
   for queue in pairs(rung_queues) do ring_queue(queue, is_urgent) end
-  local bins = {}
+  local bins = {} -- by the last digit of an id; 16 higher: of those that were leased
   for id in pairs(rung_jobs) do
-    local at = string.byte(id, 16) % 16 + 1
-    local channel = (taken and taken[id] and 's' or 'j') .. string.sub(DIGITS, at, at)
-    local bin = bins[channel]
+    local at = string.byte(id, 16) % 16 + (taken and taken[id] and 16 or 0)
+    local bin = bins[at]
     if bin then
       bin[#bin + 1] = id
     else
-      bins[channel] = { id }
+      bins[at] = { id }
     end
   end
-  for channel, ids in pairs(bins) do call('SPUBLISH', P .. channel, table.concat(ids)) end
+  for at, ids in pairs(bins) do
+    local digit = at % 16 + 1
+    local channel = P .. (at < 16 and 'j' or 's') .. string.sub(DIGITS, digit, digit)
+    call('SPUBLISH', channel, table.concat(ids))
+  end
   rung_queues, rung_jobs = {}, {}
 end

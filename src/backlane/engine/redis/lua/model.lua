@@ -173,7 +173,15 @@ local function read_rows(ids)
   end
 end
 
-local function member(id, row) return struct.pack('>I6', row[SEQ]) .. id end
+local members = {} -- by id
+local function member(id, row)
+  local it = members[id]
+  if not it then
+    it = struct.pack('>I6', row[SEQ]) .. id
+    members[id] = it
+  end
+  return it
+end
 
 local function id_of(it) return string.sub(it, 7) end
 

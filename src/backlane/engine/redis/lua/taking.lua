@@ -230,7 +230,10 @@ local function take_next(sources, number)
   local ids = {}
   if #sources == 1 and not (sources[1].resource and rooms[sources[1].resource]) then
     local got = call('ZPOPMIN', sources[1].key, number)
-    for i = 1, #got, 2 do ids[#ids + 1] = id_of(got[i]) end
+    for i = 1, #got, 2 do
+      local id = id_of(got[i])
+      ids[#ids + 1], members[id] = id, got[i]
+    end
     return ids, #ids == number
   end
   local all, by_key, room = merged(sources, number), {}, {}
@@ -277,28 +280,31 @@ end
 
 -- -- leases --
 
+-- The same as leaving READY and entering RUNNING by `count` would be, with half of the steps.
 local function lease(id, row, owner, lease_ms)
   local queue, priority = label('q:', row[QUEUE]), row[PRIORITY]
   local token = row[TOKEN] + 1
   if token > 1 then push(hdels, 'progress', id) end
-  count(id, row, -1, true)
   row[STATE], row[TOKEN], row[OWNER], row[STARTED] = RUNNING, token, owner, wall
   row[LEASE_END], row[CANCELLING] = boot + lease_ms, false
   row[ENDED], row[RAN], row[REASON] = row[ENDED] or false, row[RAN] or 0, row[REASON] or false
-  count(id, row, 1)
+  row[REVISION] = row[REVISION] + 1
+  push(zadds, 'leases', row[LEASE_END], member(id, row))
+  if row[DEADLINE] then push(zrems, 'deadlines', member(id, row)) end
+  add(queue, -1, 's2')
+  add(queue, 1, 's4')
+  add(queue, -1, label('r', priority))
+  add(queue, 1, label('u', priority))
   add(queue, 1, label('b', priority))
   if token == 1 and row[PREDICTED] then
     add(queue, 1, 'foretold')
     add(queue, row[PREDICTED], 'foretold_ms')
     add(queue, max(0, wall - row[PLACE]), 'waited_ms')
   end
-  row[REVISION] = row[REVISION] + 1
-  changed[id], rung_jobs[id], taken[id] = true, true, true
-end
-
-local function tell_lease(id, row, sheet)
-  return { id, row[TOKEN], row[ATTEMPT], row[QUEUE], row[PRIORITY], row[LANE], row[ENQUEUED],
-    row[DEADLINE], row[PARKED] and max(0, wall - row[PARKED]), row[CRASHES], sheet }
+  rung_jobs[id], taken[id] = true, true
+  local text = cmsgpack.pack(row)
+  push(hsets, 'rows', id, text)
+  return text
 end
 
 -- The sheets of these jobs, by id.
@@ -315,7 +321,7 @@ end
 -- Leases what was taken out of its set, and ends what is past its deadline.
 local function lease_all(ids, owner, lease_ms, leases)
   read_rows(ids)
-  local given = {}
+  local given, texts = {}, {}
   for i = 1, #ids do
     local id = ids[i]
     local row = rows[id]
@@ -323,13 +329,13 @@ local function lease_all(ids, owner, lease_ms, leases)
       finish(id, row, EXPIRED, false, false, true)
     elseif row then
       give(row[RESOURCE], id)
-      lease(id, row, owner, lease_ms)
       given[#given + 1] = id
+      texts[#given] = lease(id, row, owner, lease_ms)
     end
   end
   local sheets = read_sheets(given)
   for i = 1, #given do
-    leases[#leases + 1] = tell_lease(given[i], rows[given[i]], sheets[given[i]])
+    leases[#leases + 1] = { given[i], texts[i], sheets[given[i]] }
   end
 end
 
@@ -353,7 +359,7 @@ local function next_due()
 end
 
 -- One claim: [owner, number, lease ms, queues, lane | nil, ids, kind, departed] ->
--- [leases, cancelled, next due | false, buried, turned, [number of a queue, its name, ..]]
+-- [[[id, row, sheet], ..], cancelled, next due | false, buried, turned, [number of a queue, its name, ..]]
 local function claim(wanted)
   local owner, number, lease_ms, queues = wanted[1], wanted[2], wanted[3], wanted[4]
   local lane, ids, kind = wanted[5], wanted[6], wanted[7]
@@ -387,7 +393,7 @@ local function claim(wanted)
   flush()
   local of_queues, told = {}, {}
   for i = 1, #leases do
-    local queue = leases[i][4]
+    local queue = rows[leases[i][1]][QUEUE]
     if not told[queue] then
       told[queue] = true
       of_queues[#of_queues + 1] = queue
