@@ -14,6 +14,9 @@ from backlane.engine.plan import Sql
 from backlane.engine.postgres.transaction import PostgresTx
 
 FREE_SECONDS = 1.0
+# Owner, when it last took its lock (µs), whether it said that it leaves, whether the server
+# has been up for long enough, whether it has leases.
+Missing = tuple[str, int, bool, bool, bool]
 FORGET_SECONDS = 120.0  # dead for so long: whatever it claimed at the end is in sight
 
 ENLIST: Sql[tuple[int]] = Sql(
@@ -35,9 +38,10 @@ LEAVE: Sql[tuple[()]] = Sql(
 )
 # A lock that is tried for as long as the statement lasts, and shared: two that look at
 # the same moment do not take each other for the owner.
-MISSING: Sql[tuple[str, bool, bool, bool]] = Sql(
+MISSING: Sql[Missing] = Sql(
     """
-    select owner, has_left, pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds',
+    select owner, floor(extract(epoch from since) * 1000000)::bigint, has_left,
+        pg_postmaster_start_time() < clock_timestamp() - interval '5 seconds',
         exists (select from backlane.lease where lease.owner = enlisted.owner)
     from backlane.enlisted
     where has_left
@@ -67,17 +71,18 @@ class Sight:
     """Who was missing when, as one process saw it."""
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}  # by `time.monotonic`
+        self._since: dict[tuple[str, int], float] = {}  # by `time.monotonic`
 
-    def look(
-        self, missing: Sequence[tuple[str, bool, bool, bool]], now: float
-    ) -> tuple[list[str], list[str], bool]:
-        """Return the dead that have leases, those to forget, and whether to look again soon."""
+    def look(self, missing: Sequence[Missing], now: float) -> tuple[list[str], list[str], bool]:
+        """Return the dead that have leases, those to forget, and whether to look again soon.
+
+        Who took its lock again in between, and lost it again, is missing anew.
+        """
         since = self._since
-        self._since = {row[0]: since.get(row[0], now) for row in missing}
+        self._since = {row[:2]: since.get(row[:2], now) for row in missing}
         dead, forgotten, is_unsure = [], [], False
-        for owner, has_left, is_settled, has_leases in missing:
-            absent = now - self._since[owner]
+        for owner, taken, has_left, is_settled, has_leases in missing:
+            absent = now - self._since[owner, taken]
             if not has_left and not is_settled:
                 continue
             if not has_left and absent < FREE_SECONDS:

@@ -61,7 +61,16 @@ HANG: Sql[tuple[None]] = Sql(
 UNHANG: Sql[tuple[bool]] = Sql(
     "select pg_advisory_unlock_shared($1::int, kind) from unnest($2::int[]) as given (kind)"
 )
-HOLD: Sql[tuple[None]] = Sql("select pg_advisory_lock($1::bigint)")
+# The lock comes first, then the time: one statement, so that it is never held unseen.
+HOLD: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.enlisted (owner, key)
+    select $2::text, $1::bigint
+    where (select pg_advisory_lock($1)::text) is not null
+    on conflict (owner) do update
+    set since = clock_timestamp()
+    """
+)
 LET_GO: Sql[tuple[bool]] = Sql("select pg_advisory_unlock($1::bigint)")
 
 
@@ -227,7 +236,7 @@ class Side:
             del self._taken[owner]
         for owner, number in wanted.items():
             if owner not in self._taken:
-                self._rows(wire, HOLD, number)
+                self._rows(wire, HOLD, number, owner)
                 with self._change:
                     self._taken[owner] = number
                     self._change.notify_all()

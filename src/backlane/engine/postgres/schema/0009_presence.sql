@@ -5,5 +5,5 @@ create table backlane.enlisted (
     owner text primary key,
     key bigint,
     has_left boolean not null default false,
-    since timestamptz not null default clock_timestamp()
+    since timestamptz not null default clock_timestamp()  -- the lock was last taken then
 ) with (fillfactor = 50);
