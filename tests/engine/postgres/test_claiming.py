@@ -51,7 +51,8 @@ def test_each_job_is_given_once_and_none_is_left(
     lock = threading.Lock()
 
     def work(which: int) -> None:
-        engine, settled = engines[which % len(engines)], []
+        engine = engines[which % len(engines)]
+        settled: list[Settlement] = []
         wanted = Wanted(f"owner-{which}", 20, 30_000, queues=queues)
         while True:
             turn = engine.run(engine.turn(settled, [wanted]))
@@ -79,9 +80,7 @@ def test_claims_do_not_wait_for_each_other(engines: list[PostgresEngine], url: s
     engine.run(engine.append(jobs, MAIL))
     schema = url.rpartition("=")[2]
     with psycopg.connect(url.partition("?")[0]) as other:
-        other.execute(
-            f'select 1 from "{schema}".ready order by place, seq limit 3 for update'
-        )
+        other.execute(f'select 1 from "{schema}".ready order by place, seq limit 3 for update')
         began = time.monotonic()
 
         leases = claimed(engine, 10)

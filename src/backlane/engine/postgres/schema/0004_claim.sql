@@ -309,6 +309,8 @@ create function backlane.claim(
 )
 returns setof backlane.turned
 language plpgsql
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare

@@ -252,6 +252,7 @@ create function backlane.prune(
 )
 returns bytea[]
 language plpgsql
+set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
