@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 
 import pytest
 from tests.engine.postgres.bench import echo, end, keep, kept, session, sleep
@@ -159,6 +160,24 @@ def test_an_engine_that_is_closed_in_a_running_loop_opens_anew(engine: PostgresE
         assert await engine.arun(echo(2)) == 2
 
     asyncio.run(work())
+
+
+def test_close_waits_for_what_has_begun_in_the_loop_of_another_thread(engine: PostgresEngine):
+    done: list[int] = []
+
+    async def work() -> None:
+        done.append(await engine.arun(sleep(0.7)))
+
+    worker = threading.Thread(target=lambda: asyncio.run(work()))
+    worker.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+
+    engine.close()
+
+    assert time.monotonic() - began > 0.2
+    worker.join(5)
+    assert done == [1]
 
 
 def _living(sessions: list[int]):

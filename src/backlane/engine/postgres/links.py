@@ -20,7 +20,7 @@ from backlane.engine.postgres.address import Address
 from backlane.engine.postgres.bell import Belfry
 from backlane.engine.postgres.driver import Driver
 from backlane.engine.postgres.merger import LoopSeat, Merger, ThreadSeat
-from backlane.engine.postgres.opener import Opener
+from backlane.engine.postgres.opener import ANSWER_SECONDS, Opener
 from backlane.engine.postgres.plans import AppendPlan, StepPlan
 from backlane.engine.postgres.pool import LoopPool, Retired, ThreadPool
 from backlane.engine.postgres.side import Side
@@ -35,6 +35,7 @@ Runs = Callable[[Plan[None]], None]
 
 log = logging.getLogger("backlane")
 
+CLOSE_LOOK_SECONDS = 0.01
 LOOK: Sql[tuple[int]] = Sql("select 1")
 
 
@@ -165,7 +166,10 @@ class Links:
         return self.opener.is_pooled
 
     def close(self) -> None:
-        """Wait for what has begun in threads, then close everything."""
+        """Wait for what has begun in other threads and their loops, then close everything.
+
+        What has begun in the calling thread's own loop ends by itself.
+        """
         self._is_closed = True
         self.side.close()
         self._threads.close()
@@ -179,6 +183,9 @@ class Links:
                 pool.close()
             else:
                 _call(pool.loop, pool.close)
+                until = time.monotonic() + ANSWER_SECONDS
+                while not pool.is_done and pool.loop.is_running() and time.monotonic() < until:
+                    time.sleep(CLOSE_LOOK_SECONDS)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> _Loop:
         with self._lock:
