@@ -133,12 +133,14 @@ _JOINS: LiteralString = """
     left join backlane.resource on resource.id = job.lane / 2
     order by job.seq desc
     """
+_SEQ: LiteralString = "select job.seq"
+_NEWEST_FIRST: LiteralString = "order by job.seq desc"
 
 STANDING: Sql[tuple[Any, ...]] = Sql(_COLUMNS + _BY_SEQ + _JOINS)
 STANDING_OF_IDS: Sql[tuple[Any, ...]] = Sql(_COLUMNS + _BY_ID + _JOINS)
 WHOLE: Sql[tuple[Any, ...]] = Sql(_COLUMNS + _CONTENT + _BY_SEQ + _JOINS)
 WHOLE_OF_IDS: Sql[tuple[Any, ...]] = Sql(_COLUMNS + _CONTENT + _BY_ID + _JOINS)
-SEQS: Sql[tuple[int]] = Sql("select job.seq" + _BY_ID + "order by job.seq desc")
+SEQS: Sql[tuple[int]] = Sql(_SEQ + _BY_ID + _NEWEST_FIRST)
 
 
 class Standing(NamedTuple):

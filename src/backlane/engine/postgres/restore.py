@@ -392,14 +392,5 @@ def _set(queue: QueueRecord) -> tuple[Any, ...]:
 
 def _counts(queue: QueueRecord) -> tuple[int, ...]:
     """The lifetime counts of the same queue elsewhere."""
-    return (
-        queue.appended,
-        queue.retried,
-        queue.succeeded,
-        queue.failed,
-        queue.cancelled,
-        queue.expired,
-        queue.started,
-        queue.ended,
-        queue.ran_ms,
-    )
+    ended = (queue.succeeded, queue.failed, queue.cancelled, queue.expired)
+    return (queue.appended, queue.retried, *ended, queue.started, queue.ended, queue.ran_ms)

@@ -8,6 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from backlane.engine.postgres.doctor.limits import Limits
+from backlane.engine.postgres.doctor.remedy import command
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock
 
@@ -92,9 +93,11 @@ def _role(connection: Connection) -> Finding:
             subject="writes",
             state="error",
             text="transactions are read-only by default here, so no job is taken or given",
-            remedy=(
-                f"alter database {database} reset default_transaction_read_only; "
-                f"alter role {role} reset default_transaction_read_only"
+            remedy=command(
+                "alter database {} reset default_transaction_read_only; "
+                "alter role {} reset default_transaction_read_only",
+                database,
+                role,
             ),
         )
     return Finding(subject="writes", state="ok", text="a primary that takes writes")
@@ -141,9 +144,9 @@ def _connections(connection: Connection, limits: Limits) -> Finding:
     if used < limits.connection_share * allowed:
         return Finding(subject="connections", state="ok", text=text)
     more = 2 * max(allowed, 50)
-    remedy = f"alter {what} {name} connection limit {more}"
+    remedy = command("alter {} {} connection limit {}", what, name, more)
     if not name:
-        remedy = f"alter system set max_connections = {more}, then restart the server"
+        remedy = command("alter system set max_connections = {}, then restart the server", more)
     return Finding(
         subject="connections",
         state="warning",

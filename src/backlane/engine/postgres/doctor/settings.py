@@ -7,6 +7,7 @@ from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 
+from backlane.engine.postgres.doctor.remedy import command
 from backlane.engine.protocol import Finding
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -47,17 +48,21 @@ class Setting(NamedTuple):
         """Return the command that sets it right where it was set wrong."""
         match self.source:
             case "database":
-                return f"alter database {self.database} reset {self.name}"
+                return command("alter database {} reset {}", self.database, self.name)
             case "user":
-                return f"alter role {self.role} reset {self.name}"
+                return command("alter role {} reset {}", self.role, self.name)
             case "database user":
-                return f"alter role {self.role} in database {self.database} reset {self.name}"
+                return command(
+                    "alter role {} in database {} reset {}", self.role, self.database, self.name
+                )
             case "client" | "session":
                 return f"take {self.name} out of the URL's options, and out of PGOPTIONS"
             case "command line":
                 return f"start the server without {self.name} on its command line"
             case _:
-                return f"alter system set {self.name} = {value}; select pg_reload_conf()"
+                return command(
+                    "alter system set {} = {}; select pg_reload_conf()", self.name, value
+                )
 
 
 def examine(connection: Connection, schema: str) -> Iterator[Finding]:
@@ -139,6 +144,8 @@ def _autovacuum(found: dict[str, Setting], tables: list[str]) -> Finding:
             subject="autovacuum",
             state="error",
             text=f"it is off for {', '.join(tables)}: {effect}",
-            remedy="; ".join(f"alter table {it} reset (autovacuum_enabled)" for it in tables),
+            remedy="; ".join(
+                command("alter table {} reset (autovacuum_enabled)", it) for it in tables
+            ),
         )
     return Finding(subject="autovacuum", state="ok", text="on")

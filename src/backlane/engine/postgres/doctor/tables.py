@@ -9,9 +9,10 @@ from typing import Any, LiteralString
 import psycopg
 
 from backlane.engine.postgres.doctor.limits import Limits
+from backlane.engine.postgres.doctor.remedy import command
 from backlane.engine.postgres.doctor.vacuum import NAMED, span
 from backlane.engine.postgres.migrations import available
-from backlane.engine.postgres.statement import quoted
+from backlane.engine.postgres.statement import in_schema, quoted
 from backlane.engine.protocol import Finding
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -31,6 +32,8 @@ HAS_MIGRATIONS: LiteralString = """
         and relname = 'migration'
     )
     """
+APPLIED: LiteralString = "select name from backlane.migration"
+IS_REST_FULL: LiteralString = "select exists (select 1 from backlane.finished_rest)"
 # A privilege that is missing on any table, with how many tables it is missing on.
 MISSING: LiteralString = """
     select privilege, count(*), min(relname::text)
@@ -75,7 +78,7 @@ PARTS: LiteralString = """
     """
 HOLDERS: LiteralString = """
     select pid, coalesce(nullif(application_name, ''), '(no name)'),
-        coalesce(usename, '(unknown)'),
+        quote_ident(coalesce(usename, '(unknown)')),
         extract(epoch from clock_timestamp() - state_change)::float8,
         string_agg(distinct relname, ', ')
     from pg_stat_activity
@@ -121,7 +124,7 @@ def examine(connection: Connection, schema: str, url: str, limits: Limits) -> It
 
 
 def _version(connection: Connection, schema: str, url: str) -> Finding:
-    rows = connection.execute(f"select name from {quoted(schema)}.migration".encode())  # noqa: S608
+    rows = connection.execute(in_schema(APPLIED, schema).encode())
     applied = {name for (name,) in rows}
     known = [one.name for one in available(schema)]
     missing = [name for name in known if name not in applied]
@@ -183,9 +186,7 @@ def _access(connection: Connection, schema: str, role: str) -> Finding:
 def _parts(connection: Connection, schema: str) -> Finding:
     ((end, newest),) = connection.execute(PARTS, {"schema": schema}).fetchall()
     rest = f"{quoted(schema)}.finished_rest"
-    ((is_full,),) = connection.execute(
-        f"select exists (select 1 from {rest})".encode()  # noqa: S608
-    ).fetchall()
+    ((is_full,),) = connection.execute(in_schema(IS_REST_FULL, schema).encode()).fetchall()
     if is_full:
         return Finding(
             subject="parts",
@@ -217,6 +218,10 @@ def _holders(connection: Connection, schema: str, limits: Limits) -> Iterator[Fi
             text=f"pid {pid} ({name}, role {user}) changed {tables} and has done nothing for "
             f"{span(seconds)} within its transaction: what it appended is not seen, keys and "
             "places it took are held, and who meets them waits",
-            remedy=f"select pg_terminate_backend({pid}); alter role {user} set "
-            "idle_in_transaction_session_timeout = '60s'",
+            remedy=command(
+                "select pg_terminate_backend({}); alter role {} set "
+                "idle_in_transaction_session_timeout = '60s'",
+                pid,
+                user,
+            ),
         )

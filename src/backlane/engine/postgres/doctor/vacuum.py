@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from backlane.engine.postgres.doctor.limits import Limits
+from backlane.engine.postgres.doctor.remedy import command
 from backlane.engine.protocol import Finding
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -103,7 +104,7 @@ def _transactions(connection: Connection, bounds: dict[str, float]) -> Iterator[
             text=f"pid {pid} ({name}, role {user}, {state}) has had a transaction open {since}: "
             "no row deleted since then can be cleaned away, so tables of jobs grow"
             + _and_others(len(rows), "such transactions"),
-            remedy=f"select pg_terminate_backend({pid})",
+            remedy=command("select pg_terminate_backend({})", pid),
         )
 
 
@@ -119,7 +120,7 @@ def _prepared(connection: Connection, bounds: dict[str, float]) -> Iterator[Find
             f"{span(seconds)} ago and never ended: it keeps its locks, and every row deleted "
             "since then, also when the server is started anew"
             + _and_others(len(rows), "such transactions"),
-            remedy=f"rollback prepared {quoted}",
+            remedy=command("rollback prepared {}", quoted),
         )
 
 
@@ -140,7 +141,7 @@ def _slots(connection: Connection, limits: Limits) -> Iterator[Finding]:
             "after which no job is taken",
             remedy="end the long query on its standby, or turn hot_standby_feedback off there"
             if is_active
-            else f"select pg_drop_replication_slot({quoted})",
+            else command("select pg_drop_replication_slot({})", quoted),
         )
     if not has_some:
         text = f"{', '.join(fine)}: nothing held back" if fine else "none"
@@ -174,7 +175,7 @@ def _dead_rows(connection: Connection, schema: str, limits: Limits) -> Iterator[
             state="warning",
             text=f"{table} has {dead:,} dead rows beside {live:,} living ones: vacuum does not "
             "keep up with it, or is kept from it",
-            remedy=f"vacuum {table}",
+            remedy=command("vacuum {}", table),
         )
 
 
@@ -203,7 +204,7 @@ def _sight(connection: Connection) -> Finding:
         state="warning",
         text=f"role {role} cannot see what sessions of other roles do: of a transaction that "
         "keeps vacuum from its work only those that are very old are found",
-        remedy=f"grant pg_read_all_stats to {role}",
+        remedy=command("grant pg_read_all_stats to {}", role),
     )
 
 
