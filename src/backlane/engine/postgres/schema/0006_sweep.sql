@@ -1,6 +1,9 @@
 -- Deltas come to the counters they belong to, and what was used of credits is taken off.
+-- As the owner, for producers do so too when there are many, and may not touch counters.
 create function backlane.fold(most int) returns int
 language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     folded int;
@@ -70,6 +73,8 @@ $$;
 -- The same for groups; one that has no jobs left is forgotten.
 create function backlane.fold_groups(most int) returns int
 language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
 as $$
 declare
     folded int;
