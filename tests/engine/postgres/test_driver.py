@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from tests.engine.postgres.bench import KEEP, RAISE, echo, end, keep, kept, session, sleep
-from tests.servers import postgres
+from tests.servers import pgbouncer, postgres
 from tests.servers.faulty import Network, network
+from tests.servers.missing import Missing, give_up
 
-from backlane.engine.plan import Plan
+from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import PostgresEngine, opener
 from backlane.engine.postgres.plans import BeatPlan
 from backlane.engine.postgres.transaction import PostgresTx
@@ -269,6 +270,36 @@ def _told_by(engine: PostgresEngine) -> str:
     except EngineUnavailable as error:
         return str(error)
     return ""
+
+
+def test_behind_a_pooler_a_transactions_statements_have_an_end_too(url: str):
+    """Set for the transaction alone: the next one on the session is somebody else's."""
+    try:
+        engine = PostgresEngine(f"{pgbouncer.pooled()}?{url.partition('?')[2]}&pooler=transaction")
+    except Missing as why:
+        give_up("engine postgresql-pgbouncer", why)
+    shown: Sql[tuple[str, str]] = Sql(
+        "select current_setting('statement_timeout'), current_setting('lock_timeout')"
+    )
+
+    async def within(tx: PostgresTx) -> tuple[str, str]:
+        return (await tx.rows(shown))[0]
+
+    assert engine.run(Plan(within)) == ("10s", "5s")
+    assert engine.run(Plan(within, reads=True)) == ("0", "0")
+    engine.close()
+
+
+def test_text_is_utf_8_whatever_the_environment_says(url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    engine = PostgresEngine(f"{url}&client_encoding=latin1")
+    text: Sql[tuple[str, int]] = Sql("select $1::text, length($1)")
+
+    async def within(tx: PostgresTx) -> list[tuple[str, int]]:
+        return await tx.rows(text, "größe €")
+
+    assert engine.run(Plan(within)) == [("größe €", 7)]
+    engine.close()
 
 
 # -- where there is no store --

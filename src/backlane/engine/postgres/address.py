@@ -67,6 +67,7 @@ def parse(url: str) -> Address:
             "and digits in a name or password percent-encoded"
         ) from None
     settings = DEFAULTS | {name: str(value) for name, value in asked.items() if value is not None}
+    settings["client_encoding"] = "utf8"  # whatever the environment says: it is what we send
     if "," in settings.get("host", ""):
         # Of several servers only the primary can take jobs.
         settings.setdefault("target_session_attrs", "read-write")

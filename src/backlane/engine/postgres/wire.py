@@ -34,6 +34,12 @@ register_all_arrays(ADAPTERS)
 PROBE_SECONDS = 1.0
 UNDER_WAY_SECONDS = 0.5
 
+# Where the session is shared, what is set has to end with the transaction.
+LIMITS = (
+    b"select pg_catalog.set_config('statement_timeout', '10s', true), "
+    b"pg_catalog.set_config('lock_timeout', '5s', true)"
+)
+
 # Says whether the server is at work for the session of this number.
 Probe = Callable[[int], bool]
 
@@ -121,6 +127,8 @@ class Wire:
             self.pgconn.enter_pipeline_mode()
             if self.is_pending:
                 self.pgconn.send_query_params(b"begin", None)
+                if not self._prepares:
+                    self.pgconn.send_query_params(LIMITS, None)
             if prepares:
                 self.pgconn.send_prepare(statement.name, statement.text, statement.oids)
             for values in all_values:
@@ -134,8 +142,9 @@ class Wire:
                 results.append(result)
             self.pgconn.exit_pipeline_mode()
         if self.is_pending:
-            self._rows(results.pop(0))
             self.is_pending = False
+            for _ in range(1 if self._prepares else 2):
+                self._rows(results.pop(0))
         if prepares:
             self._rows(results.pop(0))
             self._prepared.add(statement.name)
