@@ -59,6 +59,7 @@ from backlane.engine.protocol import (
     Tune,
     Turn,
     Wanted,
+    WorkerRecord,
 )
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
@@ -612,6 +613,8 @@ def is_like(right: Any, answer: Any) -> bool:
             return right.queues == answer.queues
         case Swept():
             return unordered(right) == unordered(answer)
+        case [WorkerRecord(), *_]:  # those that started together come in any order
+            return by_owner(right) == by_owner(answer)
         case _:
             return bool(right == answer)
 
@@ -639,6 +642,10 @@ def kinds(answer: Any) -> list[str]:
 
 def by_id(records: list[JobRecord]) -> list[tuple[bytes, Reason | None]]:
     return sorted((record.id, record.reason) for record in records)
+
+
+def by_owner(workers: list[WorkerRecord]) -> list[WorkerRecord]:
+    return sorted(workers, key=lambda worker: worker.owner)
 
 
 def is_soon_enough(right: int | None, answer: int | None) -> bool:

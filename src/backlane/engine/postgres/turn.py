@@ -285,6 +285,8 @@ class Reading:
             memory.floors.keep_queues(queues, names or ())
         if rung:
             await _ring(tx, memory, rung)
+        if not memory.queues.keys() >= {row[4] for row in rows}:
+            memory.queues |= dict(await tx.rows(QUEUE_NAMES))  # claimed by its id
         leases, expired = self._leases(rows)
         if looked_us is not None:
             memory.floors.looked(looked_us)

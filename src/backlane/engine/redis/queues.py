@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -179,7 +180,10 @@ def _sample(
     told: Sequence[Any], withheld: list[int], present: Sequence[Present], wall: int, boot: int
 ) -> QueueSample:
     record, fields = queue_record(told), pairs(told[0])
-    lines = _lines(fields, dict(zip(withheld[::2], withheld[1::2], strict=True)))
+    held = Counter[int]()  # of each priority: lanes and resources tell of it one by one
+    for priority, number in zip(withheld[::2], withheld[1::2], strict=True):
+        held[priority] += number
+    lines = _lines(fields, held)
     return QueueSample(
         name=record.name,
         bounds=record.bounds,
@@ -198,7 +202,7 @@ def _sample(
     )
 
 
-def _lines(fields: Fields, withheld: dict[int, int]) -> list[LineSample]:
+def _lines(fields: Fields, withheld: Mapping[int, int]) -> list[LineSample]:
     ready = {priority: _integer(fields, b"r%d" % priority) for priority in range(10)}
     left = in_line(ready, withheld)
     return [
