@@ -15,7 +15,10 @@ from tests.servers.pgbouncer import PgBouncer
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
+from backlane.engine.protocol import Admission, Presence, Wanted
 from backlane.model.clock import FakeClock, SystemClock
+from backlane.model.ids import new_id
+from backlane.model.job import Job
 
 READY = {
     "max_prepared_transactions": "5",
@@ -455,6 +458,45 @@ def test_a_session_that_holds_our_rows_and_does_nothing_is_named(migrated: Clini
             "not exists (select from pg_stat_activity where application_name = 'shop')"
         )
         assert migrated.is_well("locks", idle_seconds=0)
+
+
+# -- workers --
+
+
+@pytest.fixture
+def worker(migrated: Clinic) -> Iterator[PostgresEngine]:
+    """An engine whose worker ann has announced itself."""
+    engine = PostgresEngine(migrated.server.url)
+    presence = Presence(owner="ann", host="h", pid=1, queues=("mail",), slots=1, running=0)
+    engine.run(engine.announce(presence))
+    yield engine
+    engine.close()
+
+
+def test_workers_of_whom_none_listens_are_told(migrated: Clinic, worker: PostgresEngine) -> None:
+    finding = migrated.finding("listeners")
+    assert (finding.state, "none of them listens" in finding.text) == ("warning", True)
+
+    bell = worker.listen(["mail"])
+    migrated.wait_for("exists (select from pg_locks where locktype = 'advisory')")
+
+    assert migrated.is_well("listeners")
+    bell.close()
+
+
+def test_an_owner_that_died_and_holds_leases_is_named(
+    migrated: Clinic, worker: PostgresEngine
+) -> None:
+    job = Job(id=new_id(SystemClock().wall_ms()), queue="mail", task="send", body=b"{}")
+    worker.run(worker.append([job], Admission()))
+    alive = worker.enlist("ann")
+    worker.run(worker.claim(Wanted(owner="ann", number=1, lease_ms=60_000, queues=("mail",))))
+    assert migrated.is_well("owners")
+
+    alive.close()
+
+    finding = migrated.finding("owners")
+    assert (finding.state, "ann" in finding.text) == ("warning", True)
 
 
 # -- standbys --

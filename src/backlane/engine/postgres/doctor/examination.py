@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from backlane.engine.postgres.address import Address
-from backlane.engine.postgres.doctor import server, session, settings, tables, vacuum
+from backlane.engine.postgres.doctor import server, session, settings, signs, tables, vacuum
 from backlane.engine.postgres.doctor.limits import LIMITS, Limits
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock
@@ -48,6 +48,7 @@ def diagnose(address: Address, clock: Clock, limits: Limits = LIMITS) -> list[Fi
             ("server", lambda: server.examine(connection, clock, limits)),
             ("settings", lambda: settings.examine(connection, schema)),
             ("schema", lambda: tables.examine(connection, schema, address.url, limits)),
+            ("workers", lambda: signs.examine(connection, schema)),
             ("vacuum", lambda: vacuum.examine(connection, schema, limits)),
             (
                 "session",
