@@ -24,7 +24,7 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
     """See `Verbs.append`."""
     if not jobs:
         return []
-    if _are_plain(jobs, admission):
+    if _are_plain(jobs):
         receipts = await _append_plain(tx, jobs, admission)
         if receipts is not None:
             return receipts
@@ -51,12 +51,10 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
 # -- what nearly every append is --
 
 
-def _are_plain(jobs: Sequence[Job], admission: Admission) -> bool:
+def _are_plain(jobs: Sequence[Job]) -> bool:
     """Whether a script may do it that knows nothing but the usual."""
     one = jobs[0]
     queue, priority, lane = one.queue, one.priority, one.lane
-    if queue in admission.paces:
-        return False
     for job in jobs:
         is_usual = job.key is None and job.group is None and job.idempotency is None
         if not is_usual or job.resource or job.expires_ms is not None or job.delay_ms > 0:
@@ -72,6 +70,7 @@ async def _append_plain(
     """Append if all is as usual; None if it is not, and nothing was done."""
     one = jobs[0]
     declared = admission.declared.get(one.queue)
+    pace = admission.paces.get(one.queue)
     sizes = [job.size for job in jobs]
     wall, done, *told = await tx.call(
         APPEND_PLAIN,
@@ -91,13 +90,24 @@ async def _append_plain(
         [raw(sheet_of(job)) for job in jobs],
         sizes,
         [job.policy.attempts for job in jobs],
+        pace and (pace.starts[one.priority], pace.slots, declared and declared.max_wait_ms),
     )
     if done != 1:
         return None
-    number, depth, size, max_jobs, max_bytes = told
+    number, depth, size, max_jobs, max_bytes, ahead, running, max_wait_ms = told
     tx.numbers[one.queue] = number
-    fullness = min(1.0, max(depth / max(1, max_jobs), size / max(1, max_bytes)))
-    return [Receipt(job.id, None, fullness, None, wall, wall) for job in jobs]
+    fullness = max(depth / max(1, max_jobs), size / max(1, max_bytes))
+    if pace is None:
+        fullness = min(1.0, fullness)
+        return [Receipt(job.id, None, fullness, None, wall, wall) for job in jobs]
+    waits = [pace.expected_ms(one.priority, ahead + at, running) for at in range(len(jobs))]
+    if max_wait_ms is not None:
+        fullness = max(fullness, waits[-1] / max_wait_ms)
+    fullness = min(1.0, fullness)
+    return [
+        Receipt(job.id, None, fullness, wait_ms, wall, wall)
+        for job, wait_ms in zip(jobs, waits, strict=True)
+    ]
 
 
 @functools.lru_cache(1_000)
@@ -140,11 +150,13 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
 def _bounds(bounds: Bounds | None) -> list[Any] | None:
     if bounds is None:
         return None
+    # As text, for that is how they are kept: Lua would round what it writes to 14 digits.
+    wait, share = bounds.max_wait_ms, bounds.group_share
     return [
-        _number(bounds.max_jobs),
-        _number(bounds.max_bytes),
-        bounds.max_wait_ms,
-        bounds.group_share,
+        str(bounds.max_jobs),
+        str(bounds.max_bytes),
+        None if wait is None else str(wait),
+        None if share is None else repr(share),
     ]
 
 

@@ -26,17 +26,17 @@ end
 
 -- The bounds in force: what was tuned, else declared by the caller, else in the store.
 local function bounds_of(got, declared)
-  local said = declared or { number_or(got[7]), number_or(got[8]), number_or(got[9]), number_or(got[10]) }
-  local wait = said[3]
+  local said = declared or { got[7], got[8], got[9], got[10] }
+  local wait = number_or(said[3])
   if got[13] then
     wait = tonumber(got[13])
     if wait == 0 then wait = nil end
   end
   return {
-    jobs = number_or(got[11], said[1] or standard[1]),
-    bytes = number_or(got[12], said[2] or standard[2]),
+    jobs = tonumber(got[11] or said[1] or standard[1]),
+    bytes = tonumber(got[12] or said[2] or standard[2]),
     wait = wait or nil,
-    share = number_or(got[14], said[4]) or nil,
+    share = number_or(got[14] or said[4]),
   }
 end
 

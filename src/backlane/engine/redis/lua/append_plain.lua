@@ -1,17 +1,19 @@
 -- append_plain: what nearly every append is, in as few steps as there can be: new jobs for one
 -- queue that exists, of one priority and lane, ready at once, without a key, group, resource,
--- deadline, idempotency or a wait to foretell. Stands alone: the functions of `model.lua` alone
+-- deadline or idempotency. Stands alone: the functions of `model.lua` alone
 -- would take longer to make than this takes. All else is for `append.lua`: answers wall, 2.
 -- args: kind, standard max_jobs, max_bytes, queue, its number as last known | nil, its channel,
 --   declared max_jobs, max_bytes | nil, priority, lane, ms of the oldest id, sum of sizes, ids,
---   sheets, sizes, attempts
--- Answer: wall, 1, number of the queue, jobs, bytes, max_jobs, max_bytes.
+--   sheets, sizes, attempts, pace [starts at this priority, slots, declared max_wait_ms | nil] | nil
+-- Answer: wall, 1, number of the queue, jobs, bytes, max_jobs, max_bytes, and with a pace: jobs
+--   ahead of the first, running, max_wait_ms | false.
 
 local P = string.sub(KEYS[1], 1, -5)
 local call, pack = redis.call, cmsgpack.pack
 local args = cmsgpack.unpack(ARGV[1])
 local name, number, priority, lane = args[6], args[7], args[11], args[12]
 local ids, sheets, sizes, attempts = args[15], args[16], args[17], args[18]
+local pace = args[19]
 local n, wall = #ids, args[1]
 if not wall then
   local now = call('TIME')
@@ -47,12 +49,33 @@ for first = 1, n > 1 and n or 0, 1000 do
   end
 end
 
+-- The wait of the last of them, which is the longest; the sums of model/pressure/pace.py.
+local ahead, running, max_wait, predicted = 0, tonumber(got[5] or 0), nil, false
+if pace then
+  local fields = { 'd3', 't3' }
+  for p = priority, 9 do fields[#fields + 1] = 'r' .. p end
+  local more = call('HMGET', q, unpack(fields))
+  for i = 3, #fields do ahead = ahead + (more[i] or 0) end
+  max_wait = pace[3]
+  if not args[9] then max_wait = tonumber(more[1] or nil) end
+  if more[2] then max_wait = tonumber(more[2]) end
+  local last, wait = ahead + n - 1, 2 ^ 53
+  if last == 0 and running < pace[2] then
+    wait = 0
+  elseif pace[1] > 0 then
+    wait = math.min(wait, math.floor((last + 1) / pace[1] * 1000))
+  end
+  if max_wait == 0 then max_wait = nil end
+  if max_wait and wait > max_wait then return { wall, 2 } end
+  predicted = wait <= 86400000 and wait
+end
+
 -- -- storing --
 
 local seq = meta[1] + 1
 local function row(i)
   return pack({ 2, seq + i - 1, number, lane, priority, priority, wall, wall, sizes[i], attempts[i],
-    1, 0, 0, 0, false, false, false, false, false, false })
+    1, 0, 0, 0, false, false, false, false, false, i == n and predicted })
 end
 local set, score = P .. 'ready:' .. number .. ':' .. lane, (9 - priority) * 2 ^ 43 + wall
 if n == 1 then
@@ -95,4 +118,4 @@ if (not rung or rung <= wall - 20 or rung > wall) and call('SPUBLISH', P .. args
 end
 call('HSET', q, 's2', ready + n, 'bytes', bytes, r, (got[11] or 0) + n, a, (got[12] or 0) + n,
   'rung', rung or 0)
-return { wall, 1, number, depth, bytes, max_jobs, max_bytes }
+return { wall, 1, number, depth, bytes, max_jobs, max_bytes, ahead, running, max_wait or false }

@@ -14,8 +14,7 @@ local is_real_time = not args[1]
 
 -- A claim took all there was of a queue: its next job is to ring at once.
 local function arm(queue)
-  local last = call('HGET', P .. label('q:', queue), 'rung')
-  if last and last ~= '0' then call('HSET', P .. label('q:', queue), 'rung', 0) end
+  call('HDEL', P .. label('q:', queue), 'rung') -- allowed where memory is full
 end
 
 local function ring_queue(queue, is_urgent)

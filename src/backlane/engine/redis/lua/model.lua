@@ -222,7 +222,7 @@ local function line(number)
 end
 
 -- A new queue. `bounds` are what its caller declared: [max_jobs, max_bytes, max_wait_ms |
--- false, group_share | false], numbers or their text.
+-- false, group_share | false], as text.
 local function make_queue(name, kind, bounds)
   local number = call('HINCRBY', P .. 'meta', 'numbers', 1)
   call('HSETNX', P .. 'meta', 'version', 1) -- each new connection looks at it
@@ -231,7 +231,7 @@ local function make_queue(name, kind, bounds)
   for i = 1, 4 do
     if bounds[i] then
       fields[#fields + 1] = 'd' .. i
-      fields[#fields + 1] = tostring(bounds[i])
+      fields[#fields + 1] = bounds[i]
     end
   end
   call('HSET', P .. 'q:' .. number, unpack(fields))
