@@ -10,6 +10,7 @@ from tests.engine.contract.desk import Desk
 from tests.engine.redis.ledger import Ledger
 from tests.servers import redis as servers
 from tests.servers.missing import Missing, give_up
+from tests.servers.redis import RedisServer
 
 from backlane.engine.redis import RedisEngine
 from backlane.model.clock import FakeClock
@@ -41,3 +42,13 @@ def desk(url: str, namespace: str) -> Iterator[Desk]:
 def ledger(url: str, namespace: str) -> Iterator[Ledger]:
     with redis.Redis.from_url(url) as client:
         yield Ledger(client, namespace)
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server of the test's own, to be stopped and killed."""
+    try:
+        with servers.started() as made:
+            yield made
+    except Missing as why:
+        give_up("redis", why)

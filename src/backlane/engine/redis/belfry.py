@@ -43,11 +43,9 @@ class Belfry:
             return self._ear.hang(topics, names)
 
     def _start_anew(self) -> None:
-        """In a forked child: the parent's lock may be held, and its connection is its own."""
-        ear, self._ear = self._ear, None
+        """In a forked child: the parent's lock may be held, and its ear is abandoned."""
+        self._ear = None
         self._lock, self._pid = threading.Lock(), os.getpid()
-        if ear is not None:
-            ear.abandon()
 
     def close(self) -> None:
         """Let go of the connection; bells that hang go on until they are closed."""

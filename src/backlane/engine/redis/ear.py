@@ -16,6 +16,7 @@ import random
 import select
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -45,7 +46,6 @@ class Ear:
     def __init__(self, connect: Callable[[], Line], prefix: bytes) -> None:
         self._connect = connect
         self._prefix = prefix
-        self._pid = os.getpid()
         # Re-entered where the garbage collector ends a generator that holds a bell.
         self.mutex = threading.RLock()
         self._bells: tuple[dict[bytes, list[Bell]], ...] = tuple({} for _ in Topic)
@@ -62,6 +62,7 @@ class Ear:
         self._is_watching = False  # the thread has the socket in its poll
         self._poke: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
+        _ears.add(self)
 
     # -- subscriptions --
 
@@ -125,12 +126,21 @@ class Ear:
         return self._is_ending
 
     def abandon(self) -> None:
-        """In a forked child: close the copy, which would outlive the parent's own."""
-        if self._wire is not None:
-            self._wire.abandon()
-        for end in self._poke or ():
+        """In a forked child: let go of what is the parent's, which would outlive it here.
+
+        Bells that the child has inherited are silent; their waits end by time.
+        """
+        # Another thread of the parent may have held the lock when it forked.
+        self.mutex = threading.RLock()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abandon()
+        poke, self._poke = self._poke, None
+        for end in poke or ():
             with contextlib.suppress(OSError):
                 os.close(end)
+        self._loops = {}
+        self._thread, self._is_ending = None, True
 
     def _ask(self, channels: Iterable[bytes]) -> None:
         if self._wire is not None:
@@ -362,3 +372,15 @@ class Ear:
             wire = self._loops.pop(loop)[1]
             if wire is not None and wire is not self._wire:
                 wire.close()
+
+
+_ears: weakref.WeakSet[Ear] = weakref.WeakSet()  # of this process
+
+
+def _abandon_what_is_the_parents() -> None:
+    for ear in tuple(_ears):
+        ear.abandon()
+    _ears.clear()
+
+
+os.register_at_fork(after_in_child=_abandon_what_is_the_parents)
