@@ -261,27 +261,29 @@ def test_no_pooler_and_a_notification_that_arrives_are_well(clinic: Clinic) -> N
     assert clinic.is_well("notify")
 
 
-def test_a_transaction_pooler_that_the_url_does_not_tell_of_is_an_error(clinic: Clinic) -> None:
-    with_pooler = _pooler(clinic)
+@pytest.mark.parametrize(
+    ("mode", "said", "state", "remedy"),
+    [
+        ("transaction", None, "warning", "?pooler=transaction"),
+        ("transaction", "transaction", "ok", ""),
+        ("transaction", "none", "error", "?pooler=transaction"),
+        ("session", None, "warning", "?pooler=none"),
+        ("session", "transaction", "warning", "?pooler=none"),
+        ("session", "none", "ok", ""),
+    ],
+)
+def test_a_pooler_is_to_be_what_the_url_says(
+    clinic: Clinic, mode: str, said: str | None, state: str, remedy: str
+) -> None:
+    pooler = _pooler(clinic, mode)
     try:
-        finding = clinic.finding("pooler", url=with_pooler.url)
-        notify = clinic.finding("notify", url=with_pooler.url)
+        url = f"{pooler.url}?pooler={said}" if said else pooler.url
+        finding, notify = clinic.finding("pooler", url=url), clinic.finding("notify", url=url)
     finally:
-        with_pooler.process.remove()
+        pooler.process.remove()
 
-    assert finding.state == "error"
-    assert "?pooler=transaction" in (finding.remedy or "")
-    assert notify.state == "warning"
-
-
-def test_a_transaction_pooler_that_the_url_tells_of_is_well(clinic: Clinic) -> None:
-    with_pooler = _pooler(clinic)
-    try:
-        finding = clinic.finding("pooler", url=f"{with_pooler.url}?pooler=transaction")
-    finally:
-        with_pooler.process.remove()
-
-    assert (finding.state, "as the URL says" in finding.text) == ("ok", True)
+    assert (finding.state, remedy in (finding.remedy or "")) == (state, True)
+    assert notify.state == ("ok" if (mode, said) == ("session", "none") else "warning")
 
 
 def test_a_pooler_that_the_url_tells_of_and_that_is_not_there_costs_for_nothing(
@@ -292,11 +294,13 @@ def test_a_pooler_that_the_url_tells_of_and_that_is_not_there_costs_for_nothing(
     assert (finding.state, "not there" in finding.text) == ("warning", True)
 
 
-def _pooler(clinic: Clinic) -> PgBouncer:
+def _pooler(clinic: Clinic, mode: str) -> PgBouncer:
     try:
         pooler = PgBouncer(clinic.server.url)
     except Missing as why:
         give_up("pgbouncer", why)
+    settings = pooler.process.folder / "ini"
+    settings.write_text(settings.read_text().replace("= transaction", f"= {mode}"))
     pooler.process.start()
     return pooler
 

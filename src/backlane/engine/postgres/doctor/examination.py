@@ -56,7 +56,7 @@ def diagnose(address: Address, clock: Clock, limits: Limits = LIMITS) -> list[Fi
                     connection,
                     connect,
                     limits,
-                    is_said_pooled=address.pooler == "transaction",
+                    pooler=address.pooler,
                 ),
             ),
         ]

@@ -29,16 +29,25 @@ def examine(
     connect: Callable[[], Connection],
     limits: Limits,
     *,
-    is_said_pooled: bool,
+    pooler: str | None,
 ) -> Iterator[Finding]:
-    """Say whether sessions are our own, and whether a notification of ours arrives."""
+    """Say whether sessions are our own, and whether a notification of ours arrives.
+
+    `pooler` is what the URL says; of one that it does not tell of (None) the engine finds
+    out by itself that it is there, though not whether it keeps sessions.
+    """
+    ((server_pid,),) = connection.execute(PID).fetchall()
+    is_between = server_pid != connection.info.backend_pid
     is_lent = _is_lent(connection, connect)
-    yield _pooler(connection, is_lent=is_lent, is_said=is_said_pooled)
-    if is_lent or is_said_pooled:
+    if is_lent:
+        yield _lent(pooler)
+    else:
+        yield _kept(pooler, is_between=is_between)
+    if is_lent or pooler == "transaction" or (is_between and pooler is None):
         yield Finding(
             subject="notify",
             state="warning",
-            text="behind a transaction pooler nothing can be listened for: idle workers look for "
+            text="behind a transaction pooler nothing is listened for: idle workers look for "
             "jobs every so often, and a job may wait until the next look",
             remedy="give workers a URL that goes to the server itself, past the pooler",
         )
@@ -46,31 +55,52 @@ def examine(
     yield _ping(connection, connect, limits)
 
 
-def _pooler(connection: Connection, *, is_lent: bool, is_said: bool) -> Finding:
-    ((server_pid,),) = connection.execute(PID).fetchall()
-    is_between = is_lent or server_pid != connection.info.backend_pid
-    if is_lent and not is_said:
-        return Finding(
-            subject="pooler",
-            state="error",
-            text="a transaction pooler stands between: a worker's advisory lock and LISTEN stay "
-            "behind on a connection that others are given, so that living workers look dead or "
-            "dead ones alive",
-            remedy="add ?pooler=transaction to the URL, or connect to the server itself",
-        )
-    if is_lent:
-        text = "a transaction pooler, as the URL says: a dead worker is known by its lapsed lease"
-        return Finding(subject="pooler", state="ok", text=text)
-    if is_said:
+def _lent(pooler: str | None) -> Finding:
+    """Tell of a pooler that gives a connection for one transaction."""
+    match pooler:
+        case "transaction":
+            text = "a transaction pooler, as the URL says: who died is known by a lapsed lease"
+            return Finding(subject="pooler", state="ok", text=text)
+        case "none":
+            return Finding(
+                subject="pooler",
+                state="error",
+                text="the URL says pooler=none, and a transaction pooler stands between: a "
+                "worker's lock and LISTEN stay behind on a connection that others are given, so "
+                "that dead workers look alive",
+                remedy="say ?pooler=transaction in the URL, or connect to the server itself",
+            )
+        case _:
+            return Finding(
+                subject="pooler",
+                state="warning",
+                text="a transaction pooler that the URL does not tell of: it is found out at "
+                "each first connection, who died is known by a lapsed lease, and statements are "
+                "planned each time",
+                remedy="say ?pooler=transaction in the URL; give workers one to the server itself",
+            )
+
+
+def _kept(pooler: str | None, *, is_between: bool) -> Finding:
+    """Tell of a pooler that keeps sessions, or of none."""
+    if pooler == "transaction":
         which = "keeps sessions" if is_between else "is not there"
         return Finding(
             subject="pooler",
             state="warning",
             text=f"the URL says pooler=transaction, and a pooler of that kind {which}: statements "
-            "are parsed each time, dead workers are noticed late and nobody is rung",
-            remedy="take pooler=transaction out of the URL",
+            "are planned each time, dead workers are noticed late and nobody is rung",
+            remedy="say ?pooler=none in the URL" if is_between else "take pooler= out of the URL",
         )
-    text = "one stands between and keeps sessions" if is_between else "none in the way"
+    if is_between and pooler is None:
+        return Finding(
+            subject="pooler",
+            state="warning",
+            text="a pooler that keeps sessions, and is taken for one that does not: statements "
+            "are planned each time, dead workers are noticed late and nobody is rung",
+            remedy="say ?pooler=none in the URL",
+        )
+    text = "one that keeps sessions, as the URL says" if is_between else "none in the way"
     return Finding(subject="pooler", state="ok", text=text)
 
 
