@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -338,6 +339,28 @@ def test_channels_that_may_not_be_heard_make_starts_late(
     assert finding.state == "warning"
     obey(client, finding.remedy)
     assert is_well(url, "wake-ups")
+
+
+def test_the_documented_rights_are_enough(server: RedisServer, client: redis.Redis) -> None:
+    page = Path("docs/engines/redis.md").read_text("utf-8")
+    (command,) = re.findall(r"redis-cli (ACL SETUSER backlane .*)", page)
+    client.execute_command(*command.split())
+    url = server.url.replace("redis://", "redis://backlane:sesame@")
+
+    bad = [finding for finding in found(url) if finding.state != "ok"]
+
+    assert {finding.subject for finding in bad} <= {"durability", "log", "latency"}
+    engine = RedisEngine(url)
+    bell = engine.listen(["mail"])
+    while bell.heard(0.05):
+        pass
+    clock = FakeClock(datetime.now(UTC))
+    desk = Desk(RedisEngine(url, clock=clock), clock)
+    desk.add()
+    assert bell.heard(5.0)
+    bell.close()
+    engine.close()
+    desk.engine.close()
 
 
 def test_who_may_not_hear_still_gets_work(server: RedisServer, client: redis.Redis) -> None:
