@@ -26,11 +26,10 @@ _COLUMNS = 7  # behind outcomes: what some of them say
 Columns = list[Sequence[Any] | None]
 
 
-def columns(settlements: Sequence[Settlement]) -> tuple[Columns, list[bytes]]:
-    """Return the columns, and the jobs of a second outcome for one lease: those are late."""
-    late: list[bytes] = []
+def columns(settlements: Sequence[Settlement]) -> Columns:
+    """Return the columns; a second outcome for one lease is late, and is left out."""
     if len({it.job for it in settlements}) < len(settlements):
-        settlements, late = _first_ones(settlements)
+        settlements = _first_ones(settlements)
     # In one order in all that settle, so that no two wait for each other in a circle.
     inline = sorted(settlements, key=_job)
     outcomes = [it.outcome for it in inline]
@@ -42,25 +41,21 @@ def columns(settlements: Sequence[Settlement]) -> tuple[Columns, list[bytes]]:
         results if results.count(None) < len(results) else None,
     ]
     if all(type(it) is Succeeded for it in outcomes):
-        return [*found, *[None] * (_COLUMNS + 1)], late
+        return [*found, *[None] * (_COLUMNS + 1)]
     found.append([_code(it) for it in outcomes])
     said = [_said(it) for it in outcomes]
-    return [*found, *(list(column) for column in zip(*said, strict=True))], late
+    return [*found, *(list(column) for column in zip(*said, strict=True))]
 
 
 def _job(settlement: Settlement) -> bytes:
     return settlement.job
 
 
-def _first_ones(settlements: Sequence[Settlement]) -> tuple[list[Settlement], list[bytes]]:
+def _first_ones(settlements: Sequence[Settlement]) -> list[Settlement]:
     first: dict[tuple[bytes, int], Settlement] = {}
-    late = []
     for it in settlements:
-        if (it.job, it.token) in first:
-            late.append(it.job)
-        else:
-            first[it.job, it.token] = it
-    return list(first.values()), late
+        first.setdefault((it.job, it.token), it)
+    return list(first.values())
 
 
 def _code(outcome: Outcome) -> int:

@@ -108,9 +108,9 @@ async def settle(tx: PostgresTx, memory: Memory, settlements: Sequence[Settlemen
     """Carry outcomes out; a lease that is not the current one changes nothing."""
     if not settlements:
         return Settled()
-    given, late = columns(settlements)
+    given = columns(settlements)
     settled, buried, rung, resourced, lanes = (await tx.rows(SETTLE, tx.wall_ms, *given))[0]
-    answer = await _settled(tx, memory, settlements, late, (settled, buried, rung))
+    answer = await _settled(tx, memory, settlements, (settled, buried, rung))
     if not resourced:
         return answer
     memory.has_resources = True
@@ -176,7 +176,7 @@ async def turn_quickly(
     """Settle and claim by one call; None: there are resources, so nothing was done."""
     if not settlements and not wanted:
         return Turn(Settled(), [])
-    given, late = columns(settlements)
+    given = columns(settlements)
     names = [(i, name) for i, one in enumerate(wanted, 1) for name in one.queues]
     rows = await tx.rows(
         TURN,
@@ -201,7 +201,7 @@ async def turn_quickly(
     if settlements:
         first = rows.pop(0)
         said = (first[19], first[20], first[22])
-        settled = await _settled(tx, memory, settlements, late, said)
+        settled = await _settled(tx, memory, settlements, said)
     reading = Reading(tx, memory)
     await reading.read(rows)
     return Turn(settled, reading.claimed)
@@ -219,7 +219,6 @@ async def _settled(
     tx: PostgresTx,
     memory: Memory,
     settlements: Sequence[Settlement],
-    late: list[bytes],
     said: tuple[list[bytes] | None, list[bytes] | None, list[int] | None],
 ) -> Settled:
     settled, buried, rung = said[0] or [], said[1] or [], said[2] or []
@@ -227,11 +226,26 @@ async def _settled(
     if rung:
         memory.floors.forget()  # something may have gone back to its place
         await _ring(tx, memory, rung)
-    lost = late
-    if len(settled) + len(late) < len(settlements):
-        held = set(settled)
-        lost = late + [it.job for it in settlements if it.job not in held]
+    lost = _lost(settlements, settled) if len(settled) < len(settlements) else []
     return Settled(lost, buried)
+
+
+def _lost(settlements: Sequence[Settlement], settled: Sequence[bytes]) -> list[bytes]:
+    """Return whose outcome changed nothing: of a job's many it is all but one.
+
+    That one is the first with the newest token, for only the newest is ever current.
+    """
+    newest: dict[bytes, int] = {}
+    for it in settlements:
+        newest[it.job] = max(it.token, newest.get(it.job, 0))
+    left = set(settled)
+    lost = []
+    for it in settlements:
+        if it.job in left and it.token == newest[it.job]:
+            left.discard(it.job)
+        else:
+            lost.append(it.job)
+    return lost
 
 
 async def _ring(tx: PostgresTx, memory: Memory, queues: Sequence[int]) -> None:
