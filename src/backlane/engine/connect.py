@@ -32,7 +32,7 @@ _OWN = {
     "rediss+cluster": "backlane.engine.redis",
 }
 # What each of them needs beside us, by the folder of the engine.
-_EXTRA = {"postgres": "psycopg", "redis": "redis and hiredis"}
+_EXTRA = {"postgres": "psycopg", "redis": "hiredis"}
 
 
 def connect(url: str, clock: Clock) -> Engine:

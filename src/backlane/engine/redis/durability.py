@@ -20,6 +20,7 @@ from backlane.errors import EngineUnavailable, NotSupported, OutcomeUnknown
 
 log = logging.getLogger("backlane.redis")
 
+OLDEST = 7  # sharded channels, CONFIG GET of several settings at once
 SETTINGS = ("maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 
 
@@ -61,6 +62,10 @@ def check(line: Line, address: Address) -> Durability:
     """
     try:
         version = _version(line)
+        if version and int(version.partition(".")[0]) < OLDEST:
+            raise NotSupported(
+                f"{line.place} is version {version}: use Redis 7.0 or newer, or Valkey"
+            )
         settings = _settings(line)
         wanted = address.durability
         if settings is None and wanted != "unchecked":
