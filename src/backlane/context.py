@@ -149,8 +149,8 @@ class Context:
     def transaction(self, connection: object | None = None) -> JobTransaction:
         """Commit the job's own writes and its completion together: `with` or `async with`.
 
-        Leaving the block by its end settles the job as succeeded, with the value given
-        to `tx.complete(value)`, and commits. An exception rolls back, and the attempt
+        Leaving the block by its end, or by `return tx.complete(value)`, settles the job
+        as succeeded with that value and commits. An exception rolls back, and the attempt
         ends by it. Make the block the last thing the function does.
 
         Args:

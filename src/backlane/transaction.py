@@ -2,7 +2,7 @@
 
     with context.transaction() as tx:
         tx.connection.execute("update account set …")
-        tx.complete("paid")
+        return tx.complete("paid")
 
 The job is settled by the last statement before the commit, fenced by its lease: what a
 job has written here is there once, however often it was started.
@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 import msgspec
 
@@ -28,6 +28,8 @@ from backlane.model.job import Lease
 from backlane.model.outcome import Settlement, Succeeded
 
 log = logging.getLogger("backlane")
+
+R = TypeVar("R")
 
 
 class Settling(msgspec.Struct, frozen=True):
@@ -75,11 +77,15 @@ class JobTransaction:
             )
         return self._connection
 
-    def complete(self, value: object = None) -> None:
-        """Let the job's result be `value`; without this call it is None.
+    @overload
+    def complete(self) -> None: ...
+    @overload
+    def complete(self, value: R) -> R: ...
+    def complete(self, value: object = None) -> object:
+        """Let the job's result be `value`, and return it; without this call it is None.
 
-        The job is settled when the block is left, so make this the last statement.
-        What the function returns after that is not looked at.
+        The job is settled when the block is left, so make this the last statement:
+        `return tx.complete(value)`. What the function returns otherwise is not looked at.
 
         Raises:
             WrongUse: outside of the block, or a second time.
@@ -90,6 +96,7 @@ class JobTransaction:
             raise WrongUse(f"tx.complete() was called {when}; call it once, last in the block")
         settling = self._settling
         self._outcome = Succeeded(None if settling is None else settling.encode(value))
+        return value
 
     # -- a block of a plain function --
 

@@ -156,6 +156,12 @@ def joining(session: object) -> None:
     assert_type(send_mail.using(connection="default").enqueue(7, "hi"), JobHandle[str])
 
 
+def completing(context: Context) -> str:
+    with context.transaction() as tx:
+        assert_type(tx.complete(3), int)
+        return tx.complete("paid")
+
+
 async def in_one_transaction(context: Context, session: object) -> None:
     with context.transaction() as tx:
         assert_type(tx, JobTransaction)

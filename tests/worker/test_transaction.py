@@ -90,6 +90,25 @@ def test_a_coroutine_commits_its_writes_and_its_result(ledger: Ledger):
     assert (result, ledger.amounts()) == ("paid", [7])
 
 
+def test_the_block_may_be_left_by_a_return(ledger: Ledger, caplog: pytest.LogCaptureFixture):
+    @ledger.app.task(name="pay")
+    def pay(context: Context, amount: int) -> str:
+        with context.transaction() as tx:
+            ledger.write(tx.connection, amount)
+            return tx.complete("paid")
+
+    @ledger.app.task(name="pays_and_ends")
+    def pays_and_ends(context: Context) -> str:  # type: ignore[return]
+        with context.transaction() as tx:
+            tx.complete("paid")
+
+    with Worker(ledger.app):
+        results = [pay.enqueue(7).result(timeout=5), pays_and_ends.enqueue().result(timeout=5)]
+
+    assert (results, ledger.amounts()) == (["paid", "paid"], [7])
+    assert "committed its completion" not in caplog.text
+
+
 def test_an_error_in_the_block_rolls_back_and_ends_the_attempt(ledger: Ledger):
     @ledger.app.task(name="pay", retry=Retry(attempts=3, base=0.01, cap=0.01))
     def pay(context: Context, amount: int) -> None:

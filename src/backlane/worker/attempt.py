@@ -24,7 +24,7 @@ from backlane.errors import WrongUse
 from backlane.middleware import Call, compose, drive
 from backlane.model.event import AttemptEnded, AttemptStarted
 from backlane.model.job import Lease, Progress
-from backlane.model.outcome import Outcome, Reason, RetryAfter, Settlement, Succeeded
+from backlane.model.outcome import Failed, Outcome, Reason, RetryAfter, Settlement, Succeeded
 from backlane.transaction import JobTransaction, Settling
 from backlane.worker.verdict import Stop, judge, parked, spoilt
 
@@ -316,7 +316,8 @@ def _log_retry(lease: Lease, outcome: RetryAfter) -> None:
 def _as_completed(completed: Succeeded, lease: Lease, outcome: Outcome) -> Succeeded:
     """Return how a job ended that settled itself, whatever its function did after that."""
     error = getattr(outcome, "error", None)
-    if not isinstance(outcome, Succeeded):
+    is_return = isinstance(outcome, Failed) and outcome.reason is Reason.UNSTORABLE
+    if not isinstance(outcome, Succeeded) and not is_return:  # what it returns is not looked at
         log.warning(
             "job %s (task %s) had committed its completion, and then %s: it stays succeeded; "
             "make the transaction the last thing that it does",

@@ -31,7 +31,7 @@ def django_on(url: str, other: Path) -> Iterator[None]:
         settings.configure(DATABASES=known)
         django.setup()
     for alias, database in known.items():  # it is configured once for a process
-        connections.settings[alias].update(database)
+        connections.settings.setdefault(alias, {}).update(database)
         with contextlib.suppress(AttributeError):
             del connections[alias]
     try:
