@@ -55,6 +55,7 @@ from backlane.engine.protocol import (
     Open,
     Presence,
     Retention,
+    Settled,
     Swept,
     Tune,
     Turn,
@@ -596,7 +597,7 @@ def is_like(right: Any, answer: Any) -> bool:
     """Whether an answer says the same, where order or precision are not promised."""
     match right:
         case Turn():
-            return right.settled == answer.settled and all(
+            return is_like(right.settled, answer.settled) and all(
                 map(is_like, right.claimed, answer.claimed)
             )
         case Claimed():
@@ -611,7 +612,7 @@ def is_like(right: Any, answer: Any) -> bool:
             return right.lost == answer.lost and set(right.cancelled) == set(answer.cancelled)
         case Measured():  # each store has a secret of its own
             return right.queues == answer.queues
-        case Swept():
+        case Swept() | Settled():
             return unordered(right) == unordered(answer)
         case [WorkerRecord(), *_]:  # those that started together come in any order
             return by_owner(right) == by_owner(answer)
@@ -653,8 +654,8 @@ def is_soon_enough(right: int | None, answer: int | None) -> bool:
     return right is None or (answer is not None and answer <= right)
 
 
-def unordered(swept: Swept) -> Swept:
-    return msgspec.structs.replace(swept, buried=sorted(swept.buried))
+def unordered(answer: Swept | Settled) -> Swept | Settled:
+    return msgspec.structs.replace(answer, buried=sorted(answer.buried))
 
 
 @pytest.mark.timeout(3_600 if IS_PROOF else 120)
