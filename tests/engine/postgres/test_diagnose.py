@@ -464,6 +464,18 @@ def test_a_session_that_holds_our_rows_and_does_nothing_is_named(migrated: Clini
         assert migrated.is_well("locks", idle_seconds=0)
 
 
+def test_a_table_that_somebody_locked_does_not_hold_the_doctor_up(migrated: Clinic) -> None:
+    with contextlib.closing(migrated.connect(application_name="shop")) as session:
+        session.execute("begin")
+        session.execute("lock table backlane.finished_rest in access exclusive mode")
+
+        found = migrated.findings("schema")
+        (locks,) = migrated.findings("locks", idle_seconds=0)
+
+    assert "lock timeout" in found[-1].text
+    assert "finished_rest" in locks.text
+
+
 # -- workers --
 
 

@@ -44,6 +44,7 @@ def diagnose(address: Address, clock: Clock, limits: Limits = LIMITS) -> list[Fi
             )
         ]
     with connection:
+        _never_wait_long(connection)
         parts: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
             ("server", lambda: server.examine(connection, clock, limits)),
             ("settings", lambda: settings.examine(connection, schema)),
@@ -61,6 +62,14 @@ def diagnose(address: Address, clock: Clock, limits: Limits = LIMITS) -> list[Fi
             ),
         ]
         return [finding for subject, part in parts for finding in _all(subject, part)]
+
+
+def _never_wait_long(connection: Connection) -> None:
+    """Look at a table that somebody has locked only for so long, and then say so."""
+    ((server_pid,),) = connection.execute(session.PID).fetchall()
+    if server_pid == connection.info.backend_pid:  # a session of our own
+        connection.execute("set lock_timeout = '2s'")
+        connection.execute("set statement_timeout = '10s'")
 
 
 def _all(subject: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

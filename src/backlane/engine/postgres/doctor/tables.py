@@ -117,10 +117,10 @@ def examine(connection: Connection, schema: str, url: str, limits: Limits) -> It
             remedy=f"backlane migrate --url {quote(url)}",
         )
         return
+    yield from _holders(connection, schema, limits)  # first: what it finds may stop the rest
     yield _version(connection, schema, url)
     yield _access(connection, schema, role)
     yield _parts(connection, schema)
-    yield from _holders(connection, schema, limits)
 
 
 def _version(connection: Connection, schema: str, url: str) -> Finding:
