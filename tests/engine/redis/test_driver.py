@@ -167,8 +167,11 @@ def test_callers_beyond_the_pool_are_told_that_it_is_busy(url: str, namespace: s
     desk = opened(url, namespace, timeout=0.2, pool=1)
     desk.add_one()
 
-    with desk.engine._driver._pool.place(), pytest.raises(EngineBusy, match="pool="):  # type: ignore[attr-defined]
+    pool = desk.engine._driver._pool  # type: ignore[attr-defined]
+    pool.enter()
+    with pytest.raises(EngineBusy, match="pool="):
         desk.add_one()
+    pool.leave()
 
     desk.add_one()
     desk.engine.close()

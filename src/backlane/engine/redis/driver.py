@@ -117,17 +117,18 @@ class Driver:
         if self._pid != os.getpid():
             self._begin_anew()
         pool = self._pool
-        with pool.place():
-            tx = BlockingTx(pool, self._terms, reads=plan.reads)
-            try:
-                value = finish(plan.within(tx))
-                waits_for = self._waits_for(plan)
-                if waits_for:
-                    command = durabilities.confirmation(waits_for, self.address.seconds)
-                    durabilities.check_confirmed(tx.tell(command), waits_for, "the server")
-            finally:
-                tx.release()
-            return value
+        pool.enter()
+        tx = BlockingTx(pool, self._terms, reads=plan.reads)
+        try:
+            value = finish(plan.within(tx))
+            waits_for = self._waits_for(plan)
+            if waits_for:
+                command = durabilities.confirmation(waits_for, self.address.seconds)
+                durabilities.check_confirmed(tx.tell(command), waits_for, "the server")
+        finally:
+            tx.release()
+            pool.leave()
+        return value
 
     def _waits_for(self, plan: Plan[T]) -> str | None:
         if plan.reads or self.durability is None:
