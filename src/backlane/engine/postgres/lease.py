@@ -41,16 +41,21 @@ async def extend(tx: PostgresTx, leases: Sequence[tuple[bytes, int]], by_ms: int
 
 
 async def note(tx: PostgresTx, notes: Sequence[Note]) -> list[bytes]:
-    """Keep progress; the last of several for one lease holds."""
-    latest = {(one.job, one.token): one.progress for one in notes}
-    inline = sorted(latest)
-    rows = await tx.rows(
-        NOTE,
-        [job for job, _ in inline],
-        [token for _, token in inline],
-        [latest[one].fraction for one in inline],
-        [stored_or_none(latest[one].message) for one in inline],
-    )
-    held = set(rows)
+    """Keep progress; the last of several for one lease holds, and each is a revision."""
+    held: set[tuple[bytes, int]] = set()
+    left = list(notes)
+    while left:
+        first: dict[tuple[bytes, int], Note] = {}
+        again = [one for one in left if first.setdefault((one.job, one.token), one) is not one]
+        inline = sorted(first)
+        rows = await tx.rows(
+            NOTE,
+            [job for job, _ in inline],
+            [token for _, token in inline],
+            [first[one].progress.fraction for one in inline],
+            [stored_or_none(first[one].progress.message) for one in inline],
+        )
+        held.update(rows)
+        left = again
     tx.rings.jobs += [job for job, _ in held]
     return [one.job for one in notes if (one.job, one.token) not in held]
