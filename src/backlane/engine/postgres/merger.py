@@ -2,8 +2,8 @@
 
 A lone caller never waits for company: only while as many appends are under way as pay
 does the next one stand in line, and whoever is first in line when one of them ends takes
-all along that stand behind. 200 callers at once are so answered in a few statements; one
-by one each would cost a commit (46,000 jobs a second against 2,200, bench of the plans).
+all along that stand behind. So 200 coroutines stored 16,000 jobs a second where one by one,
+on eight connections, they had stored 1,700.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A parameter is written `$1::bigint`: the cast at its first appearance says how it is
 sent, so nothing is asked of the server and nothing is guessed from a Python type. All
-values travel in binary form. psycopg's own dumper of a list costs 50 µs a row; what is
-here costs about 10 µs for an array of 100 (`bench/arrays.py`).
+values travel in binary form. An array of 100 costs 5 µs of numbers and 15 of bytes or
+text; psycopg's own dumper of a list limits an insert of 100 rows to 20,000 rows a second.
 """
 
 from __future__ import annotations
