@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -256,3 +258,17 @@ def test_a_connection_that_failed_has_to_be_rolled_back(shop: Shop, database: En
             spoil(connection)
         with pytest.raises(WrongUse, match="roll it back"):
             shop.confirm.using(connection=connection).enqueue(1)
+
+
+def test_who_does_without_await_needs_no_greenlet():
+    """SQLAlchemy's async module cannot be imported without it, and no session was joined."""
+    code = (
+        "import sys; sys.modules['greenlet'] = None\n"
+        "from sqlalchemy.orm import Session\n"
+        "from backlane.engine.caller import called\n"
+        "print(type(called(Session())).__name__)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.stderr) == ("SqlAlchemyCaller", "")

@@ -42,7 +42,10 @@ def called(connection: object) -> Caller | AsyncCaller:
     """
     if isinstance(connection, str) and ":" not in connection:  # the alias of a database
         return _of("backlane.engine.caller.django", connection)
-    for cls in type(connection).__mro__:
+    ancestors = type(connection).__mro__
+    if any(cls.__module__.startswith("sqlalchemy.ext.asyncio") for cls in ancestors):
+        return _of("backlane.engine.caller.sqlalchemy_async", connection)
+    for cls in ancestors:
         library = cls.__module__.partition(".")[0]
         if library in _LIBRARIES:
             return _of(_LIBRARIES[library], connection)

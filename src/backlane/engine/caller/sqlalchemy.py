@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError, UnboundExecutionError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 from backlane.engine.caller.psycopg import check_joinable
@@ -29,12 +28,12 @@ class SqlAlchemyCaller:
         """Return psycopg's connection; the transaction is begun as by a first statement."""
         core = self._core()
         own = core.connection.driver_connection
-        _check(core, own)
+        check(core, own)
         return own
 
     def after_commit(self, ring: Callable[[], None]) -> bool:
         """Have it called by the session's event; that of a connection comes too early."""
-        return isinstance(self.connection, Session) and _listen(self.connection, ring)
+        return isinstance(self.connection, Session) and listen(self.connection, ring)
 
     def begin(self) -> None:
         """Begin, as a first statement would."""
@@ -64,69 +63,28 @@ class SqlAlchemyCaller:
         return given
 
 
-class AsyncSqlAlchemyCaller:
-    """An `AsyncSession` or an `AsyncConnection`."""
-
-    def __init__(self, given: AsyncSession | AsyncConnection) -> None:
-        self.connection = given
-
-    async def adriver(self) -> Any:
-        """Return psycopg's async connection; see `SqlAlchemyCaller.driver`."""
-        given = self.connection
-        if isinstance(given, AsyncSession):
-            try:
-                core = await given.connection()
-            except UnboundExecutionError as error:
-                raise _unbound(error) from error
-        else:
-            core = given
-            if not core.in_transaction():
-                await core.begin()
-        own = (await core.get_raw_connection()).driver_connection
-        _check(core.sync_connection, own)
-        return own
-
-    def after_commit(self, ring: Callable[[], None]) -> bool:
-        """Have it called by the session's event; that of a connection comes too early."""
-        given = self.connection
-        return isinstance(given, AsyncSession) and _listen(given.sync_session, ring)
-
-    async def abegin(self) -> None:
-        """Begin, as a first statement would."""
-        given = self.connection
-        if given.in_nested_transaction():
-            raise WrongUse("the session is in a savepoint; begin context.transaction(…) outside")
-        if isinstance(given, AsyncSession):
-            await given.connection()
-        elif not given.in_transaction():
-            await given.begin()
-
-    async def acommit(self) -> None:
-        await self.connection.commit()
-
-    async def arollback(self) -> None:
-        await self.connection.rollback()
-
-
-def called(connection: object) -> SqlAlchemyCaller | AsyncSqlAlchemyCaller:
+def called(connection: object) -> SqlAlchemyCaller:
     """Return what knows a session or connection of SQLAlchemy.
 
     Raises:
         WrongUse: it is something else of SQLAlchemy, such as an engine.
     """
-    if isinstance(connection, scoped_session | async_scoped_session):
+    if isinstance(connection, scoped_session):
         connection = connection()
     if isinstance(connection, Session | Connection):
         return SqlAlchemyCaller(connection)
-    if isinstance(connection, AsyncSession | AsyncConnection):
-        return AsyncSqlAlchemyCaller(connection)
-    name = type(connection).__name__
-    raise WrongUse(
-        f"a {name} of SQLAlchemy is in no transaction; pass the session or connection that is"
+    raise no_connection(connection)
+
+
+def no_connection(given: object) -> WrongUse:
+    """Return the error for something else of SQLAlchemy."""
+    return WrongUse(
+        f"a {type(given).__name__} of SQLAlchemy is in no transaction; pass the session or "
+        "connection that is"
     )
 
 
-def _check(core: Connection | None, own: object) -> None:
+def check(core: Connection | None, own: object) -> None:
     """Refuse another database, another driver, and a connection in autocommit."""
     dialect = core.dialect if core is not None else None
     if dialect is None or dialect.name != "postgresql":
@@ -147,12 +105,13 @@ def _bound(connect: Callable[[], Connection]) -> Connection:
     try:
         return connect()
     except UnboundExecutionError as error:
-        raise _unbound(error) from error
+        raise unbound(error) from error
     except InvalidRequestError as error:  # such as: the transaction is inactive after an error
         raise WrongUse(f"the session cannot be joined: {error}") from error
 
 
-def _unbound(error: Exception) -> WrongUse:
+def unbound(error: Exception) -> WrongUse:
+    """Return the error for a session that does not know its database."""
     return WrongUse(
         f"the session has several databases, or none ({error}); pass the connection of the one "
         "that holds the jobs: session.connection(bind_arguments={'mapper': …})"
@@ -179,7 +138,8 @@ class _Commits:
 _sessions: WeakKeyDictionary[Session, _Commits] = WeakKeyDictionary()
 
 
-def _listen(session: Session, ring: Callable[[], None]) -> bool:
+def listen(session: Session, ring: Callable[[], None]) -> bool:
+    """Have `ring` called once the session has committed, unless it is rolled back."""
     commits = _sessions.get(session)
     if commits is None:
         commits = _sessions[session] = _Commits(session)
