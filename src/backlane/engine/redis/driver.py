@@ -42,21 +42,25 @@ class Driver:
         self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._locator = Locator(self.address)
         self._terms = Terms(self.address.prefix, self._clock, self._locator)
         self._pool = Pool(self.open, self.address.pool, self.address.seconds)
         self._loops = Loops(self.open, self.address.seconds)
+        self._pid = os.getpid()  # last: who sees it may use the others
 
     def _begin_anew(self) -> None:
-        """In a forked child: leave all lines to the parent."""
-        with self._lock:
-            if self._pid == os.getpid():
-                return
-            self._pool.empty()
-            self._loops.abandon()
-            self._tasks = set()
-            self._begin()
+        """In a forked child: leave all lines to the parent.
+
+        Another thread of the parent may have held the lock when it forked. Two threads of
+        the child that get here at once make one pool too many, which does no harm.
+        """
+        self._lock = threading.Lock()
+        if self._pid == os.getpid():
+            return
+        self._pool.empty()
+        self._loops.abandon()
+        self._tasks = set()
+        self._begin()
 
     def open(self) -> Line:
         """Connect to the server that has our keys, and look at its settings.
