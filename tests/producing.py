@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 
 from backlane import Backlane, Queue, QueueFull
+from backlane.engine.connect import connect
+from backlane.model.clock import SystemClock
 
 BOUND = 1_000
 REFUSED_FOR = 1.0  # seconds after which a producer gives up
@@ -82,6 +84,7 @@ def forked(work: Callable[..., int], *given: object) -> int:
 
 
 def main(url: str, number: int, half: bool) -> None:
+    connect(url, SystemClock()).close()  # what it imports need not be imported fifty times
     all_ended, tell_ended = os.pipe()
     vain = [forked(produce_in_vain, url, all_ended) for _ in range(number // 2 if half else 0)]
     kept = [forked(produce, url) for _ in range(number - len(vain))]

@@ -44,6 +44,7 @@ def test_fifty_threads_never_pass_the_bound(every_url):
     assert LEAST <= taken.total() <= BOUND
 
 
+@pytest.mark.timeout(240)
 def test_fifty_processes_never_pass_the_bound(shared_url):
     taken, most = produced(shared_url)
 
@@ -52,6 +53,7 @@ def test_fifty_processes_never_pass_the_bound(shared_url):
     assert LEAST <= taken <= most <= BOUND
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("maker", [engines.POSTGRES], ids=lambda maker: maker.name)
 def test_places_taken_in_transactions_that_are_rolled_back_are_free_again(maker, tmp_path: Path):
     with maker.place(tmp_path, SystemClock()) as url:
@@ -69,7 +71,7 @@ def produced(url: str, *half: str) -> tuple[int, int]:
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent.parent,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr
     *counts, told = done.stdout.splitlines()
