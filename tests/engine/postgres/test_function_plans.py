@@ -41,7 +41,7 @@ from (
 """
 CLAIM = """
 select array_agg(job), array_agg(token) from {schema}.claim(1, null, null, 'ann', 50, 30000,
-    'tasks', 0, '{{mail}}', '{{}}', '{{}}', 0, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}')
+    'tasks', 0, '{{mail}}', '{{}}', '{{}}', 0, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', true)
 where job is not null
 """
 SETTLE = """

@@ -3,13 +3,15 @@
 Rows that were taken are dead, and under a snapshot held elsewhere nobody may clear them
 away: a claim from the beginning would walk over all of them. What came in before a floor
 (a late commit, a job that went back to its place) is found by a look from the beginning,
-once a second and whenever a claim would give less than was wanted.
+once a second, and whenever a claim would give less than was wanted: unless such a look
+takes long, for then it is made no more often than it can be afforded.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 LOWEST = -(2**63)
 RANKS = 10
@@ -17,7 +19,21 @@ LOOK_SECONDS = 1.0
 DUTY = 20  # a look that takes long is made less often: a twentieth of the time at most
 
 Line = tuple[int, int]  # queue, lane
-NONE: tuple[list[int], list[int], list[int], list[int]] = ([], [], [], [])
+CHEAP_US = 2_000  # a look that takes no longer is made whenever it is of use
+
+
+class Start(NamedTuple):
+    """Where a claim begins: ten places and seqs for each queue and lane."""
+
+    queues: list[int]
+    lanes: list[int]
+    places: list[int]
+    seqs: list[int]
+    due_since_ms: int = LOWEST  # what was due before has been brought in
+    may_look: bool = True
+
+
+FROM_BEGINNING = Start([], [], [], [])
 
 
 class Floors:
@@ -28,12 +44,13 @@ class Floors:
         self._seqs: dict[Line, list[int]] = {}
         self._queues: dict[str, int] = {}  # numbers by name, as claims told them
         self._look_at = 0.0
+        self._look_us = 0
+        self._due_since_ms = LOWEST
 
-    def known(self, names: Iterable[str]) -> tuple[list[int], list[int], list[int], list[int]]:
-        """Return queues, lanes, places and seqs to go on from; nothing when it is time to
-        look from the beginning."""
+    def start(self, names: Iterable[str]) -> Start:
+        """Return where to go on; the beginning when it is time to look from there."""
         if not self._places or time.monotonic() >= self._look_at:
-            return NONE
+            return FROM_BEGINNING
         wanted = {self._queues.get(name) for name in names}
         lines = [line for line in self._places if line[0] in wanted]
         places: list[int] = []
@@ -41,7 +58,13 @@ class Floors:
         for line in lines:
             places += self._places[line]
             seqs += self._seqs[line]
-        return [queue for queue, _ in lines], [lane for _, lane in lines], places, seqs
+        queues, lanes = [queue for queue, _ in lines], [lane for _, lane in lines]
+        may_look = self._look_us <= CHEAP_US
+        return Start(queues, lanes, places, seqs, self._due_since_ms, may_look)
+
+    def keep_due(self, until_ms: int) -> None:
+        """All that was due until then has been brought in."""
+        self._due_since_ms = until_ms
 
     def keep_queues(self, numbers: Iterable[int], names: Iterable[str]) -> None:
         """Remember the numbers of queues."""
@@ -58,6 +81,7 @@ class Floors:
 
     def looked(self, microseconds: int) -> None:
         """A look from the beginning took so long."""
+        self._look_us = microseconds
         self._look_at = time.monotonic() + max(LOOK_SECONDS, microseconds * DUTY / 1e6)
 
     def forget(self) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import resource
 from backlane.engine.postgres.enter import decode_policy
-from backlane.engine.postgres.floor import LOWEST, NONE, Floors
+from backlane.engine.postgres.floor import FROM_BEGINNING, Floors, Start
 from backlane.engine.postgres.outcomes import columns
 from backlane.engine.postgres.plans import QuickPlan, StepPlan
 from backlane.engine.postgres.record import records_of
@@ -24,7 +24,7 @@ from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import Claimed, Settled, Turn, Wanted
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import DEFAULT_POLICY, Lane, Lease, Policy
-from backlane.model.outcome import Outcome, Settlement
+from backlane.model.outcome import Crashed, Outcome, Released, Settlement
 
 KINDS = (Lane.SHARED, Lane.EXCLUSIVE)
 
@@ -43,7 +43,7 @@ CLAIM: Sql[Row] = Sql(
     select *
     from backlane.claim(1, $1::bigint, $2::bigint, $3::text, $4::int, $5::bigint, $6::text,
         $7::int, $8::text[], $9::bytea[], $10::text[], $11::bigint, $12::int[], $13::int[],
-        $14::bigint[], $15::bigint[], $16::int[], $17::int[])
+        $14::bigint[], $15::bigint[], $16::int[], $17::int[], $18::boolean)
     """
 )
 TURN: Sql[Row] = Sql(
@@ -53,7 +53,7 @@ TURN: Sql[Row] = Sql(
         $6::bytea[], $7::smallint[], $8::bigint[], $9::boolean[], $10::text[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::int[], $17::bigint[],
         $18::text[], $19::int[], $20::int[], $21::text[], $22::text[], $23::bigint,
-        $24::int[], $25::int[], $26::bigint[], $27::bigint[])
+        $24::int[], $25::int[], $26::bigint[], $27::bigint[], $28::boolean)
     """
 )
 QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
@@ -126,7 +126,7 @@ async def settle(tx: PostgresTx, memory: Memory, settlements: Sequence[Settlemen
 async def claim(tx: PostgresTx, memory: Memory, wanted: Wanted) -> Claimed:
     """Give leases, as many as resources that are down or tried allow."""
     rooms = await resource.rooms(tx)
-    floors = _floors(tx, memory, [wanted])
+    start = _start(tx, memory, [wanted])
     rows = await tx.rows(
         CLAIM,
         tx.wall_ms,
@@ -139,10 +139,11 @@ async def claim(tx: PostgresTx, memory: Memory, wanted: Wanted) -> Claimed:
         [] if wanted.ids else list(wanted.queues),
         list(wanted.ids),
         list(wanted.departed),
-        LOWEST,
-        *floors,
+        start.due_since_ms,
+        *start[:4],
         list(rooms.left),
         list(rooms.left.values()),
+        start.may_look,
     )
     reading = Reading(tx, memory)
     lanes = {row[9] >> 1 for row in rows if row[1] is not None}
@@ -177,6 +178,7 @@ async def turn_quickly(
     if not settlements and not wanted:
         return Turn(Settled(), [])
     given = columns(settlements)
+    start = _start(tx, memory, wanted)
     names = [(i, name) for i, one in enumerate(wanted, 1) for name in one.queues]
     rows = await tx.rows(
         TURN,
@@ -191,8 +193,9 @@ async def turn_quickly(
         [i for i, _ in names],
         [name for _, name in names],
         list({owner for one in wanted for owner in one.departed}),
-        LOWEST,
-        *_floors(tx, memory, wanted),
+        start.due_since_ms,
+        *start[:4],
+        start.may_look,
     )
     if not rows:
         memory.has_resources = True
@@ -207,12 +210,10 @@ async def turn_quickly(
     return Turn(settled, reading.claimed)
 
 
-def _floors(
-    tx: PostgresTx, memory: Memory, wanted: Sequence[Wanted]
-) -> tuple[list[int], list[int], list[int], list[int]]:
+def _start(tx: PostgresTx, memory: Memory, wanted: Sequence[Wanted]) -> Start:
     if tx.wall_ms is not None:
-        return NONE  # places are of a clock that may go anywhere
-    return memory.floors.known({name for one in wanted for name in one.queues})
+        return FROM_BEGINNING  # places are of a clock that may go anywhere
+    return memory.floors.start({name for one in wanted for name in one.queues})
 
 
 async def _settled(
@@ -224,7 +225,8 @@ async def _settled(
     settled, buried, rung = said[0] or [], said[1] or [], said[2] or []
     tx.rings.jobs += settled
     if rung:
-        memory.floors.forget()  # something may have gone back to its place
+        if any(type(it.outcome) in (Released, Crashed) for it in settlements):
+            memory.floors.forget()  # these went back to their places
         await _ring(tx, memory, rung)
     lost = _lost(settlements, settled) if len(settled) < len(settlements) else []
     return Settled(lost, buried)
@@ -290,7 +292,7 @@ class Reading:
 
     async def _claimed(self, rows: Sequence[Row], said: Row) -> Claimed:
         tx, memory = self._tx, self._memory
-        stopping, moved, (next_due_ms, looked_us, _, buried), queues, names = said[19:24]
+        stopping, moved, (next_due_ms, looked_us, wall, buried), queues, names = said[19:24]
         rung: list[int] = []
         if queues is not None:
             rung = queues[len(names or ()) + 1 :]
@@ -304,6 +306,8 @@ class Reading:
         leases, expired = self._leases(rows)
         if looked_us is not None:
             memory.floors.looked(looked_us)
+        if next_due_ms != 0:
+            memory.floors.keep_due(wall)
         tx.rings.jobs += [*(moved or ())[buried:], *expired]
         tx.rings.starts += [lease.job for lease in leases]
         return Claimed(

@@ -305,7 +305,8 @@ create function backlane.claim(
     floor_places bigint[],                  -- ten for each
     floor_seqs bigint[],
     rooms_of int[],
-    rooms int[]
+    rooms int[],
+    may_look boolean                        -- before the floors, should there be too few behind
 )
 returns setof backlane.turned
 language plpgsql
@@ -332,6 +333,7 @@ declare
     found int;
     got int := 0;
     is_floored boolean := false;
+    is_promoted boolean := false;
     began timestamptz;
     looked_us bigint;
     stopping bytea[];
@@ -358,6 +360,7 @@ begin
     limit 1;
     if due_ms <= wall and brought < 1000 then
         rung := rung || coalesce(backlane.promote(wall, due_since_ms, 1000 - brought), '{}');
+        is_promoted := true;
         select scheduled.due_ms into due_ms
         from backlane.scheduled
         where scheduled.due_ms > due_since_ms
@@ -416,6 +419,14 @@ begin
                 is_floored := true;
             end if;
         end loop;
+        if is_promoted and is_floored then
+            -- They went to their places, of which some may lie before a floor.
+            places := array(
+                select least(place, due_since_ms)
+                from unnest(places) with ordinality as given (place, nth)
+                order by nth
+            );
+        end if;
         while got < number and sources <> '{}' loop
             if not is_floored then
                 began := clock_timestamp();
@@ -447,7 +458,7 @@ begin
                 -- Some had expired: others may go in their place.
                 continue when found < cardinality(spots);
             end if;
-            exit when not is_floored;
+            exit when not is_floored or not may_look;
             -- Less than was wanted: look whether something came in before the floors.
             is_floored := false;
             places := array_fill(lowest, array[cardinality(places)]);
@@ -580,7 +591,8 @@ create function backlane.turn(
     floor_queues int[],
     floor_lanes int[],
     floor_places bigint[],
-    floor_seqs bigint[]
+    floor_seqs bigint[],
+    may_look boolean
 )
 returns setof backlane.turned
 language plpgsql
@@ -619,7 +631,7 @@ begin
                 where whose = i
             ),
             '{}', departed, due_since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
-            '{}', '{}'
+            '{}', '{}', may_look
         );
     end loop;
 end
