@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from backlane.engine.postgres import floor
 from backlane.engine.postgres.floor import FROM_BEGINNING, LOWEST, Floors
 
 
@@ -30,9 +31,9 @@ def test_other_queues_begin_at_the_beginning(floors: Floors) -> None:
     assert floors.start(["video"]).queues == []
 
 
-def test_once_a_second_all_begin_there(floors: Floors, monkeypatch) -> None:
-    now = floor.time.monotonic()
-    monkeypatch.setattr(floor.time, "monotonic", lambda: now + 1.5)
+def test_once_a_second_all_begin_there(floors: Floors, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
 
     assert floors.start(["mail"]) is FROM_BEGINNING
 
@@ -46,10 +47,12 @@ def test_a_look_that_takes_long_is_not_made_in_between(
     assert floors.start(["mail"]).may_look is may_look
 
 
-def test_a_look_that_takes_long_is_made_less_often(floors: Floors, monkeypatch) -> None:
-    now = floor.time.monotonic()
+def test_a_look_that_takes_long_is_made_less_often(
+    floors: Floors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.monotonic()
     floors.looked(100_000)  # a twentieth of two seconds
-    monkeypatch.setattr(floor.time, "monotonic", lambda: now + 1.5)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1.5)
 
     assert floors.start(["mail"]).queues == [7]
 
