@@ -59,6 +59,13 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url: str):
     assert refused.value.__cause__ is None
 
 
+def test_a_url_without_slashes_is_refused_and_not_taken_for_an_empty_one():
+    with pytest.raises(BadOption, match="lacks the two slashes") as refused:
+        parse("postgresql:ann:s3cret@db/shop")
+
+    assert "s3cret" not in str(refused.value)
+
+
 def test_the_short_scheme_is_shown_as_the_long_one():
     assert parse("postgres://db/shop").url == "postgresql://db/shop"
 

@@ -325,6 +325,7 @@ def test_a_schema_without_tables_is_an_error(clinic: Clinic) -> None:
         "error",
         f"backlane migrate --url {clinic.server.url}",
     )
+    assert not clinic.findings("workers"), "what is missing is told once"
 
 
 def test_tables_that_are_up_to_date_and_ours_to_use_are_well(migrated: Clinic) -> None:

@@ -314,6 +314,15 @@ def test_a_server_that_is_not_there_is_told_with_its_name():
     assert "s3cret" not in str(told.value)
 
 
+def test_a_role_that_is_not_there_is_told_as_one_that_is_not_let_in(url: str):
+    there = urlsplit(url)
+    nobody = there._replace(netloc=f"nobody@{there.netloc.rpartition('@')[2]}").geturl()
+    engine = PostgresEngine(nobody)
+
+    with pytest.raises(EngineUnavailable, match="check user and password"):
+        engine.run(echo())
+
+
 def test_a_database_that_is_not_there_is_told_with_what_makes_it(url: str):
     engine = PostgresEngine(urlsplit(url)._replace(path="/nowhere").geturl())
 
@@ -324,7 +333,7 @@ def test_a_database_that_is_not_there_is_told_with_what_makes_it(url: str):
 def test_a_schema_without_tables_is_told_with_what_makes_them(url: str):
     engine = PostgresEngine(f"{url.partition('?')[0]}?schema=nowhere")
 
-    with pytest.raises(SchemaMismatch, match=r"backlane migrate --url postgresql://.*nowhere"):
+    with pytest.raises(SchemaMismatch, match=r"backlane migrate --url '?postgresql://.*nowhere"):
         engine.run(engine.list_queues())
     engine.close()
 

@@ -279,6 +279,21 @@ def test_a_closed_engine_lets_go_of_its_connection(server: RedisServer) -> None:
         assert len(client.client_list()) == 1
 
 
+def test_closing_is_not_told_as_a_lost_connection(
+    url: str, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each worker that stopped said that its connection for wake-ups was lost."""
+    caplog.set_level("INFO", "backlane.redis")
+    engine = RedisEngine(f"{url}?namespace={namespace}")
+    bell = engine.listen(["mail"])
+    quiet(bell)
+
+    bell.close()
+    engine.close()
+
+    assert "was lost" not in caplog.text
+
+
 def test_on_a_cluster_a_ring_is_heard_from_another_process() -> None:
     url = f"{servers.cluster()}?namespace={servers.namespace()}"
     here, there = RedisEngine(url), RedisEngine(url)

@@ -97,6 +97,13 @@ def test_a_server_that_is_not_there_is_unavailable(namespace: str):
             asyncio.run(desk.engine.arun(desk.engine.list_queues()))
 
 
+def test_a_database_beyond_those_of_the_server_is_told_as_such(url: str, namespace: str):
+    desk = opened(f"{url.removesuffix('/0')}/9999", namespace)
+
+    with pytest.raises(EngineUnavailable, match="no database of the number"):
+        desk.add_one()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_answer_that_was_lost_leaves_the_outcome_unknown(
     bad: tuple[Desk, Network], *, is_async: bool

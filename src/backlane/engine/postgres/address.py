@@ -50,9 +50,14 @@ def parse(url: str) -> Address:
         BadOption: the URL is none of libpq's, or an option has a value that cannot work.
         UnknownOption: it has an option that neither we nor libpq know.
     """
-    _, _, rest = url.partition("://")
+    scheme, slashes, rest = url.partition("://")
     place, _, query = rest.partition("?")
     shown = _without_secrets(place, query)
+    if not slashes:  # nothing of it is shown, for a password may stand anywhere
+        raise BadOption(
+            f"a URL that begins with {scheme.partition(':')[0]}: lacks the two slashes; write "
+            "postgresql://user:password@host:5432/database"
+        )
     options = parse_qsl(query, keep_blank_values=True)
     _check_names([name for name, _ in options], shown)
     own = {name: value for name, value in options if name in OWN}

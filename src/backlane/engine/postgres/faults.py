@@ -6,6 +6,7 @@ libpq's messages name host, port, user and database only.
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 import psycopg
@@ -95,7 +96,7 @@ def translated(error: BaseException, address: Address) -> BaseException:  # long
         case _ if state in _MISSING:
             return SchemaMismatch(
                 f"{where} has no tables of backlane in the schema {address.schema!r}, or older "
-                f"ones ({words}); make them, once: backlane migrate --url {where}"
+                f"ones ({words}); make them, once: backlane migrate --url {quote(where)}"
             )
         case _ if state[:2] == "28":
             return _stranger(where, words)
@@ -111,9 +112,14 @@ def _unreachable(where: str, words: str) -> EngineUnavailable:
         return _crowded(where, words)
     if "database" in words and "does not exist" in words:
         return _homeless(where, words)
+    if "role" in words and "does not exist" in words:
+        return _stranger(where, words)
     if any(sign in words for sign in ("authentication failed", "pg_hba", "password supplied")):
         return _stranger(where, words)
-    return EngineUnavailable(f"{where} cannot be reached ({words})")
+    return EngineUnavailable(
+        f"{where} cannot be reached ({words}); check that the server runs there and that this "
+        "machine may connect to it"
+    )
 
 
 def _crowded(where: str, words: str) -> EngineBusy:

@@ -191,12 +191,13 @@ class Ear:
             for bell in tuple(bells.get(name, ())):
                 bell.ring(name)
 
-    def _lose(self, error: Exception) -> None:
-        """The connection has ended: the thread opens another one."""
+    def _lose(self, error: Exception | None) -> None:
+        """The connection has ended: by an error, so that the thread opens another, or by us."""
         wire, self._wire = self._wire, None
         if wire is None:
             return
-        log.info("the connection for wake-ups was lost (%s); polling goes on meanwhile", error)
+        if error is not None:
+            log.info("the connection for wake-ups was lost (%s); polling goes on meanwhile", error)
         self._sure.clear()
         for loop, held in list(self._loops.items()):
             if held[1] is wire:
@@ -293,7 +294,7 @@ class Ear:
                 self._poll(None, retry * random.uniform(0.5, 1.5))  # noqa: S311 - spread
                 retry = min(LAST_RETRY_SECONDS, retry * 2)
         with self.mutex:
-            self._lose(Lost("it is no longer needed"))
+            self._lose(None)
             self._thread = None
             poke, self._poke = self._poke, None
         for end in poke or ():

@@ -70,6 +70,11 @@ def _told(said: Said, place: str) -> BacklaneError:
         )
     if code == "ERR" and text.startswith("ERR AUTH"):
         return EngineUnavailable(f"{place} wants no password: leave it out of the URL ({text})")
+    if "DB index is out of range" in text:
+        return EngineUnavailable(
+            f"{place} has no database of the number that the URL names; use /0, and namespace= to "
+            "keep applications apart, or raise the server's setting `databases`"
+        )
     if code in _RIGHTS:
         return EngineUnavailable(
             f"{place} refused the login or a right ({text}); a user needs ~backlane:* keys, "

@@ -76,6 +76,8 @@ def _all(subject: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Findin
     """Go on with the rest where one part may not be looked at."""
     try:
         yield from part()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return  # that tables are missing is a finding of its own
     except psycopg.Error as error:
         yield Finding(
             subject=subject, state="warning", text=f"could not be looked at: {_said(error)}"
@@ -83,4 +85,5 @@ def _all(subject: str, part: Callable[[], Iterator[Finding]]) -> Iterator[Findin
 
 
 def _said(error: psycopg.Error) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    words = error.diag.message_primary or str(error)  # without the statement's text
+    return " ".join(words.split()) or type(error).__name__
