@@ -7,7 +7,6 @@ are attributes; the message is for people.
 
 from __future__ import annotations
 
-import difflib
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
@@ -16,6 +15,8 @@ from typing import Protocol
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'x'?)` for the known name nearest to `name`, or nothing."""
+    import difflib  # here: few applications ever make a mistake to be told of
+
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
