@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from backlane import Backlane
 from backlane.demo import play
 from backlane.demo.application import TARGET
 from backlane.demo.play import Moment, Play
@@ -38,6 +39,10 @@ def stage(tmp_path: Path) -> Path:
 
 def ignored(moment: Moment) -> None:
     """Show nothing."""
+
+
+def greet() -> None:
+    """Do what the workers of the demo know nothing of."""
 
 
 def test_workers_that_end_by_themselves_are_told_with_their_last_words(paths, stage):
@@ -89,3 +94,14 @@ def test_on_a_store_of_the_users_it_keeps_to_a_queue_of_its_own(paths, stage, sh
     endings = [Play(paths, stage, WORKER, ignored, shared_url).run(top=3) for _ in range(2)]
 
     assert [(it.account.holds, it.account.done) for it in endings] == [(True, 4), (True, 4)]
+
+
+def test_jobs_of_the_user_are_left_where_they_are(paths, stage, shared_url):
+    """The demo's workers took jobs of `default`, whose tasks they do not know."""
+    with closing(Backlane(shared_url)) as app:
+        app.engine.migrate()
+        job = app.task(greet).enqueue()
+
+        Play(paths, stage, WORKER, ignored, shared_url).run(top=3)
+
+        assert (job.state, job.record().token) == ("ready", 0), "nobody has claimed it"

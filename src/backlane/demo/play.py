@@ -62,12 +62,13 @@ class Play:
         show: Callable[[Moment], None],
         url: str | None = None,
     ) -> None:
-        self._worker_command = worker
         self._paths, self._directory, self._show = paths, directory, show
         self._starts = directory / "starts.log"
         starts = str(self._starts)
         # Another performance may have left its counters there, or be under way.
         self._queue = QUEUE if url is None else f"{QUEUE}-{secrets.token_hex(4)}"
+        # Of a store of the user's nothing else is taken: these workers know no other tasks.
+        self._worker_command = [*worker, "--queues", self._queue]
         url = url or f"sqlite:///{quote(str(directory / 'demo.db'))}"
         source = SOURCE.format(url=url, queue=self._queue, starts=starts)
         (directory / f"{MODULE}.py").write_text(source)
