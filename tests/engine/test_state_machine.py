@@ -31,6 +31,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from tests.engine.alike import is_like
 from tests.engine.contract import engines
 from tests.engine.contract.desk import (
     CRASHED,
@@ -50,17 +51,12 @@ from backlane.engine.protocol import (
     Close,
     Declare,
     Engine,
-    Extended,
-    Measured,
     Open,
     Presence,
     Retention,
-    Settled,
-    Swept,
     Tune,
     Turn,
     Wanted,
-    WorkerRecord,
 )
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
@@ -79,7 +75,7 @@ from backlane.model.job import (
     Refusal,
     State,
 )
-from backlane.model.outcome import Reason, Settlement, Succeeded
+from backlane.model.outcome import Settlement, Succeeded
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Depth, Kind, QueueRecord, headroom
 
@@ -593,33 +589,6 @@ def recount(rows: list[JobRecord], queue: str) -> Depth:
     )
 
 
-def is_like(right: Any, answer: Any) -> bool:
-    """Whether an answer says the same, where order or precision are not promised."""
-    match right:
-        case Turn():
-            return is_like(right.settled, answer.settled) and all(
-                map(is_like, right.claimed, answer.claimed)
-            )
-        case Claimed():
-            return (
-                right.leases == answer.leases
-                and sorted(right.cancelled) == sorted(answer.cancelled)
-                and by_id(right.buried) == by_id(answer.buried)
-                and is_soon_enough(right.next_due_ms, answer.next_due_ms)
-                and right.turned == answer.turned
-            )
-        case Extended():  # a lease may be given twice
-            return right.lost == answer.lost and set(right.cancelled) == set(answer.cancelled)
-        case Measured():  # each store has a secret of its own
-            return right.queues == answer.queues
-        case Swept() | Settled():
-            return unordered(right) == unordered(answer)
-        case [WorkerRecord(), *_]:  # those that started together come in any order
-            return by_owner(right) == by_owner(answer)
-        case _:
-            return bool(right == answer)
-
-
 def kinds(answer: Any) -> list[str]:
     """What an answer tells of."""
     match answer:
@@ -639,23 +608,6 @@ def kinds(answer: Any) -> list[str]:
             ]
         case _:
             return []
-
-
-def by_id(records: list[JobRecord]) -> list[tuple[bytes, Reason | None]]:
-    return sorted((record.id, record.reason) for record in records)
-
-
-def by_owner(workers: list[WorkerRecord]) -> list[WorkerRecord]:
-    return sorted(workers, key=lambda worker: worker.owner)
-
-
-def is_soon_enough(right: int | None, answer: int | None) -> bool:
-    """An engine may say that it looks again earlier than it must, never later."""
-    return right is None or (answer is not None and answer <= right)
-
-
-def unordered(answer: Swept | Settled) -> Swept | Settled:
-    return msgspec.structs.replace(answer, buried=sorted(answer.buried))
 
 
 @pytest.mark.timeout(3_600 if IS_PROOF else 120)
