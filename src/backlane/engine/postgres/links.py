@@ -147,18 +147,15 @@ class Links:
         self.side.let_go(owner)
 
     async def departed(self) -> tuple[str, ...]:
-        """Return the owners of leases that are dead; one that may come back is waited for."""
-        dead, forgotten, is_unsure = await self._look()
-        if is_unsure:
-            await asyncio.sleep(presence.FREE_SECONDS)
-            dead, forgotten, _ = await self._look()
+        """Return the owners of leases that are dead; of one that may come back a later look tells.
+
+        It is not waited for here: who dies meanwhile would be missed for as long.
+        """
+        rows = await self.arun(Plan(lambda tx: tx.rows(presence.MISSING), reads=True))
+        dead, forgotten = self._sight.look(rows, time.monotonic())
         if forgotten:
             await self.arun(StepPlan(lambda tx: tx.rows(presence.FORGET, forgotten)))
         return tuple(dead)
-
-    async def _look(self) -> tuple[list[str], list[str], bool]:
-        rows = await self.arun(Plan(lambda tx: tx.rows(presence.MISSING), reads=True))
-        return self._sight.look(rows, time.monotonic())
 
     def _is_pooled(self) -> bool:
         if self.address.pooler is None:

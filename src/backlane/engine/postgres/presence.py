@@ -73,25 +73,23 @@ class Sight:
     def __init__(self) -> None:
         self._since: dict[tuple[str, int], float] = {}  # by `time.monotonic`
 
-    def look(self, missing: Sequence[Missing], now: float) -> tuple[list[str], list[str], bool]:
-        """Return the dead that have leases, those to forget, and whether to look again soon.
+    def look(self, missing: Sequence[Missing], now: float) -> tuple[list[str], list[str]]:
+        """Return the dead that have leases, and those to forget.
 
         Who took its lock again in between, and lost it again, is missing anew.
         """
         since = self._since
         self._since = {row[:2]: since.get(row[:2], now) for row in missing}
-        dead, forgotten, is_unsure = [], [], False
+        dead, forgotten = [], []
         for owner, taken, has_left, is_settled, has_leases in missing:
             absent = now - self._since[owner, taken]
-            if not has_left and not is_settled:
+            if not has_left and (not is_settled or absent < FREE_SECONDS):
                 continue
-            if not has_left and absent < FREE_SECONDS:
-                is_unsure = is_unsure or has_leases
-            elif has_leases:
+            if has_leases:
                 dead.append(owner)
             elif absent > FORGET_SECONDS:
                 forgotten.append(owner)
-        return dead, forgotten, is_unsure
+        return dead, forgotten
 
 
 class Enlisted:
