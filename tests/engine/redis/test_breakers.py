@@ -7,10 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 from tests.engine.contract.desk import SUCCEEDED, Desk, settlement
+from tests.engine.redis.ledger import Ledger
 
+from backlane.engine.plan import Plan
 from backlane.engine.redis import RedisEngine
 from backlane.engine.redis.resource import packed, unpacked
-from backlane.model.breaker import Breaker, Count, Standing, Trial
+from backlane.engine.redis.settle import SETTLE
+from backlane.engine.redis.sheet import raw
+from backlane.model.breaker import CLOSED, Breaker, Count, Standing, Trial
 
 
 def test_what_many_workers_settle_at_once_is_all_counted(
@@ -62,3 +66,40 @@ def test_a_damaged_breaker_reads_as_closed(
 
     (record,) = desk.run(desk.engine.list_resources())
     assert (record.state, record.succeeded) == ("closed", 1)
+
+
+@pytest.mark.parametrize(
+    "kept", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x9a\xa4open\x01\x93\x01", packed(CLOSED)]
+)
+def test_a_damaged_breaker_that_is_down_withholds_nothing(
+    desk: Desk, url: str, namespace: str, kept: bytes
+) -> None:
+    desk.add(2, resource="stripe")
+    prefix = f"backlane:1:{{{namespace}}}:"
+    with redis.Redis.from_url(url) as client:
+        number = client.hget(f"{prefix}resources", "stripe")
+        client.hset(f"{prefix}breakers", number, kept)
+        client.hset(f"{prefix}down", number, "1")
+
+        leases = desk.claim(2).leases
+
+        assert len(leases) == 2
+        assert not client.exists(f"{prefix}down")
+    for lease in leases:
+        desk.settle(lease, SUCCEEDED)
+    (record,) = desk.run(desk.engine.list_resources())
+    assert (record.state, record.succeeded) == ("closed", 2)
+
+
+def test_what_a_process_left_when_it_died_is_told_by_the_next(desk: Desk, ledger: Ledger) -> None:
+    desk.add(3, resource="stripe")
+    *left, last = desk.claim(3).leases
+    for lease in left:  # all that `settle` does before the breaker hears of it
+        outcome = (raw(lease.job), lease.token, 1, 0)
+        desk.run(Plan(lambda tx, outcome=outcome: tx.call(SETTLE, [outcome])))
+    assert desk.run(desk.engine.list_resources())[0].succeeded == 0
+
+    desk.settle(last, SUCCEEDED)
+
+    assert desk.run(desk.engine.list_resources())[0].succeeded == 3
+    assert not any(name.startswith("ended") for name in ledger.names())

@@ -11,6 +11,7 @@ from backlane.engine.redis.bell import Topic, channel
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.sheet import field, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
+from backlane.errors import TooLarge
 from backlane.model.ids import id_ms
 from backlane.model.job import Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
@@ -19,11 +20,18 @@ from backlane.model.queue import DEFAULT_BOUNDS, DEFAULT_MAX_BYTES, DEFAULT_MAX_
 APPEND = Script("append", "model", "moves", "bells", "insert")
 APPEND_PLAIN = Script("append_plain")
 
+BATCH_BYTES = 256 * 1024 * 1024  # a server takes no argument of twice as much, and is busy for 4 s
+
 
 async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:
-    """See `Verbs.append`."""
+    """See `Verbs.append`.
+
+    Raises:
+        TooLarge: the batch is more than the server can take at once.
+    """
     if not jobs:
         return []
+    _check_size(jobs)
     if _are_plain(jobs):
         receipts = await _append_plain(tx, jobs, admission)
         if receipts is not None:
@@ -46,6 +54,15 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
     if not answer[1]:
         return _refusal(answer)
     return _receipts(jobs, queues, answer)
+
+
+def _check_size(jobs: Sequence[Job]) -> None:
+    size = sum(job.size for job in jobs)
+    if size > BATCH_BYTES:
+        raise TooLarge(
+            f"{len(jobs)} jobs at once take {size:,} bytes, and a Redis server can store no more "
+            f"than {BATCH_BYTES:,} in one step; enqueue fewer at a time"
+        )
 
 
 # -- what nearly every append is --

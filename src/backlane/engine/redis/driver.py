@@ -72,6 +72,7 @@ class Driver:
         try:
             found = durabilities.check(line, self.address)
             self._check_version(line)
+            line.ask("SPUBLISH", f"{self.address.prefix}q00", "")  # scripts do, and may not fail
         except BaseException as error:
             line.disconnect()
             if isinstance(error, Said):  # LOADING, of a server that has only just come back

@@ -32,7 +32,7 @@ async def settle(tx: RedisTx, settlements: Sequence[Settlement]) -> Settled:
     if not settlements:
         return Settled()
     _, lost, buried, resources = await tx.call(SETTLE, [_packed(it) for it in settlements])
-    return await _settled(tx, settlements, lost, buried, resources)
+    return await _settled(tx, lost, buried, resources)
 
 
 async def turn(tx: RedisTx, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Turn:
@@ -45,26 +45,16 @@ async def turn(tx: RedisTx, settlements: Sequence[Settlement], wanted: Sequence[
     wall, lost, buried, resources, answers = await tx.call(
         TURN, [_packed(it) for it in settlements], claims
     )
-    settled = await _settled(tx, settlements, lost, buried, resources)
+    settled = await _settled(tx, lost, buried, resources)
     if answers is None:
         wall, answers = await tx.call(CLAIM, claims)
     return Turn(settled, [claimed(wall, it) for it in answers])
 
 
 async def _settled(
-    tx: RedisTx,
-    settlements: Sequence[Settlement],
-    lost: list[bytes],
-    buried: list[bytes],
-    resources: list[list[int]],
+    tx: RedisTx, lost: list[bytes], buried: list[bytes], resources: list[int]
 ) -> Settled:
-    if not resources:
-        return Settled(lost, buried)
-    ended = {
-        number: [(settlements[at].job, settlements[at].outcome) for at in places]
-        for number, *places in resources
-    }
-    return Settled(lost, buried, await feed(tx, ended))
+    return Settled(lost, buried, await feed(tx, resources) if resources else [])
 
 
 def _packed(one: Settlement) -> tuple[Any, ...]:

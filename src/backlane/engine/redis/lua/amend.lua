@@ -108,6 +108,7 @@ local function carry_out(id, row)
   end
 end
 
+if change_name ~= 'redrive' then make_way() end
 if change_name == 'move' then target = queue_number(value) end
 local found, before, looked = select_jobs(args[4], args[5], args[6])
 for i = 1, #found do

@@ -3,6 +3,7 @@
 --   beats    sorted set of owners, score the boot ms of the last beat
 
 local owner, presence = args[3], args[4]
+make_way()
 if presence then
   local known = call('HGET', P .. 'workers', owner)
   local since = known and string.sub(known, 1, 8) or struct.pack('>I8', wall)

@@ -39,8 +39,9 @@ end
 local ready = tonumber(got[3] or 0)
 local depth = (got[2] or 0) + ready + (got[4] or 0) + (got[5] or 0) + n
 local bytes = (got[6] or 0) + args[14]
-local max_jobs = tonumber(got[9] or args[9] or got[7] or args[4])
-local max_bytes = tonumber(got[10] or args[10] or got[8] or args[5])
+-- No answer could carry more than 2^63, and nothing ever counts so far.
+local max_jobs = math.min(2 ^ 62, tonumber(got[9] or args[9] or got[7] or args[4]))
+local max_bytes = math.min(2 ^ 62, tonumber(got[10] or args[10] or got[8] or args[5]))
 if got[13] ~= args[3] or depth > max_jobs or bytes > max_bytes then return { wall, 2 } end
 for first = 1, n > 1 and n or 0, 1000 do
   local known = call('HMGET', P .. 'rows', unpack(ids, first, math.min(n, first + 999)))
@@ -113,8 +114,9 @@ call('HSET', P .. 'meta', 'seq', seq + n - 1)
 
 -- The bell of `bells.lua`: nobody waits for a job that was not there yet.
 local rung = not args[1] and tonumber(got[14] or 0)
-if (not rung or rung <= wall - 20 or rung > wall) and call('SPUBLISH', P .. args[8], name) > 0 then
-  rung = wall
+if not rung or rung <= wall - 20 or rung > wall then
+  local heard = redis.pcall('SPUBLISH', P .. args[8], name)
+  if type(heard) == 'number' and heard > 0 then rung = wall end
 end
 call('HSET', q, 's2', ready + n, 'bytes', bytes, r, (got[11] or 0) + n, a, (got[12] or 0) + n,
   'rung', rung or 0)

@@ -12,6 +12,13 @@
 local DIGITS = '0123456789abcdef'
 local is_real_time = not args[1]
 
+-- Returns how many heard. A server that no longer lets us do it costs a poll, never a verb
+-- that has written already; who connects anew is told (`Driver.open`).
+local function tell_on(channel, payload)
+  local heard = redis.pcall('SPUBLISH', P .. channel, payload)
+  return type(heard) == 'number' and heard or 0
+end
+
 -- A claim took all there was of a queue: its next job is to ring at once.
 local function arm(queue)
   call('HDEL', P .. label('q:', queue), 'rung') -- allowed where memory is full
@@ -24,7 +31,7 @@ local function ring_queue(queue, is_urgent)
   end
   local name = queue_name(queue)
   if not name then return end
-  local heard = call('SPUBLISH', P .. 'q' .. string.sub(redis.sha1hex(name), 1, 2), name)
+  local heard = tell_on('q' .. string.sub(redis.sha1hex(name), 1, 2), name)
   if heard > 0 and is_real_time then call('HSET', P .. label('q:', queue), 'rung', wall) end
 end
 
@@ -44,8 +51,7 @@ local function ring(taken, is_urgent)
   end
   for at, ids in pairs(bins) do
     local digit = at % 16 + 1
-    local channel = P .. (at < 16 and 'j' or 's') .. string.sub(DIGITS, digit, digit)
-    call('SPUBLISH', channel, table.concat(ids))
+    tell_on((at < 16 and 'j' or 's') .. string.sub(DIGITS, digit, digit), table.concat(ids))
   end
   rung_queues, rung_jobs = {}, {}
 end

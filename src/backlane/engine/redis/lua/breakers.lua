@@ -1,4 +1,5 @@
--- breakers: [[number, ..] | [name, ..] | false: all] -> wall, [number, name, breaker | nil, ..]
+-- breakers: [[number, ..] | [name, ..] | false: all] ->
+--   wall, [number, name, breaker | nil, [what it has not heard yet, ..], ..]
 
 local told = {}
 
@@ -6,6 +7,7 @@ local function tell(number, name)
   local at = #told
   told[at + 1], told[at + 2] = tonumber(number), name
   told[at + 3] = call('HGET', P .. 'breakers', number)
+  told[at + 4] = call('LRANGE', P .. 'ended:' .. number, 0, -1)
 end
 
 if not args[3] then

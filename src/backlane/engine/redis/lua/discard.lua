@@ -3,6 +3,7 @@
 local asked, left = args[3], {}
 local is_sealed = call('HEXISTS', P .. 'meta', 'seal') == 1
 local ids = {}
+make_way()
 for i = 1, #asked do ids[i] = asked[i][1] end
 read_rows(ids)
 for i = 1, #asked do

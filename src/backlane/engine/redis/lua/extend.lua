@@ -1,8 +1,6 @@
 -- extend: args: by ms, [[id, token], ..] -> wall, [id lost, ..], [id to stop, ..]
 
--- Where memory is full nothing may be added any more, but by who has taken something away: and
--- a lease must be kept whatever happens.
-call('HDEL', P .. 'meta', '')
+make_way() -- a lease must be kept whatever happens
 local by, leases = args[3], args[4]
 local ids, lost, cancelled = {}, {}, {}
 for i = 1, #leases do ids[i] = leases[i][1] end

@@ -1,10 +1,15 @@
--- keep_breaker: [number, breaker as it was read | false, breaker, is_down, is_rung] ->
+-- keep_breaker: [number, breaker as it was read | false, breaker, is_down, is_rung, how much of
+--   what ended it has heard, the last of that | false] ->
 --   wall, 1 | 0: it is another one by now, and nothing was changed
 -- `is_rung`: who waits for the resource may now claim, or has another time to look again.
 
 local number = args[3]
 local field = tostring(number)
+local ended = P .. 'ended:' .. field
 if call('HGET', P .. 'breakers', field) ~= args[4] then return { wall, 0 } end
+if args[8] > 0 and call('LINDEX', ended, args[8] - 1) ~= args[9] then return { wall, 0 } end
+make_way()
+if args[8] > 0 then call('LTRIM', ended, args[8], -1) end
 call('HSET', P .. 'breakers', field, args[5])
 if args[6] then
   call('HSET', P .. 'down', field, '1')

@@ -2,6 +2,7 @@
 
 local secret = call('HGET', P .. 'meta', 'secret')
 if not secret then -- whoever asks first makes it
+  make_way()
   secret = args[3]
   call('HSET', P .. 'meta', 'secret', secret)
 end

@@ -18,6 +18,7 @@ if #asked > 0 and #found > 0 then
 end
 local secret = call('HGET', P .. 'meta', 'secret')
 if not secret then -- whoever asks first makes it
+  make_way()
   secret = args[4]
   call('HSET', P .. 'meta', 'secret', secret)
 end

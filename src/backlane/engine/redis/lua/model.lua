@@ -52,6 +52,8 @@
 --   breakers     hash number -> Breaker packed by Python, ids of its trials in hex
 --                (absent: CLOSED); also written by `claim` for trials begun
 --   down         hash number -> "1": those not closed
+--   ended:<number>    list of id .. packed [token, outcome, reason | false, kind, message]: what a
+--                settle saw and its breaker has not heard yet (resource.py: `feed`)
 --   sources:<number>  set of "<queue>:<lane>": ready sets there may be
 --   arrived   hash move -> ids of its latest part (restore.lua)
 -- Workers (announce.lua)
@@ -84,6 +86,10 @@ local STATE, SEQ, QUEUE, LANE, PRIORITY, RANK, PLACE = 1, 2, 3, 4, 5, 6, 7
 local ENQUEUED, SIZE, ATTEMPTS, REVISION, ATTEMPT, TOKEN, CRASHES = 8, 9, 10, 11, 12, 13, 14
 local DEADLINE, PARKED, GROUP, KEY, RESOURCE, PREDICTED = 15, 16, 17, 18, 19, 20
 local OWNER, LEASE_END, STARTED, CANCELLING, ENDED, RAN, REASON = 21, 22, 23, 24, 25, 26, 27
+
+-- Where memory is full nothing may be added any more, but by who has taken something away. For
+-- verbs that must go on then: they end, free or stop jobs, or keep what has a bound by itself.
+local function make_way() call('HDEL', P .. 'meta', '') end
 
 -- -- writing: collected here, carried out by flush() --
 

@@ -2,6 +2,7 @@
 
 local notes = args[3]
 local ids, lost = {}, {}
+make_way() -- one progress a running job
 for i = 1, #notes do ids[i] = notes[i][1] end
 read_rows(ids)
 for i = 1, #notes do

@@ -1,6 +1,7 @@
 -- seal: [[to, since ms, is_done, move, mover, has_settings] | false] -> wall, the seal before | nil
 
 local given = args[3]
+make_way() -- to move away is one way out
 local before = call('HGET', P .. 'meta', 'seal')
 if given then
   given[2] = before and cmsgpack.unpack(before)[2] or wall

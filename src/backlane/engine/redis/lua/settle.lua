@@ -1,5 +1,5 @@
 -- settle: args: [settlement, ..] (see settling.lua) ->
---   wall, [id lost, ..], [id buried, ..], [[resource, place, ..], ..]
+--   wall, [id lost, ..], [id buried, ..], [number of a resource that is concerned, ..]
 
 local lost, buried, resources = settle_all(args[3])
 ring()

@@ -15,6 +15,8 @@ local function keep_error(id, row, error)
   push(hsets, 'errors', id, cmsgpack.pack(kept))
 end
 
+local ended = {} -- by key: what breakers are to hear of
+
 local function count_attempt(row) row[ATTEMPT] = row[ATTEMPT] + 1 end
 
 local outcomes = {
@@ -72,12 +74,19 @@ local outcomes = {
   end,
 }
 
--- Carries settlements out; returns the ids that were lost, those that were buried, and for
--- each resource that is concerned its number and the places of its settlements (from 0):
--- [number, place, ..].
+-- Notes what a breaker is to hear of: [token, outcome, reason | false, kind, message].
+local function tell_breaker(id, row, it)
+  local said = { it[2], it[3], it[3] == 5 and it[5] or false }
+  if it[3] == 2 or it[3] == 5 then said[4], said[5] = it[6][1], it[6][2] end
+  push(ended, label('ended:', row[RESOURCE]), id .. cmsgpack.pack(said))
+end
+
+-- Carries settlements out; returns the ids that were lost, those that were buried, and the
+-- numbers of the resources that are concerned.
 local function settle_all(settlements)
-  local ids, lost, buried, resources, of = {}, {}, {}, {}, {}
+  local ids, lost, buried, resources = {}, {}, {}, {}
   for i = 1, #settlements do ids[i] = settlements[i][1] end
+  make_way()
   read_rows(ids)
   for i = 1, #settlements do
     local it = settlements[i]
@@ -85,13 +94,10 @@ local function settle_all(settlements)
     local row = rows[id]
     if row and row[STATE] == RUNNING and row[TOKEN] == it[2] then
       if row[RESOURCE] then
-        local list = of[row[RESOURCE]]
-        if not list then
-          list = { row[RESOURCE] }
-          of[row[RESOURCE]] = list
-          resources[#resources + 1] = list
+        if not ended[label('ended:', row[RESOURCE])] then
+          resources[#resources + 1] = row[RESOURCE]
         end
-        list[#list + 1] = i - 1
+        tell_breaker(id, row, it)
       end
       if outcome ~= 6 then -- of that the attempt may not have started
         local queue = label('q:', row[QUEUE])
@@ -107,5 +113,9 @@ local function settle_all(settlements)
     end
   end
   flush()
+  for key, list in pairs(ended) do
+    send('RPUSH', P .. key, list)
+    call('LTRIM', P .. key, -1000, -1) -- where no one feeds it
+  end
   return lost, buried, resources
 end

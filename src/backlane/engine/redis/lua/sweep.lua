@@ -3,6 +3,7 @@
 -- In the order in which it matters; each part takes what the limit leaves. A flush between
 -- them: the next part may meet the same jobs.
 
+make_way()
 local left = args[3]
 local LEVEL_MS = 300000 -- of waiting are one level of priority
 local SILENT_MS = 60000 -- without a beat: the worker is forgotten
@@ -115,19 +116,24 @@ local function number_in(list)
 end
 
 -- Ages what is due from `since` on, and returns up to when. The time is cut until what it
--- holds can be done at once. (What was appended within one millisecond cannot be cut, and may
--- be more than is left.)
+-- holds can be done at once. What was appended within one millisecond cannot be cut: of that
+-- as much as is left, and the next sweep begins there again, for what rose is gone from it.
 local function age_from(since, sets)
   local now = wall
   local list = windows(sets, since, now)
-  while now > since + 1 and number_in(list) > left do
+  local is_more = number_in(list) > left
+  while is_more and now > since + 1 do
     now = since + max(1, floor((now - since) / 2))
     list = windows(sets, since, now)
+    is_more = number_in(list) > left
   end
   for i = 1, #list do
-    age_some(list[i][1], call('ZRANGEBYSCORE', P .. list[i][1], list[i][2], list[i][3]))
+    local key, low, high = list[i][1], list[i][2], list[i][3]
+    age_some(key, left > 0 and call('ZRANGEBYSCORE', P .. key, low, high, 'LIMIT', 0, left) or {})
   end
-  return now
+  if not is_more then return now end
+  left = 0
+  return since
 end
 
 local function age_all()

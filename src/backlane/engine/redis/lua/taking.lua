@@ -62,7 +62,6 @@ end
 
 local STANDS, SINCE, FOR, TRIPS, ROUND, PASSED, TRIALS = 1, 2, 3, 5, 8, 9, 10
 local rooms = nil -- by number of a resource that is not closed: {left, breaker, given}
-local down_names = nil
 
 local function left_ms(trial)
   local passed = wall - trial[2]
@@ -96,20 +95,18 @@ end
 
 local function read_rooms()
   rooms = {}
-  down_names = call('HKEYS', P .. 'down')
-  for i = 1, #down_names do
-    local number = tonumber(down_names[i])
-    local text = call('HGET', P .. 'breakers', number)
-    if text then
-      local breaker = cmsgpack.unpack(text)
-      rooms[number] = { left = room_of(breaker), breaker = breaker, given = {} }
+  local down = call('HKEYS', P .. 'down')
+  for i = 1, #down do
+    local text = call('HGET', P .. 'breakers', down[i])
+    local is_read, breaker = pcall(cmsgpack.unpack, text)
+    local is_whole, left = pcall(room_of, breaker)
+    if is_read and is_whole and breaker[STANDS] ~= 'closed' then
+      rooms[tonumber(down[i])] = { left = left, breaker = breaker, given = {} }
+    else -- damaged: closed, as for `unpacked` in resource.py, for work must go on
+      call('HDEL', P .. 'down', down[i])
+      call('HDEL', P .. 'breakers', down[i])
     end
   end
-end
-
-local function has_room(resource)
-  local it = resource and rooms[resource]
-  return not it or it.left > 0
 end
 
 local function give(resource, id)
@@ -327,7 +324,7 @@ local function lease_all(ids, owner, lease_ms, leases)
     local row = rows[id]
     if row and row[DEADLINE] and row[DEADLINE] <= wall then
       finish(id, row, EXPIRED, false, false, true)
-    elseif row then
+    elseif row and row[STATE] == READY then -- never two leases, whatever the sets say
       give(row[RESOURCE], id)
       given[#given + 1] = id
       texts[#given] = lease(id, row, owner, lease_ms)

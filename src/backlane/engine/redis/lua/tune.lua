@@ -5,6 +5,7 @@
 
 local name, kind, fields = args[3], args[4], args[5]
 local queue = queue_number(name)
+if queue then make_way() end
 local down = down_resources()
 local told
 if kind then
