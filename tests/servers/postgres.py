@@ -44,6 +44,7 @@ CARELESS = {
 SMALL = {
     "shared_buffers": "64MB",
     "max_connections": "200",
+    "max_prepared_transactions": "10",
     "listen_addresses": "127.0.0.1",
     "log_min_messages": "warning",
     "log_line_prefix": "%m [%p] ",

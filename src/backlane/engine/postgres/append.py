@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from psycopg.errors import SerializationFailure
+
 from backlane.engine.admission import Answer, Batch, Store, weigh
 from backlane.engine.plan import Plan
 from backlane.engine.postgres.booking import append_booked, book
 from backlane.engine.postgres.credit import Purse
-from backlane.engine.postgres.enter import Entered, answers, enter, needed
+from backlane.engine.postgres.enter import Entered, answers, enter, needed, prepare
 from backlane.engine.postgres.plans import AppendPlan, QuickPlan, StepPlan
-from backlane.engine.postgres.reading import Reading, keep_repeats
+from backlane.engine.postgres.reading import IMPATIENT, Reading, keep_repeats
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Refusal
 
@@ -27,7 +29,7 @@ def plan(purse: Purse, batch: Batch) -> Plan[Answer]:
         lambda tx: _append(tx, purse, batch),
         quick=StepPlan(lambda tx: _append_quickly(tx, purse, batch)),
         granting=lambda xid: Plan(lambda tx: book(tx, purse, batch, xid)),
-        granted=lambda booked: Plan(lambda tx: append_booked(tx, purse, batch, booked)),
+        granted=lambda booked: Plan(lambda tx: append_booked(tx, batch, booked)),
         batch=batch,
         size=len(batch[0]),
         merge=lambda batches: merged(purse, batches),
@@ -57,11 +59,17 @@ async def append_all(tx: PostgresTx, purse: Purse, batches: Sequence[Batch]) -> 
     judged = await reading.judge()
     store = reading.store
     entered = None
+    if store.asked or any(job.key for job, _ in store.accepted):
+        await tx.rows(IMPATIENT)
+    if store.asked and len(await keep_repeats(tx, store.asked, store.now_ms)) < len(store.asked):
+        raise SerializationFailure("the same was asked for in another transaction")
     if store.accepted:
-        entered = await enter(tx, purse.resources, store, {})
+        resources = await prepare(tx, purse, store)
+        entered = await enter(tx, resources, store, {})
+        if entered and entered.firsts and store.asked:
+            # What was asked for is to be remembered with the job that stands for it.
+            raise SerializationFailure("the same job came in by another transaction")
         await reading.grant()
-    if store.asked:
-        await keep_repeats(tx, store.asked)
     return answers(batches, judged, entered or Entered(store.now_ms, {}))
 
 

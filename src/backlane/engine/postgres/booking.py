@@ -7,13 +7,21 @@ committed, its jobs count themselves; rolled back, nothing does.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from backlane.engine.admission import Answer, Batch, Judging, Store
+from backlane.engine.admission import Answer, Batch, Judging, Repeats, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.credit import Purse
-from backlane.engine.postgres.enter import Entered, answers, enter, make_line, needed
-from backlane.engine.postgres.reading import Reading, keep_repeats, read_repeats
+from backlane.engine.postgres.enter import Entered, answers, enter, needed, prepare
+from backlane.engine.postgres.reading import (
+    Reading,
+    forget_repeats,
+    keep_repeats,
+    read_repeats,
+)
+from backlane.engine.postgres.text import stored
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Refusal
 
@@ -27,6 +35,14 @@ BOOK: Sql[tuple[int, int]] = Sql(
 )
 
 
+# Places of groups, where a group has no more than a share: counted as those of a queue are.
+BOOK_GROUPS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.group_tally (queue, jobs, name, xid)
+    select queue, jobs, name, $1::bigint::text::xid8
+    from unnest($2::int[], $3::int[], $4::text[]) as given (queue, jobs, name)
+    """
+)
 # Shared, so that whoever seals the store waits for the caller to end.
 LOOKS_BACK: Sql[tuple[str, bytes | None]] = Sql(
     """
@@ -44,6 +60,7 @@ class Booked(NamedTuple):
     store: Store
     judged: Judging | Refusal
     spent: dict[int, int]  # the credit of each queue
+    resources: Mapping[str, int]
 
 
 async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
@@ -53,9 +70,8 @@ async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
     store = reading.store
     entered = list(store.entered.values())
     if not entered:
-        return Booked(store, judged, {})
-    for line in entered:
-        line.id = line.id or await make_line(tx, line.name, line.kind, line.declared)
+        return Booked(store, judged, {}, {})
+    resources = await prepare(tx, purse, store)
     needs = needed(store)
     rows = await tx.rows(
         BOOK,
@@ -65,40 +81,61 @@ async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
         [needs[line.name][0] for line in entered],
         [needs[line.name][1] for line in entered],
     )
-    return Booked(store, judged, {queue: credit for credit, queue in rows})
+    groups = Counter(
+        (line.id, stored(job.group)) for job, line in store.accepted if job.group is not None
+    )
+    if groups:
+        queues, names = zip(*groups, strict=True)
+        await tx.rows(BOOK_GROUPS, xid, queues, list(groups.values()), names)
+    return Booked(store, judged, {queue: credit for credit, queue in rows}, resources)
 
 
-async def append_booked(tx: PostgresTx, purse: Purse, batch: Batch, booked: Booked) -> Answer:
+async def append_booked(tx: PostgresTx, batch: Batch, booked: Booked) -> Answer:
     """Insert in the caller's transaction what was judged, on the places booked for it."""
-    store, judged, spent = booked
+    store, judged = booked.store, booked.judged
     if isinstance(judged, Refusal):
         return judged
-    # The caller may have asked for the same before, in this transaction.
+    # The same may have been asked for before in this transaction, or meanwhile in another.
+    kept = await keep_repeats(tx, store.asked, store.now_ms) if store.asked else []
     asked = [job.idempotency for job, _ in store.accepted if job.idempotency]
-    known = await read_repeats(tx, asked, store.now_ms) if asked else {}
-    firsts = {}
+    rest = [one for one in asked if (one.scope, one.name) not in kept]
+    known = await read_repeats(tx, rest, store.now_ms) if rest else {}
+    refusal = _reused(store, known)
+    entered = None if refusal else await _entered(tx, booked, known)
+    if entered is None:
+        if kept:  # the caller may commit all the same, and come again with these
+            await forget_repeats(tx, kept)
+        return refusal or Refusal(store.accepted[0][0].queue, "moving", 0, bound=0)
+    return answers([batch], [judged], entered)[0]
+
+
+def _reused(store: Store, known: Repeats) -> Refusal | None:
+    """Refuse a request that is known by now, and asked for something else."""
     for job, _ in store.accepted:
         one = job.idempotency
         before = known.get((one.scope, one.name)) if one else None
-        if one and before:
-            if before.print != one.print:
-                return Refusal(job.queue, "reused", 0, bound=0, can_fit=False, job=job.id)
-            firsts[job.id] = before.job
+        if one and before and before.print != one.print:
+            return Refusal(job.queue, "reused", 0, bound=0, can_fit=False, job=job.id)
+    return None
+
+
+async def _entered(tx: PostgresTx, booked: Booked, known: Repeats) -> Entered | None:
+    """Insert all but what is known by now; None: the store was sealed in between."""
+    store = booked.store
+    firsts = {
+        job.id: known[one.scope, one.name].job
+        for job, _ in store.accepted
+        if (one := job.idempotency) and (one.scope, one.name) in known
+    }
     if firsts:
         store.accepted = [it for it in store.accepted if it[0].id not in firsts]
         store.predicted = []
-    entered = Entered(store.now_ms, {})
-    if store.accepted:
-        found = await enter(tx, purse.resources, store, spent)
-        if found is None and await _looks_back(tx):
-            found = await enter(tx, purse.resources, store, {})
-        if found is None:  # it was sealed in between
-            return Refusal(store.accepted[0][0].queue, "moving", 0, bound=0)
-        entered = found
-    asking = {name: it for name, it in store.asked.items() if name not in known}
-    if asking:
-        await keep_repeats(tx, asking)
-    return answers([batch], [judged], Entered(entered.now_ms, entered.firsts | firsts))[0]
+    if not store.accepted:
+        return Entered(store.now_ms, firsts)
+    found = await enter(tx, booked.resources, store, booked.spent)
+    if found is None and await _looks_back(tx):
+        found = await enter(tx, booked.resources, store, {})
+    return found and Entered(found.now_ms, found.firsts | firsts)
 
 
 async def _looks_back(tx: PostgresTx) -> bool:

@@ -8,15 +8,17 @@ transactions in each other's way); what may have been stored is told as such.
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 import psycopg
+from psycopg.errors import LockNotAvailable
 
 from backlane.engine.plan import Plan
 from backlane.engine.postgres import faults
-from backlane.engine.postgres.opener import Opener
-from backlane.engine.postgres.plans import BeatPlan, QuickPlan, is_stepwise
+from backlane.engine.postgres.opener import LOCK_SECONDS, Opener
+from backlane.engine.postgres.plans import AppendPlan, BeatPlan, QuickPlan, is_stepwise
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.postgres.waits import Silence
 from backlane.engine.postgres.wire import Wire
@@ -25,7 +27,7 @@ from backlane.errors import EngineUnavailable
 T = TypeVar("T")
 
 TRIES = 5  # after transactions that were in each other's way
-PAUSE_SECONDS = 0.01
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.01, 0.4
 
 
 class Pool(Protocol):
@@ -67,6 +69,7 @@ class Driver:
             if answer is not None:
                 return answer
         collisions = losses = 0
+        until = time.monotonic() + LOCK_SECONDS
         while True:
             try:
                 wire = await self._pool.take(is_beat=isinstance(plan, BeatPlan))
@@ -85,7 +88,12 @@ class Driver:
                     losses += 1
                     if losses == 1 and not isinstance(error, Silence):
                         continue
-                elif self._is_to_be_repeated(error, wire, collisions):
+                elif self._is_to_be_repeated(error, wire, collisions) or (
+                    # It let go of the queue meanwhile, which others may be in need of.
+                    isinstance(error, LockNotAvailable)
+                    and isinstance(plan, AppendPlan)
+                    and time.monotonic() < until
+                ):
                     collisions += 1
                     await self._pool.pause(_pause(collisions))
                     continue
@@ -148,4 +156,4 @@ class _Attempt(Generic[T]):
 
 
 def _pause(collisions: int) -> float:
-    return random.uniform(0, PAUSE_SECONDS * 2**collisions)  # noqa: S311
+    return random.uniform(0, min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2**collisions))  # noqa: S311

@@ -7,10 +7,13 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
+from psycopg.errors import SerializationFailure
 
 from backlane.engine.admission import Answer, Batch, Judging, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import resource
+from backlane.engine.postgres.credit import Purse
+from backlane.engine.postgres.seal import sealed_for_changes
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import DEFAULT_POLICY, Job, Policy, Receipt, Refusal
@@ -56,19 +59,32 @@ class Entered(NamedTuple):
     firsts: dict[bytes, bytes]
 
 
+async def prepare(tx: PostgresTx, purse: Purse, store: Store) -> dict[str, int]:
+    """Make the queues and resources that what was accepted is the first to name; return the
+    numbers of resources.
+
+    Raises:
+        SerializationFailure: the store was sealed while a queue that it did not know was made.
+    """
+    new = [line for line in store.entered.values() if not line.id]
+    for line in new:
+        line.id = await make_line(tx, line.name, line.kind, line.declared)
+    if new and store.seal is None and (await sealed_for_changes(tx))[0] is not None:
+        # A seal waits for the locks of the queues that it sees, and this one it did not.
+        raise SerializationFailure("the store was sealed meanwhile")
+    named = {job.resource for job, _ in store.accepted if job.resource}
+    if named <= purse.resources.keys():
+        return purse.resources
+    found = await resource.number(tx, named)
+    tx.then(lambda: purse.resources.update(found))  # not before the commit: they may be new
+    return purse.resources | found
+
+
 async def enter(
-    tx: PostgresTx, resources: dict[str, int], store: Store, spent: Mapping[int, int]
+    tx: PostgresTx, resources: Mapping[str, int], store: Store, spent: Mapping[int, int]
 ) -> Entered | None:
     """Insert what was accepted, on credits by queue; None: one of them is gone."""
-    for line in store.entered.values():
-        if not line.id:
-            line.id = await make_line(tx, line.name, line.kind, line.declared)
     jobs = [job for job, _ in store.accepted]
-    named = {job.resource for job in jobs if job.resource}
-    if named - resources.keys():
-        found = await resource.number(tx, named)
-        tx.then(lambda: resources.update(found))  # not before the commit: they may be new
-        resources = resources | found
     predicted: list[int | None] = [None] * len(jobs)
     for index, expected_ms in store.predicted:
         predicted[index] = expected_ms

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from psycopg.errors import LockNotAvailable
+
 from backlane.engine.plan import Plan
 from backlane.engine.postgres.plans import AppendPlan
 from backlane.errors import BacklaneError
@@ -67,7 +69,7 @@ class LoopSeat:
 class _Waiting:
     """An append in line."""
 
-    __slots__ = ("answer", "error", "is_answered", "is_first", "plan", "seat")
+    __slots__ = ("answer", "error", "is_alone", "is_answered", "is_first", "plan", "seat")
 
     def __init__(self, plan: AppendPlan[Any], seat: Seat) -> None:
         self.plan = plan
@@ -76,9 +78,14 @@ class _Waiting:
         self.error: BaseException | None = None
         self.is_answered = False
         self.is_first = False  # whoever is goes, and takes the others along
+        self.is_alone = False  # together with others it could not be stored
 
     def tell(self, answer: Any, error: BaseException | None) -> None:
         self.answer, self.error, self.is_answered = answer, error, True
+        self.seat.wake()
+
+    def go_alone(self) -> None:
+        self.is_alone = self.is_answered = True
         self.seat.wake()
 
 
@@ -107,14 +114,19 @@ class Merger:
             if mine is None:
                 return await self._perform(plan)
             await mine.seat.wait()
-            if not mine.is_answered:
-                await self._fly([mine, *self._company(mine)])
+            if mine.is_first:
+                company = self._company(mine)
+                if not company:
+                    return await self._perform(plan)
+                await self._fly([mine, *company])
         finally:
             if mine is None or mine.is_first:
                 self._land()
             elif not mine.is_answered:  # its loop ends
                 with self._lock, contextlib.suppress(ValueError):
                     self._line.remove(mine)
+        if mine.is_alone:
+            return await self._perform(plan)
         if mine.error is not None:
             raise mine.error
         return mine.answer
@@ -139,25 +151,21 @@ class Merger:
         first.seat.wake()
 
     async def _fly(self, together: list[_Waiting]) -> None:
+        """Carry these out as one; where that fails through one of them, each goes alone."""
         try:
-            if len(together) > 1:
-                plan = together[0].plan.merged([one.plan for one in together])
-                answers = await self._perform(plan)
-                for one, answer in zip(together, answers, strict=True):
-                    one.tell(answer, None)
-                return
-        except BacklaneError as error:
-            for one in together:  # of the server or the network: it is the same for all
-                one.tell(None, error)
-            return
+            plan = together[0].plan.merged([one.plan for one in together])
+            answers = await self._perform(plan)
         except BaseException as error:
-            if not isinstance(error, Exception):
-                for one in together:
+            is_one_of_them = not isinstance(error, BacklaneError) or isinstance(
+                error.__cause__, LockNotAvailable
+            )
+            for one in together:
+                if is_one_of_them and isinstance(error, Exception):
+                    one.go_alone()
+                else:  # of the server or the network: it is the same for all
                     one.tell(None, error)
+            if not isinstance(error, Exception):
                 raise
-        # One of them cannot be stored, and nobody can tell which: each alone.
-        for one in together:
-            try:
-                one.tell(await self._perform(one.plan), None)
-            except BaseException as error:  # noqa: BLE001 - it is raised where it belongs
-                one.tell(None, error)
+            return
+        for one, answer in zip(together, answers, strict=True):
+            one.tell(answer, None)

@@ -69,10 +69,13 @@ REPEATS: Sql[tuple[str, str, bytes, bytes, int]] = Sql(
     where until_ms > $3::bigint
     """
 )
+# Keys and requests of a caller's open transaction are waited for, but not for long while
+# the locks of queues are held: the driver lets go of them, and comes again.
+IMPATIENT: Sql[tuple[str]] = Sql("select set_config('lock_timeout', '20ms', true)")
 # One whose time is over, and that no sweep has met yet, gives way.
-KEEP_REPEATS: Sql[tuple[()]] = Sql(
+KEEP_REPEATS: Sql[tuple[str, str]] = Sql(
     """
-    insert into backlane.idempotency (digest, scope, name, id, print, until_ms)
+    insert into backlane.idempotency as known (digest, scope, name, id, print, until_ms)
     select backlane.digest(scope, name), scope, name, id, print, until_ms
     from unnest($1::text[], $2::text[], $3::bytea[], $4::bytea[], $5::bigint[])
         as given (scope, name, id, print, until_ms)
@@ -81,6 +84,15 @@ KEEP_REPEATS: Sql[tuple[()]] = Sql(
     set id = excluded.id,
         print = excluded.print,
         until_ms = excluded.until_ms
+    where known.until_ms <= $6::bigint
+    returning scope, name
+    """
+)
+FORGET_REPEATS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.idempotency
+    using unnest($1::text[], $2::text[]) as given (scope, name)
+    where digest = backlane.digest(given.scope, given.name)
     """
 )
 GROUPS: Sql[tuple[int, str, int]] = Sql(
@@ -98,6 +110,7 @@ GROUPS: Sql[tuple[int, str, int]] = Sql(
         join backlane.group_tally as tally
         on tally.queue = given.queue
         and md5(tally.name) = md5(given.name)
+        and (tally.xid is null or not pg_visible_in_snapshot(tally.xid, pg_current_snapshot()))
     ) as parts
     group by queue, name
     """
@@ -263,13 +276,24 @@ async def read_repeats(tx: PostgresTx, asked: Sequence[Idempotency], now_ms: int
     return {(loaded(row[0]), loaded(row[1])): Repeat(*row[2:]) for row in rows}
 
 
-async def keep_repeats(tx: PostgresTx, repeats: Repeats) -> None:
-    """Remember what these idempotency keys stand for."""
-    await tx.rows(
+async def keep_repeats(tx: PostgresTx, repeats: Repeats, now_ms: int) -> list[tuple[str, str]]:
+    """Remember what these idempotency keys stand for; return those that stood for nothing.
+
+    Those of transactions that are still open are waited for.
+    """
+    kept = await tx.rows(
         KEEP_REPEATS,
         [stored(scope) for scope, _ in repeats],
         [stored(name) for _, name in repeats],
         [one.job for one in repeats.values()],
         [one.print for one in repeats.values()],
         [one.until_ms for one in repeats.values()],
+        now_ms,
     )
+    return [(loaded(scope), loaded(name)) for scope, name in kept]
+
+
+async def forget_repeats(tx: PostgresTx, kept: Sequence[tuple[str, str]]) -> None:
+    """Let these idempotency keys stand for nothing again."""
+    scopes, names = [stored(scope) for scope, _ in kept], [stored(name) for _, name in kept]
+    await tx.rows(FORGET_REPEATS, scopes, names)

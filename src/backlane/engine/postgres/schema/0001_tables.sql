@@ -353,7 +353,9 @@ create unique index group_counter_name on backlane.group_counter (queue, md5(nam
 create table backlane.group_tally (
     queue int not null,
     jobs int not null,
-    name text not null
+    name text not null,
+    xid xid8                                -- booked for this transaction of a caller: it
+    -- counts until that ends, however it does
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0);
 create index group_tally_name on backlane.group_tally (queue, md5(name));

@@ -84,6 +84,8 @@ begin
         where ctid = any (array(
             select ctid
             from backlane.group_tally
+            where xid is null
+            or pg_visible_in_snapshot(xid, pg_current_snapshot())
             limit most
             for update skip locked
         ))
@@ -93,6 +95,7 @@ begin
         insert into backlane.group_counter as base (queue, jobs, name)
         select queue, sum(jobs), name
         from gone
+        where xid is null                   -- else it was booked, and those are counted by now
         group by queue, name
         order by queue, md5(name)
         on conflict (queue, md5(name)) do update
