@@ -144,9 +144,12 @@ class Intake:
             NotSupported: names the remedy.
         """
         if capability not in self.place.engine.capabilities:
+            remedy = "use one that can, such as sqlite:///jobs.db or postgresql://"
+            if capability is Capability.JOINS:
+                remedy = "leave it out and enqueue after your commit, or " + remedy
             raise NotSupported(
-                f"{what} needs an engine with {capability.name}, which {self.place.url} lacks; "
-                "use one that has it, such as sqlite:///jobs.db"
+                f"{what} is not possible on {self.place.url}: that engine lacks "
+                f"{capability.name}; {remedy}"
             )
 
     # -- one try --

@@ -8,20 +8,24 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from tests.servers import postgres
 
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Admission, Presence, Retention, Tune, Wanted
-from backlane.engine.selection import Cancel, Selection
+from backlane.engine.selection import Cancel, Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.model.ids import new_id
-from backlane.model.job import Job
+from backlane.model.job import Idempotency, Job, Key
 from backlane.model.outcome import Settlement, Succeeded
+from backlane.model.queue import Bounds
 
 PAGE = Path(__file__).parents[3] / "docs/engines/postgresql.md"
-WORKER, READER = f"jobs_worker_{os.getpid()}", f"jobs_reader_{os.getpid()}"
+WORKER, PRODUCER, READER = ROLES = [
+    f"{name}_{os.getpid()}" for name in ("jobs_worker", "jobs_producer", "jobs_reader")
+]
 
 As = Callable[[str], PostgresEngine]
 
@@ -35,8 +39,8 @@ def as_role(server: postgres.Shared, url: str) -> Iterator[As]:
     """Engines that log in as these roles."""
     schema = url.partition("schema=")[2]
     (block,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    block = re.sub(r"(?<=schema )backlane\b", f'"{schema}"', block)
-    block = block.replace("jobs_worker", WORKER).replace("jobs_reader", READER)
+    block = re.sub(r"(?<=schema )backlane\b|\bbacklane(?=\.)", f'"{schema}"', block)
+    block = re.sub(r"jobs_\w+", lambda name: f"{name[0]}_{os.getpid()}", block)
     engines: list[PostgresEngine] = []
 
     def entered(role: str) -> PostgresEngine:
@@ -44,13 +48,13 @@ def as_role(server: postgres.Shared, url: str) -> Iterator[As]:
         return engines[-1]
 
     with psycopg.connect(server.url, autocommit=True) as admin:
-        for role in (WORKER, READER):
-            admin.execute(f"create role {role} login".encode())
         admin.execute(block.encode())
+        for role in ROLES:
+            admin.execute(f"alter role {role} login".encode())
         yield entered
         for engine in engines:
             engine.close()
-        for role in (WORKER, READER):
+        for role in ROLES:
             admin.execute(f"drop owned by {role} cascade".encode())
             admin.execute(f"drop role {role}".encode())
 
@@ -76,6 +80,37 @@ def test_a_worker_may_do_all_that_workers_and_producers_do(as_role: As):
     assert len(turn.claimed[0].leases) == 1
 
 
+def test_a_producer_enqueues_and_does_nothing_else(as_role: As):
+    engine = as_role(PRODUCER)
+    bounds = Admission(declared={"mail": Bounds(max_jobs=10)})
+    jobs = [job() for _ in range(3)]
+    jobs += [
+        msgspec.structs.replace(
+            job(),
+            key=Key("send", "k"),
+            group="g",
+            resource="mails",
+            delay_ms=1_000,
+            expires_ms=9_000,
+            idempotency=Idempotency("send", "order-7", b"print"),
+        )
+    ]
+    for _ in range(2):
+        receipts = engine.run(engine.append(jobs, bounds))
+
+    assert isinstance(receipts, list)
+    assert [receipt.first for receipt in receipts] == [one.id for one in jobs]
+    assert len(engine.run(engine.find(Selection(queue="mail"))).records) == 4
+    for change in (
+        engine.claim(Wanted("bob", 1, 30_000, ("mail",))),
+        engine.amend(Selection(ids=(jobs[0].id,)), Cancel()),
+        engine.amend(Selection(ids=(jobs[0].id,)), Delete()),
+        engine.tune("mail", Tune(paused=True)),
+    ):
+        with pytest.raises(EngineUnavailable, match="permission denied"):
+            engine.run(change)
+
+
 def test_a_reader_sees_and_changes_nothing(as_role: As):
     as_role(WORKER).run(as_role(WORKER).append([job()], Admission()))
     engine = as_role(READER)
@@ -91,9 +126,9 @@ def test_a_reader_sees_and_changes_nothing(as_role: As):
             engine.run(change)
 
 
-def test_neither_may_change_the_tables(as_role: As, url: str, server: postgres.Shared):
+def test_none_may_change_the_tables(as_role: As, url: str, server: postgres.Shared):
     schema = url.partition("schema=")[2]
-    for role in (WORKER, READER):
+    for role in ROLES:
         their = server.url.replace("postgres@", f"{role}@")
         with (
             psycopg.connect(their) as connection,

@@ -143,9 +143,9 @@ def _stranger(where: str, words: str) -> EngineUnavailable:
 def _forbidden(words: str, address: Address) -> str:
     schema = quoted(address.schema)
     return (
-        f"{address.url}: {words}. The owner of the schema lets a role in with: "
-        f"grant backlane_worker to <role>, or at the least: grant usage on schema {schema} "
-        "to <role>; to make the tables a role needs: "
+        f"{address.url}: {words}. The owner of the schema lets a role in with the grants of "
+        "docs/engines/postgresql.md (Rights), which begin with: grant usage on schema "
+        f"{schema} to <role>; to make the tables a role needs: "
         f"grant create on database {quoted(address.database or 'postgres')} to <role>"
     )
 
