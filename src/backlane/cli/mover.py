@@ -148,7 +148,7 @@ class Mover:
         before = source.run(source.sealed())
         began = before or Seal(target.url, move=os.urandom(16))
         self._seal = replace(began, mover=os.urandom(8))
-        source.run(source.seal(self._seal))
+        stubborn(source, source.seal(self._seal))
         there = target.run(target.sealed())
         if there is not None and there.mover == self._seal.mover:
             source.run(source.seal(before))

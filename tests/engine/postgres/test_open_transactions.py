@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from backlane.cli.mover import stubborn
 from backlane.engine.moving import Seal
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Admission
@@ -271,3 +272,40 @@ def test_a_seal_is_not_passed_by_the_first_job_of_a_queue(
     refusal = asking.answer()
     assert isinstance(refusal, Refusal)
     assert refusal.limit == "moving"
+
+
+def test_a_seal_finds_its_way_between_transactions_that_append_again_and_again(
+    engine: PostgresEngine, other: PostgresEngine, url: str
+) -> None:
+    """What waits for a seal that waits for it: neither the producers nor the mover fail."""
+    is_over = threading.Event()
+    kept: list[bytes] = []
+
+    def produce() -> None:
+        with psycopg.connect(url.partition("?")[0]) as connection:
+            while not is_over.is_set():
+                jobs = [new_job(), new_job()]
+                answers = []
+                for one in jobs:
+                    answers.append(join(engine, connection, one))
+                    time.sleep(0.01)
+                connection.commit()
+                time.sleep(0.03)
+                kept.extend(
+                    one.id
+                    for one, answer in zip(jobs, answers, strict=True)
+                    if isinstance(answer, list)
+                )
+
+    producers = [Later(produce) for _ in range(3)]
+    while len(kept) < 40:
+        time.sleep(0.01)
+    began = time.monotonic()
+    stubborn(other, other.seal(Seal("elsewhere")))
+    took = time.monotonic() - began
+    held = depth(other)
+    is_over.set()
+    assert [producer.answer() for producer in producers] == [None] * 3
+
+    assert took < 10
+    assert held == depth(engine) == len(kept)

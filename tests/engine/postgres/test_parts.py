@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from tests.engine.postgres.test_claiming import claimed, done
-from tests.engine.postgres.test_exact_admission import MAIL, new_job
+from tests.engine.postgres.test_exact_admission import MAIL, in_threads, new_job
 
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Retention
@@ -65,6 +65,17 @@ def test_a_sweep_makes_parts_ahead_and_drops_empty_ones(
 
     parts = {name for (name,) in behind.execute(PARTS)}
     assert parts == {"finished_5", "finished_6", "finished_rest"}
+
+
+def test_sweeps_at_the_same_moment_make_a_part_once(
+    engine: PostgresEngine, behind: psycopg.Connection
+) -> None:
+    for part in range(4, 9):
+        go_to(behind, part)
+        in_threads(4, lambda _: sweep(engine))
+
+    parts = {name for (name,) in behind.execute(PARTS)}
+    assert {"finished_9", "finished_10"} <= parts
 
 
 def test_a_part_is_kept_while_anything_in_it_is(

@@ -22,8 +22,9 @@ SEALED: Sql[tuple[bytes | None, int]] = Sql(
     where name = 'seal'
     """
 )
-# A caller's transaction may be open for long; everybody else would wait behind us for it.
-NOT_FOR_LONG: Sql[tuple[str]] = Sql("select set_config('lock_timeout', '5s', true)")
+# A caller's transaction may be open for long, or about to append once more and wait for us:
+# everybody else would wait behind us for it. Who seals comes again.
+NOT_FOR_LONG: Sql[tuple[str]] = Sql("select set_config('lock_timeout', '300ms', true)")
 QUEUES: Sql[tuple[str]] = Sql(
     """
     select name

@@ -455,5 +455,7 @@ begin
 exception
     when lock_not_available or deadlock_detected then
         return 0;
+    when unique_violation or duplicate_table then
+        return 0;                           -- another sweep makes the same part
 end
 $$;
