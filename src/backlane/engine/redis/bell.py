@@ -102,14 +102,13 @@ class Bell:
     def heard(self, seconds: float) -> bool:
         """Wait for a ring; False when there was none for `seconds`."""
         until = time.monotonic() + seconds
-        while True:
-            self._ear.take_in()
-            if self.has_rung:
-                return bool(self.take())
+        while not self.has_rung:
             left = self._left(until)
             if left <= 0:
-                return False
+                self._ear.take_in()  # nobody may have waited, and so read
+                break
             self._ear.wait(self, left)
+        return bool(self.take())
 
     async def aheard(self, seconds: float) -> bool:
         """Like `heard`, suspending the coroutine."""
@@ -118,14 +117,13 @@ class Bell:
     async def arang(self, seconds: float) -> set[bytes]:
         """Wait for a ring; return the names that rang."""
         until = time.monotonic() + seconds
-        while True:
-            self._ear.take_in()
-            if self.has_rung:
-                return self.take()
+        while not self.has_rung:
             left = self._left(until)
             if left <= 0:
-                return set()
+                self._ear.take_in()  # nobody may have waited, and so read
+                break
             await self._ear.await_ring(self, left)
+        return self.take()
 
     def _left(self, until: float) -> float:
         if self.unsure:

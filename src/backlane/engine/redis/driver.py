@@ -7,11 +7,12 @@ import logging
 import os
 import threading
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from backlane.engine.plan import Plan, finish
 from backlane.engine.redis import durability as durabilities
 from backlane.engine.redis.address import Address
+from backlane.engine.redis.course import Course
 from backlane.engine.redis.durability import Durability
 from backlane.engine.redis.faults import Said, refused, unreachable
 from backlane.engine.redis.line import Line
@@ -38,7 +39,7 @@ class Driver:
         self._clock = clock
         self._lock = threading.Lock()
         self._told: set[tuple[str, str]] = set()
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._courses: set[Course[Any]] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -59,7 +60,7 @@ class Driver:
             return
         self._pool.empty()
         self._loops.abandon()
-        self._tasks = set()
+        self._courses = set()
         self._begin()
 
     def open(self) -> Line:
@@ -146,15 +147,10 @@ class Driver:
         """Carry a plan out; goes on to its end when the caller is cancelled."""
         if self._pid != os.getpid():
             self._begin_anew()
-        task = asyncio.get_running_loop().create_task(self._carry_out(plan))
-        self._tasks.add(task)
-        task.add_done_callback(self._end_task)
-        return await asyncio.shield(task)
-
-    def _end_task(self, task: asyncio.Task[T]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # of a caller that was cancelled: nobody else fetches it
+        course = Course(self._carry_out(plan), self._courses.discard)
+        self._courses.add(course)
+        course.go_on()
+        return await course.outcome
 
     async def _carry_out(self, plan: Plan[T]) -> T:
         tx = AsyncTx(self._loops, self._terms, reads=plan.reads)
@@ -182,10 +178,8 @@ class Driver:
         until = time.monotonic() + self.address.seconds
         here = _running_loop()
         while time.monotonic() < until:
-            tasks = [it for it in tuple(self._tasks) if not it.done()]
-            if self._pool.is_idle and not any(
-                loop is not here and loop.is_running() for loop in (it.get_loop() for it in tasks)
-            ):
+            loops = {course.loop for course in tuple(self._courses)} - {here}
+            if self._pool.is_idle and not any(loop.is_running() for loop in loops):
                 return
             time.sleep(0.002)
 

@@ -250,8 +250,10 @@ class Ear:
         finally:
             timer.cancel()
             with self.mutex:
-                self._leave(loop)
                 bell.end(waiter)
+            if not loop.is_closed():
+                # In the next turn: who waits again by then keeps the socket in the loop's poll.
+                loop.call_soon(self._leave, loop)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         held = self._loops.setdefault(loop, [0, None])
@@ -261,12 +263,15 @@ class Ear:
             loop.add_reader(self._wire.number, self.take_in)
 
     def _leave(self, loop: asyncio.AbstractEventLoop) -> None:
-        held = self._loops[loop]
-        held[0] -= 1
-        if not held[0]:
-            if held[1] is not None:
-                self._let_go(loop, held[1])
-            del self._loops[loop]
+        with self.mutex:
+            held = self._loops.get(loop)
+            if held is None:  # abandoned, in a forked child
+                return
+            held[0] -= 1
+            if not held[0]:
+                if held[1] is not None:
+                    self._let_go(loop, held[1])
+                del self._loops[loop]
 
     # -- the thread --
 
