@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from backlane.engine.postgres.transaction import Rings
@@ -59,7 +60,7 @@ class Bell:
         """Wait for a ring; False when there was none for `seconds`."""
         seconds = self._given(seconds)
         end = time.monotonic() + seconds
-        with self._change:
+        with self._belfry.sleeping(), self._change:
             while not self._has_rung:
                 left = end - time.monotonic()
                 if left <= 0:
@@ -91,6 +92,7 @@ class Bell:
             if not self._has_rung:
                 self._sleepers.append(sleeper)
         if not self._has_rung:
+            self._belfry.on_wait(loop)
             timer = loop.call_later(seconds, _wake, sleeper[1])
             try:
                 await sleeper[1]
@@ -114,13 +116,24 @@ class Bell:
 
 
 class Belfry:
-    """All bells of one process, by the names they hear."""
+    """All bells of one process, by the names they hear.
 
-    def __init__(self, on_hang: Callable[[], None]) -> None:
+    Args:
+        on_hang: called for each new bell.
+        on_wait: called whenever a coroutine of this loop, or (None) a thread begins to wait.
+    """
+
+    def __init__(
+        self,
+        on_hang: Callable[[], None],
+        on_wait: Callable[[asyncio.AbstractEventLoop | None], None],
+    ) -> None:
         self._bells: dict[tuple[Kind, Name], list[Bell]] = {}
         self._tails: dict[bytes, set[bytes]] = {}  # of jobs that are watched
         self._counts = [0, 0, 0]
         self.heard: frozenset[Kind] = frozenset()  # of other processes; set by who hears
+        self.on_wait = on_wait
+        self.sleepers = 0  # threads that wait
         self._on_hang = on_hang
         # Re-entered where the garbage collector ends a generator that holds a bell.
         self._lock = threading.RLock()
@@ -133,6 +146,18 @@ class Belfry:
     def kinds(self) -> frozenset[Kind]:
         """What there are bells for."""
         return frozenset(kind for kind in Kind if self._counts[kind])
+
+    @contextmanager
+    def sleeping(self) -> Iterator[None]:
+        """Know that a thread waits, for as long as the block lasts."""
+        with self._lock:
+            self.sleepers += 1
+        self.on_wait(None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.sleepers -= 1
 
     def listen(self, queues: Iterable[str]) -> Bell:
         """Hang a bell that hears of queues."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 import psycopg
@@ -50,7 +50,7 @@ class Driver:
         pool: Pool,
         opener: Opener,
         begin: Callable[[Wire], PostgresTx],
-        after: Callable[[PostgresTx], None],
+        after: Callable[[PostgresTx, Wire], Awaitable[None]],
     ) -> None:
         self._pool = pool
         self._opener = opener
@@ -98,12 +98,13 @@ class Driver:
                     await self._pool.pause(_pause(collisions))
                     continue
                 raise faults.translated(error, self._opener.address) from error
+            else:
+                await self._after(tx, wire)
+                return value
             finally:
                 if wire.is_in_transaction:
                     wire.is_broken = True  # it could not even be rolled back
                 self._pool.give(wire)
-            self._after(tx)
-            return value
 
     def _is_to_be_repeated(self, error: Exception, wire: Wire, collisions: int) -> bool:
         """Whether the same plan may succeed now; all that it did was rolled back."""

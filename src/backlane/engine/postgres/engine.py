@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Sequence
@@ -307,12 +308,15 @@ class PostgresEngine:
             if self._links is None or not self._links.is_own:
                 if self._belfry is None or self._pid != self._hung_in:
                     # Bells go on when the engine is closed and opens anew; not in a fork.
-                    self._belfry, self._hung_in = Belfry(self._hang), self._pid
+                    self._belfry, self._hung_in = Belfry(self._hang, self._wait), self._pid
                 self._links = Links(self._address, self._statements, self._clock, self._belfry)
             return self._links
 
     def _hang(self) -> None:
         self._own().side.hang()
+
+    def _wait(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._own().side.wait(loop)
 
 
 def open_url(url: str, clock: Clock) -> PostgresEngine:

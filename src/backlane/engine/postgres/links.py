@@ -26,6 +26,7 @@ from backlane.engine.postgres.pool import LoopPool, Retired, ThreadPool
 from backlane.engine.postgres.side import Side
 from backlane.engine.postgres.statement import Statements
 from backlane.engine.postgres.transaction import PostgresTx, Rings, Speaks
+from backlane.engine.postgres.wire import Wire
 from backlane.errors import EngineUnavailable
 from backlane.model.clock import Clock, SystemClock
 
@@ -88,11 +89,13 @@ class Links:
             is_joined=is_joined,
         )
 
-    def after(self, tx: PostgresTx) -> None:
-        """Do what a plan left to do after its commit."""
+    async def after(self, tx: PostgresTx, wire: Wire) -> None:
+        """Do what a plan left to do after its commit, on the connection that it ran on."""
         for remember in tx.learned():
             remember()
-        self.ring(tx.rings)
+        if tx.rings:
+            self.belfry.ring(tx.rings)
+            await self.side.tell(tx.rings, wire)
 
     def ring(self, rings: Rings) -> None:
         """Ring the bells of what has been committed."""

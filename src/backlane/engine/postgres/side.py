@@ -1,8 +1,9 @@
 """The side connection: what a process needs a session for, beside its verbs.
 
 One thread holds one connection. It listens for other processes' rings while there are
-bells here, rings theirs after our commits, and keeps the locks that show that owners of
-this process live. When the connection is lost it comes back with jitter, retakes the
+bells here (an event loop that waits reads them itself: `ear.py`), rings theirs after our
+commits where those come thick and fast, and keeps the locks that show that owners of this
+process live. When the connection is lost it comes back with jitter, retakes the
 locks first, and rings every bell once: polling is the truth, and rings only hasten it.
 
 Who listens is known by shared locks on three numbers, one for each kind of bell: trying
@@ -11,6 +12,7 @@ such a lock takes no table and no write, and a session that dies is gone from it
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -20,11 +22,13 @@ import select
 import threading
 import time
 from typing import Any
+from weakref import WeakValueDictionary
 
 import psycopg
 
 from backlane.engine.plan import Sql, finish
 from backlane.engine.postgres.bell import Belfry, Kind
+from backlane.engine.postgres.ear import Ear
 from backlane.engine.postgres.message import HELLO, rung, written
 from backlane.engine.postgres.opener import ANSWER_SECONDS, Opener
 from backlane.engine.postgres.statement import Statements, quoted
@@ -54,6 +58,13 @@ WHO_LISTENS: Sql[tuple[bool, bool, bool]] = Sql(
 )
 TELL: Sql[tuple[None]] = Sql(
     "select pg_notify($1::text, message) from unnest($2::text[]) as given (message)"
+)
+# A ring need not survive a crash of the server, so none waits for its disk.
+TELL_LIGHTLY: Sql[tuple[None, str]] = Sql(
+    """
+    select pg_notify($1::text, message), set_config('synchronous_commit', 'off', true)
+    from unnest($2::text[]) as given (message)
+    """
 )
 HANG: Sql[tuple[None]] = Sql(
     "select pg_advisory_lock_shared($1::int, kind) from unnest($2::int[]) as given (kind)"
@@ -99,6 +110,11 @@ class Side:
         self._hung: dict[Kind, float] = {}  # kinds we listen for, and when a bell last hung
         self._commits = 0  # that are not told yet
         self._told_until = 0.0  # when the next message may go
+        # Other connections that told, by the number of their session.
+        self._tellers: WeakValueDictionary[int, Wire] = WeakValueDictionary()
+        self._is_to_ask = False  # who listens
+        self._ear = Ear(self._hear, self._wake)
+        self._is_reading = False  # the thread, not a loop
         if opener.is_pooled:
             belfry.heard = frozenset(Kind)  # nothing is, so nothing is to be waited for
 
@@ -115,6 +131,42 @@ class Side:
             self._rings.add(rings)
             self._commits += 1
         self._wake()
+
+    async def tell(self, rings: Rings, wire: Wire) -> None:
+        """Like `ring`, but on the connection of the commit and without the thread: at once,
+        where no message went a moment ago and it is known that somebody listens."""
+        messages = self._due(rings) if wire.prepares else []
+        if not messages:
+            self.ring(rings)
+            return
+        try:
+            await wire.post(self._statements.of(TELL_LIGHTLY), (self.channel, messages))
+        except (psycopg.Error, OSError):
+            self.ring(rings)  # what was committed is: only this connection is lost
+            return
+        self._tellers[wire.pgconn.backend_pid] = wire
+
+    def _due(self, rings: Rings) -> list[str]:
+        """Return the messages that may go now."""
+        kinds, now = _kinds_of(rings), time.monotonic()
+        is_stale = now - self._asked > KNOWN_SECONDS
+        if not kinds & self._wanted or (is_stale and not kinds <= self._wanted):
+            return []
+        with self._lock:
+            if self._rings or now < self._told_until:
+                return []
+            self._told_until = now + EACH_SECONDS
+            self._is_to_ask |= is_stale
+        if is_stale:
+            self._wake()
+        return written(rings, self._wanted)
+
+    def wait(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """A coroutine of this loop, or a thread (None), waits for a ring from now on."""
+        if loop is not None:
+            self._ear.enter(loop)
+        elif not self._is_reading:
+            self._wake(is_to_start=False)
 
     def hang(self) -> None:
         """Hear of other processes' commits, for there are bells now."""
@@ -177,7 +229,7 @@ class Side:
                 log.info("the connection for wake-ups is lost (%s); it comes back", error)
             finally:
                 if wire is not None:
-                    wire.close()
+                    self._ear.close(wire)
                 with self._lock:
                     self._taken.clear()
                 self._belfry.heard = frozenset(Kind if self._opener.is_pooled else ())
@@ -196,36 +248,46 @@ class Side:
         """Open, retake the locks, listen again for what was listened for."""
         connection = self._opener.open()
         wire = self._opener.wire(connection, Blocking(connection.pgconn))
-        # A ring need not survive a crash of the server, so none waits for its disk.
         if not self._opener.is_pooled:
             finish(wire.command(b"set synchronous_commit = off"))
         elif not self._belfry.heard:  # found out just now
             self._belfry.heard = frozenset(Kind)
             self._belfry.ring_all()
-        self._hung, self._asked = {}, -KNOWN_SECONDS
+        self._hung = {}
+        self._forget()
         self._hold_locks(wire)
+        self._ear.open(wire)
         return wire
+
+    def _forget(self) -> None:
+        """Who listens is not known any more."""
+        self._wanted, self._asked = frozenset(), -KNOWN_SECONDS
 
     def _attend(self, wire: Wire, poked: int) -> None:
         """Wait for something to do, and do it."""
-        self._hold_locks(wire)
-        if not self._opener.is_pooled:
-            self._hang(wire)
-        left = self._tell(wire)
-        self._hear(wire)
+        with self._ear.lock:
+            self._hold_locks(wire)
+            if not self._opener.is_pooled:
+                self._hang(wire)
+            left = self._tell(wire)
+            self._hear(wire)
         poll = select.poll()
-        poll.register(wire.pgconn.socket, select.POLLIN)
+        self._is_reading = True  # first: who waits from now on need not poke
+        self._is_reading = self._belfry.sleepers > 0 or not self._ear.is_lent
+        if self._is_reading:
+            poll.register(wire.pgconn.socket, select.POLLIN)
         poll.register(poked, select.POLLIN)
         ready = dict(poll.poll(left * 1000))
         if poked in ready:
             with self._lock, contextlib.suppress(BlockingIOError):
                 self._is_poked = False
                 os.read(poked, 64)
-        if not ready and left >= IDLE_SECONDS:
-            finish(wire.command(b"select 1"))  # half-open connections are silent too
-        if wire.pgconn.socket in ready:
-            wire.pgconn.consume_input()
-            self._hear(wire)
+        with self._ear.lock:
+            if not ready and left >= IDLE_SECONDS:
+                finish(wire.command(b"select 1"))  # half-open connections are silent too
+            if wire.pgconn.socket in ready:
+                wire.pgconn.consume_input()
+                self._hear(wire)
 
     def _hold_locks(self, wire: Wire) -> None:
         with self._lock:
@@ -267,12 +329,13 @@ class Side:
     def _tell(self, wire: Wire) -> float:
         """Tell of what was committed; return for how long there is nothing to do."""
         now = time.monotonic()
-        if not self._rings:
+        if not self._rings and not self._is_to_ask:
             return IDLE_SECONDS
         if now < self._told_until:
             return self._told_until - now
         with self._lock:
             rings, commits, self._commits = self._rings.empty(), self._commits, 0
+            self._is_to_ask = False
         kinds = _kinds_of(rings)
         if not kinds <= self._wanted or now - self._asked > KNOWN_SECONDS:
             listened = self._rows(wire, WHO_LISTENS, self._number)[0]
@@ -285,13 +348,13 @@ class Side:
         return IDLE_SECONDS
 
     def _hear(self, wire: Wire) -> None:
-        own = wire.pgconn.backend_pid
         while (told := wire.pgconn.notifies()) is not None:
-            if told.be_pid == own:
+            teller = self._tellers.get(told.be_pid, wire)
+            if teller.pgconn.backend_pid == told.be_pid:
                 continue  # bells of this process were rung when it committed
             payload = told.extra.decode("utf-8", "replace")
             if payload == HELLO:
-                self._asked = -KNOWN_SECONDS
+                self._forget()
             else:
                 rung(payload, self._belfry)
 

@@ -4,6 +4,9 @@ psycopg opens the connection and brings libpq; its cursors are passed by, for th
 60 to 100 µs a statement. Statements are prepared at their first use (unless a pooler
 stands between), values go and come in binary form, and every wait has an end.
 
+What is posted is sent without waiting for its answer, which is read before the next
+statement is sent, or once it is there.
+
 A wire that failed in the middle of a conversation is broken: nothing is known of where
 it stands, so it is closed and never used again.
 """
@@ -58,7 +61,9 @@ class Wire:
     """
 
     __slots__ = (
+        "__weakref__",
         "_answers",
+        "_is_owed",
         "_prepared",
         "_prepares",
         "_probe",
@@ -91,6 +96,7 @@ class Wire:
         self._probe = probe
         self._prepares = prepares
         self._prepared: set[bytes] = set()
+        self._is_owed = False  # the answer to what was posted
         self._answers = Transformer(ADAPTERS)
 
     # -- statements --
@@ -101,6 +107,7 @@ class Wire:
         if self.is_pending or (self._prepares and statement.name not in self._prepared):
             return await self._piped(statement, (values,))
         with _Conversation(self):
+            await self._collect()
             self._send(statement, values)
             result = await self._result(time.monotonic() + self._seconds)
         return self._rows(result)
@@ -112,10 +119,28 @@ class Wire:
     async def command(self, text: bytes) -> bytes:
         """Run statements without parameters whose rows do not matter; return their tag."""
         with _Conversation(self):
+            await self._collect()
             self.pgconn.send_query(text)
             result = await self._result(time.monotonic() + self._seconds)
         self._rows(result)
         return result.command_status or b""
+
+    async def post(self, statement: Statement, params: Sequence[Any]) -> None:
+        """Send a statement of which nobody needs to know what came of it."""
+        if statement.name not in self._prepared:
+            await self._piped(statement, (statement.encoded(params),))
+            return
+        with _Conversation(self):
+            await self._collect()
+            self._send(statement, statement.encoded(params))
+            self._is_owed = True
+            self.pgconn.flush()  # what does not fit in goes before the next statement
+
+    async def _collect(self) -> None:
+        """Read the answer to what was posted, whatever it says."""
+        if self._is_owed:
+            await self._result(time.monotonic() + self._seconds)
+            self._is_owed = False
 
     async def _piped(
         self, statement: Statement, all_values: Sequence[list[bytes | None]]
@@ -124,6 +149,7 @@ class Wire:
         prepares = self._prepares and statement.name not in self._prepared
         results: list[pq.abc.PGresult] = []
         with _Conversation(self):
+            await self._collect()
             self.pgconn.enter_pipeline_mode()
             if self.is_pending:
                 self.pgconn.send_query_params(b"begin", None)
@@ -219,13 +245,20 @@ class Wire:
         return not self.is_broken and self._waits.is_calm() and self.pgconn.status == _OK
 
     @property
+    def prepares(self) -> bool:
+        """Whether its session is ours alone, and keeps what is prepared."""
+        return self._prepares
+
+    @property
     def is_lost(self) -> bool:
         """Whether there is no connection any more."""
         return self.is_broken or self.pgconn.status != _OK
 
     @property
     def is_in_transaction(self) -> bool:
-        return self.pgconn.transaction_status != pq.TransactionStatus.IDLE
+        # What was posted is a transaction of its own, which the server ends by itself.
+        is_idle = self.pgconn.transaction_status == pq.TransactionStatus.IDLE
+        return not (is_idle or self._is_owed)
 
     def close(self) -> None:
         """Let go of the connection."""
