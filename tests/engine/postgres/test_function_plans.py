@@ -124,7 +124,7 @@ MENDED: list[tuple[str, Callable[[Explained], object]]] = [
     (
         """
         select * from {schema}.bring_back({schema}.now_ms() + 60000, {schema}.now_ms() + 60000,
-            '{{}}', 1000)
+            '{{}}', 0, 1000)
         """,
         claim,
     ),

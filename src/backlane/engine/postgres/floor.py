@@ -29,7 +29,7 @@ class Start(NamedTuple):
     lanes: list[int]
     places: list[int]
     seqs: list[int]
-    due_since_ms: int = LOWEST  # what was due before has been brought in
+    since_ms: int = LOWEST  # what was due or lapsed before has been brought in
     may_look: bool = True
 
 
@@ -45,7 +45,7 @@ class Floors:
         self._queues: dict[str, int] = {}  # numbers by name, as claims told them
         self._look_at = 0.0
         self._look_us = 0
-        self._due_since_ms = LOWEST
+        self._since_ms = LOWEST
 
     def start(self, names: Iterable[str]) -> Start:
         """Return where to go on; the beginning when it is time to look from there."""
@@ -60,11 +60,11 @@ class Floors:
             seqs += self._seqs[line]
         queues, lanes = [queue for queue, _ in lines], [lane for _, lane in lines]
         may_look = self._look_us <= CHEAP_US
-        return Start(queues, lanes, places, seqs, self._due_since_ms, may_look)
+        return Start(queues, lanes, places, seqs, self._since_ms, may_look)
 
-    def keep_due(self, until_ms: int) -> None:
-        """All that was due until then has been brought in."""
-        self._due_since_ms = until_ms
+    def keep_since(self, until_ms: int) -> None:
+        """All that was due, or had lapsed, until then has been brought in."""
+        self._since_ms = until_ms
 
     def keep_queues(self, numbers: Iterable[int], names: Iterable[str]) -> None:
         """Remember the numbers of queues."""

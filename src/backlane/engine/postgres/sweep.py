@@ -20,7 +20,7 @@ BRING_BACK: Sql[tuple[int, list[bytes] | None, list[bytes] | None, list[int] | N
     """
     select lapsed, gone, buried, rung
     from backlane.bring_back(coalesce($1::bigint, backlane.now_ms()),
-        coalesce($2::bigint, backlane.now_ms()), '{}', $3::int)
+        coalesce($2::bigint, backlane.now_ms()), '{}', '-9223372036854775808'::bigint, $3::int)
     """
 )
 EXPIRE: Sql[tuple[int | None, list[bytes] | None]] = Sql(

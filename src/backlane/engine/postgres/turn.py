@@ -139,7 +139,7 @@ async def claim(tx: PostgresTx, memory: Memory, wanted: Wanted) -> Claimed:
         [] if wanted.ids else list(wanted.queues),
         list(wanted.ids),
         list(wanted.departed),
-        start.due_since_ms,
+        start.since_ms,
         *start[:4],
         list(rooms.left),
         list(rooms.left.values()),
@@ -193,7 +193,7 @@ async def turn_quickly(
         [i for i, _ in names],
         [name for _, name in names],
         list({owner for one in wanted for owner in one.departed}),
-        start.due_since_ms,
+        start.since_ms,
         *start[:4],
         start.may_look,
     )
@@ -307,7 +307,7 @@ class Reading:
         if looked_us is not None:
             memory.floors.looked(looked_us)
         if next_due_ms != 0:
-            memory.floors.keep_due(wall)
+            memory.floors.keep_since(wall)
         tx.rings.jobs += [*(moved or ())[buried:], *expired]
         tx.rings.starts += [lease.job for lease in leases]
         return Claimed(

@@ -188,7 +188,8 @@ begin
         where state_then > 5
         and not is_plain
         and deadline_ms is not null
-        on conflict do nothing
+        on conflict (deadline_ms, seq) do update
+        set seq = excluded.seq              -- locked: a sweep passes it by
     ),
     noted as (
         insert into backlane.attempt_error (seq, token, at_ms, attempt, kind, message, traceback,
@@ -248,6 +249,7 @@ create function backlane.bring_back(
     now_ms bigint,
     boot_ms bigint,
     departed text[],
+    since_ms bigint,                        -- what lapsed before has been brought back
     most int,
     out lapsed int,
     out gone bytea[],
@@ -270,7 +272,8 @@ begin
     from (
         select id
         from backlane.term
-        where until_ms <= boot_ms
+        where until_ms > since_ms
+        and until_ms <= boot_ms
         order by until_ms
         limit 1000
         for update skip locked

@@ -172,8 +172,49 @@ begin
 end
 $$;
 
--- Leases of what was locked: rows leave ready, and what is past its deadline ends unrun
--- (`ids` is then its id, and it is no lease). The row of `term` says how many there are.
+-- Of what was locked, what is past its deadline: it leaves ready and ends unrun (`ids` is
+-- then its id, and it is no lease).
+create function backlane.end_late(wanted int, now_ms bigint, spots tid[])
+returns setof backlane.turned
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+    return query
+    with gone as materialized (
+        delete from backlane.ready
+        using backlane.job
+        where ready.ctid = any (spots)
+        and job.seq = ready.seq
+        and job.deadline_ms <= end_late.now_ms
+        returning ready.*, job.id
+    ),
+    expired as (
+        insert into backlane.finished (seq, token, ended_ms, ran_ms, queue, attempt, revision,
+            state)
+        select seq, token, end_late.now_ms, 0, queue, attempt, revision + 1, 4
+        from gone
+    ),
+    counted as (
+        insert into backlane.tally (queue, priority, ready, bytes, expired, kept_done)
+        select queue, priority, -count(*), -sum(size), count(*), count(*)
+        from gone
+        group by queue, priority
+    )
+    select end_late.wanted, id, token + 1, attempt, queue, null::text, null::bytea, null::bytea,
+        priority, lane, null::bytea, null::text, null::bigint, null::bigint, null::bigint,
+        crashes, rank, place, seq, array[id], null::bytea[], null::bigint[], null::int[],
+        null::text[]
+    from gone
+    order by rank, place, seq;
+end
+$$;
+
+-- Leases of what was locked: rows leave ready. The row of `term` says how many there are.
 create function backlane.give(
     wanted int,
     now_ms bigint,
@@ -190,7 +231,22 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
+declare
+    late bigint[];
 begin
+    -- Apart, for it is rare, and each part of a statement costs also when it does nothing.
+    -- Whoever waits and has a deadline is in `deadline`.
+    if exists (select from backlane.deadline where deadline_ms <= give.now_ms) then
+        select array_agg(seq) into late
+        from backlane.ready
+        join backlane.job using (seq)
+        where ready.ctid = any (spots)
+        and job.deadline_ms <= give.now_ms;
+        if late is not null then
+            return query select * from backlane.end_late(wanted, now_ms, spots);
+            perform backlane.let_go(late);
+        end if;
+    end if;
     return query
     with gone as materialized (
         delete from backlane.ready
@@ -200,9 +256,8 @@ begin
     held as materialized (
         select gone.queue, gone.lane, gone.rank, gone.place, gone.seq, gone.priority,
             gone.attempt, gone.token, gone.revision, gone.crashes, gone.parked_ms, gone.size,
-            job.id, job.task, job.body, job.headers, job.policy, job.group_name, job.key_scope,
-            job.key_name, job.enqueued_ms, job.deadline_ms, job.predicted_ms,
-            job.deadline_ms is not null and job.deadline_ms <= give.now_ms as is_late
+            job.id, job.task, job.body, job.headers, job.policy, job.group_name, job.key_name,
+            job.enqueued_ms, job.deadline_ms, job.predicted_ms
         from gone
         join backlane.job on job.seq = gone.seq
     ),
@@ -213,59 +268,22 @@ begin
             lane, attempt, revision + 1, crashes, size, priority,
             key_name is null and deadline_ms is null and group_name is null, id, give.owner
         from held
-        where not is_late
     ),
     begun as (
         insert into backlane.term (id, until_ms, leases, owner)
         select give.term, give.until_ms, count(*), give.owner
         from held
-        where not is_late
         having count(*) > 0
-    ),
-    expired as (
-        insert into backlane.finished (seq, token, ended_ms, ran_ms, queue, attempt, revision,
-            state)
-        select seq, token, give.now_ms, 0, queue, attempt, revision + 1, 4
-        from held
-        where is_late
-    ),
-    freed as (
-        delete from backlane.unique_key
-        using held
-        where is_late
-        and key_name is not null
-        and unique_key.digest = backlane.digest(key_scope, key_name)
-        and unique_key.seq = held.seq
-    ),
-    met as (
-        delete from backlane.deadline
-        using held
-        where is_late
-        and deadline.deadline_ms = held.deadline_ms
-        and deadline.seq = held.seq
-    ),
-    parted as (
-        insert into backlane.group_tally (queue, jobs, name)
-        select queue, -count(*), group_name
-        from held
-        where is_late
-        and group_name is not null
-        group by queue, group_name
     ),
     counted as (
         insert into backlane.tally (queue, priority, ready, running, started, foretold,
-            foretold_ms, waited_ms, bytes, expired, kept_done)
-        select queue, priority, -count(*),
-            nullif(count(*) filter (where not is_late), 0),
-            nullif(count(*) filter (where not is_late), 0),
-            nullif(count(predicted_ms) filter (where token = 0 and not is_late), 0),
-            sum(predicted_ms) filter (where token = 0 and not is_late),
+            foretold_ms, waited_ms)
+        select queue, priority, -count(*), count(*), count(*),
+            nullif(count(predicted_ms) filter (where token = 0), 0),
+            sum(predicted_ms) filter (where token = 0),
             sum(greatest(0, give.now_ms - place)) filter (
-                where token = 0 and not is_late and predicted_ms is not null
-            ),
-            -sum(size) filter (where is_late),
-            nullif(count(*) filter (where is_late), 0),
-            nullif(count(*) filter (where is_late), 0)
+                where token = 0 and predicted_ms is not null
+            )
         from held
         group by queue, priority
     )
@@ -273,8 +291,7 @@ begin
         held.headers, held.priority, held.lane, held.policy, held.group_name, held.enqueued_ms,
         held.deadline_ms,
         case when held.parked_ms is not null then greatest(0, give.now_ms - held.parked_ms) end,
-        held.crashes, held.rank,
-        held.place, held.seq, case when held.is_late then array[held.id] end, null::bytea[],
+        held.crashes, held.rank, held.place, held.seq, null::bytea[], null::bytea[],
         null::bigint[], null::int[], null::text[]
     from held
     order by held.rank, held.place, held.seq;
@@ -299,7 +316,7 @@ create function backlane.claim(
     names text[],
     jobs bytea[],                           -- instead of names: these very jobs
     departed text[],
-    due_since_ms bigint,
+    since_ms bigint,                        -- what was due or lapsed before has been brought in
     floor_queues int[],
     floor_lanes int[],
     floor_places bigint[],                  -- ten for each
@@ -344,26 +361,34 @@ declare
     one record;
 begin
     -- What is over.
-    select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+    select until_ms into lapse_ms
+    from backlane.term
+    where until_ms > since_ms
+    order by until_ms
+    limit 1;
     if lapse_ms <= boot or departed <> '{}' then
-        select * into back from backlane.bring_back(wall, boot, departed, 1000);
+        select * into back from backlane.bring_back(wall, boot, departed, since_ms, 1000);
         brought := back.lapsed;
         gone := back.gone;
         buried := back.buried;
         rung := coalesce(back.rung, '{}');
-        select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+        select until_ms into lapse_ms
+        from backlane.term
+        where until_ms > since_ms
+        order by until_ms
+        limit 1;
     end if;
     select scheduled.due_ms into due_ms
     from backlane.scheduled
-    where scheduled.due_ms > due_since_ms
+    where scheduled.due_ms > since_ms
     order by scheduled.due_ms
     limit 1;
     if due_ms <= wall and brought < 1000 then
-        rung := rung || coalesce(backlane.promote(wall, due_since_ms, 1000 - brought), '{}');
+        rung := rung || coalesce(backlane.promote(wall, since_ms, 1000 - brought), '{}');
         is_promoted := true;
         select scheduled.due_ms into due_ms
         from backlane.scheduled
-        where scheduled.due_ms > due_since_ms
+        where scheduled.due_ms > since_ms
         order by scheduled.due_ms
         limit 1;
     end if;
@@ -422,7 +447,7 @@ begin
         if is_promoted and is_floored then
             -- They went to their places, of which some may lie before a floor.
             places := array(
-                select least(place, due_since_ms)
+                select least(place, since_ms)
                 from unnest(places) with ordinality as given (place, nth)
                 order by nth
             );
@@ -471,12 +496,18 @@ begin
         select min(until_ms) into lapse_ms
         from (
             select until_ms, id, row_number() over (order by until_ms) as nth
-            from (select * from backlane.term order by until_ms limit 3) as first
+            from (
+                select * from backlane.term where until_ms > since_ms order by until_ms limit 3
+            ) as first
         ) as next
         where nth = 3
         or exists (select 1 from backlane.lease where lease.term = next.id);
     elsif got > 0 then
-        select until_ms into lapse_ms from backlane.term order by until_ms limit 1;
+        select until_ms into lapse_ms
+        from backlane.term
+        where until_ms > since_ms
+        order by until_ms
+        limit 1;
     end if;
     select array_agg(id) into stopping
     from backlane.lease
@@ -587,7 +618,7 @@ create function backlane.turn(
     names_of int[],                         -- which wanted each of these names belongs to
     names text[],
     departed text[],                        -- of all
-    due_since_ms bigint,
+    since_ms bigint,                        -- what was due or lapsed before has been brought in
     floor_queues int[],
     floor_lanes int[],
     floor_places bigint[],
@@ -630,7 +661,7 @@ begin
                 from unnest(names, names_of) as given (name, whose)
                 where whose = i
             ),
-            '{}', departed, due_since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
+            '{}', departed, since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
             '{}', '{}', may_look
         );
     end loop;
