@@ -21,7 +21,7 @@ from backlane.model.job import Job
 from backlane.model.queue import Bounds
 
 SHARE = 64  # of the room that is left, one part is granted
-LEAST, MOST = 4, 1_000  # places worth a grant
+LEAST, MOST = 4, 10_000  # places worth a grant
 FRESH_SECONDS = 0.25  # how long the depth that was read is good enough for a wait foretold
 LIFE_MS = 60_000  # a grant that was not renewed is taken back
 USED_SECONDS = 1.0  # who appended within this may well do so again

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from psycopg.errors import SerializationFailure
@@ -18,6 +18,8 @@ from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import DEFAULT_POLICY, Job, Policy, Receipt, Refusal
 from backlane.model.queue import Bounds
+
+T = TypeVar("T")
 
 ENTER: Sql[tuple[bool, int, int, int]] = Sql(
     """
@@ -88,7 +90,6 @@ async def enter(
     predicted: list[int | None] = [None] * len(jobs)
     for index, expected_ms in store.predicted:
         predicted[index] = expected_ms
-    lines = [line.id for _, line in store.accepted]
     is_admitted, entered, first_seq, now = (
         await tx.rows(
             ENTER,
@@ -96,17 +97,17 @@ async def enter(
             list(spent.values()),
             list(spent),
             [job.id for job in jobs],
-            lines,
-            [_lane(job, resources) for job in jobs],
-            [job.priority for job in jobs],
-            [job.delay_ms for job in jobs],
+            _alike([line.id for _, line in store.accepted]),
+            _alike([_lane(job, resources) for job in jobs]),
+            _alike([job.priority for job in jobs]),
+            _alike([job.delay_ms for job in jobs]),
+            _alike([job.policy.attempts for job in jobs]),
             [job.size for job in jobs],
-            [job.policy.attempts for job in jobs],
-            predicted,
-            [job.task for job in jobs],
-            [job.parent for job in jobs],
-            [_policy(job) for job in jobs],
-            [job.headers for job in jobs],
+            _some(predicted),
+            _alike([job.task for job in jobs]),
+            _some([job.parent for job in jobs]),
+            _some([_policy(job) for job in jobs]),
+            _some([job.headers for job in jobs]),
             [job.body for job in jobs],
             *_rare(jobs),
         )
@@ -130,18 +131,22 @@ def _policy(job: Job) -> bytes | None:
     return None if job.policy is DEFAULT_POLICY else encode_policy(job.policy)
 
 
-def _rare(jobs: Sequence[Job]) -> list[list[int | None] | list[str | None] | None]:
-    """What few jobs have: lives, scopes and names of keys, groups; None where none has any."""
-    lives = [job.expires_ms for job in jobs]
-    scopes = [job.key.scope if job.key else None for job in jobs]
-    names = [stored(job.key.name) if job.key else None for job in jobs]
-    groups = [stored_or_none(job.group) for job in jobs]
-    return [
-        lives if lives.count(None) < len(jobs) else None,
-        scopes if scopes.count(None) < len(jobs) else None,
-        names if names.count(None) < len(jobs) else None,
-        groups if groups.count(None) < len(jobs) else None,
-    ]
+def _rare(jobs: Sequence[Job]) -> Iterator[list[int | None] | list[str | None] | None]:
+    """Yield what few jobs have: lives, scopes and names of keys, groups."""
+    yield _some([job.expires_ms for job in jobs])
+    yield _some([job.key.scope if job.key else None for job in jobs])
+    yield _some([stored(job.key.name) if job.key else None for job in jobs])
+    yield _some([stored_or_none(job.group) for job in jobs])
+
+
+def _some(values: list[T | None]) -> list[T | None] | None:
+    """Return None where no job has any."""
+    return values if values.count(None) < len(values) else None
+
+
+def _alike(values: list[T]) -> list[T]:
+    """Return one for all where all are alike, as in a bulk: a third less work for the server."""
+    return values[:1] if values.count(values[0]) == len(values) else values
 
 
 def needed(store: Store) -> dict[str, tuple[int, int]]:

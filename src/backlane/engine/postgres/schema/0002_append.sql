@@ -8,19 +8,19 @@ create function backlane.enter(
     used_credits bigint[],
     of_queues int[],                        -- of each of these credits
     ids bytea[],
-    queues int[],
+    queues int[],                           -- these five are one for all, where all are alike
     lanes int[],
     priorities smallint[],
     delays_ms bigint[],
-    sizes int[],
     allowed int[],
-    predicted bigint[],
-    tasks text[],
-    parents bytea[],
-    policies bytea[],
-    headings bytea[],
+    sizes int[],
+    predicted bigint[],                     -- null, as all that say so, if no job has any
+    tasks text[],                           -- one for all, where all are alike
+    parents bytea[],                        -- null
+    policies bytea[],                       -- null
+    headings bytea[],                       -- null
     bodies bytea[],
-    lives_ms bigint[],                      -- these four are null if no job has any
+    lives_ms bigint[],                      -- null, as all that follow
     scopes text[],
     names text[],
     groups text[],
@@ -103,11 +103,14 @@ begin
         with job as (
             insert into backlane.job (seq, place, enqueued_ms, predicted_ms, queue, lane, size,
                 attempts, priority, id, task, parent, policy, headers, body)
-            select seq, now_ms + greatest(0, delay), now_ms, predicted_ms, queue, lane, size,
-                attempts, priority, id, task, parent, policy, headers, body
-            from unnest(seqs, ids, queues, lanes, priorities, delays_ms, sizes, allowed,
+            select seq, now_ms + greatest(0, coalesce(delay, delays_ms[1])), now_ms,
+                predicted_ms, coalesce(queue, queues[1]), coalesce(lane, lanes[1]), size,
+                coalesce(attempts, allowed[1]), coalesce(priority, priorities[1]), id,
+                case when cardinality(tasks) = 1 then tasks[1] else task end, parent, policy,
+                headers, body
+            from unnest(seqs, ids, queues, lanes, priorities, delays_ms, allowed, sizes,
                 predicted, tasks, parents, policies, headings, bodies) as given (seq, id, queue,
-                lane, priority, delay, size, attempts, predicted_ms, task, parent, policy,
+                lane, priority, delay, attempts, size, predicted_ms, task, parent, policy,
                 headers, body)
             on conflict (id) do nothing
             returning seq, place, queue, lane, size, priority
@@ -143,12 +146,14 @@ begin
         insert into backlane.job (seq, place, enqueued_ms, deadline_ms, predicted_ms, queue, lane,
             size, attempts, priority, id, task, key_scope, key_name, group_name, parent, policy,
             headers, body)
-        select seq, now_ms + greatest(0, delay), now_ms, now_ms + life, predicted_ms, queue, lane,
-            size, attempts, priority, id, task, scope, name, group_name, parent, policy, headers,
-            body
-        from unnest(seqs, ids, queues, lanes, priorities, delays_ms, sizes, allowed, predicted,
+        select seq, now_ms + greatest(0, coalesce(delay, delays_ms[1])), now_ms, now_ms + life,
+            predicted_ms, coalesce(queue, queues[1]), coalesce(lane, lanes[1]), size,
+            coalesce(attempts, allowed[1]), coalesce(priority, priorities[1]), id,
+            case when cardinality(tasks) = 1 then tasks[1] else task end, scope, name,
+            group_name, parent, policy, headers, body
+        from unnest(seqs, ids, queues, lanes, priorities, delays_ms, allowed, sizes, predicted,
             tasks, parents, policies, headings, bodies, lives_ms, scopes, names, groups)
-            as given (seq, id, queue, lane, priority, delay, size, attempts, predicted_ms, task,
+            as given (seq, id, queue, lane, priority, delay, attempts, size, predicted_ms, task,
             parent, policy, headers, body, life, scope, name, group_name)
         where seq <> all (lost)
         on conflict (id) do nothing
