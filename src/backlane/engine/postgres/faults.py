@@ -32,7 +32,7 @@ MIXED_UP = ("26000", "42P05")
 # A table was changed since the statement was prepared.
 OUTDATED = ("0A000",)
 _MISSING = ("42P01", "3F000", "42883", "42703")
-_ENDED = ("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "08000", "08003", "08006")
+_ENDED = ("57P01", "57P02", "57P03", "57P04", "57P05", "25P03", "25P04", "08000", "08003", "08006")
 
 
 def is_ended(error: BaseException) -> bool:

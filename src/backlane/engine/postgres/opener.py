@@ -30,6 +30,10 @@ SESSION = {
     "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
     "lock_timeout": f"{LOCK_SECONDS:.0f}s",
     "idle_in_transaction_session_timeout": f"{ANSWER_SECONDS:.0f}s",
+    # What is idle holds the lock that shows this process, and listens. Only a server of
+    # version 17 or newer knows the limit on transactions.
+    "idle_session_timeout": "0",
+    "transaction_timeout": "0",
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "search_path": "pg_catalog",  # every name of ours is written with its schema
@@ -50,6 +54,7 @@ SET_UP = Statement(
         when $3::boolean or pg_catalog.pg_backend_pid() = $4::int then (
             select count(pg_catalog.set_config(name, value, false))
             from unnest($1::text[], $2::text[]) as given (name, value)
+            where current_setting(name, true) is not null
         ) + length(pg_catalog.set_config(
             'synchronous_commit',
             case pg_catalog.current_setting('synchronous_commit')

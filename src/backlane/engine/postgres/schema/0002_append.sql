@@ -30,6 +30,7 @@ create function backlane.enter(
     out now_ms bigint
 )
 language plpgsql
+set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable

@@ -2,6 +2,7 @@
 -- group given up.
 create function backlane.let_go(seqs bigint[]) returns void
 language plpgsql
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 begin
@@ -54,6 +55,7 @@ create function backlane.settle(
     out lanes int[]                         -- and their lanes
 )
 language plpgsql
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
@@ -257,6 +259,7 @@ create function backlane.bring_back(
     out rung int[]
 )
 language plpgsql
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
