@@ -30,7 +30,7 @@ insert into queue (name, kind, declared_jobs, declared_bytes) values ('mail', 't
 """
 ENTER = """
 select {schema}.enter(null, '{{}}', '{{}}', array_agg(id), array_agg(1),
-    array_agg(0), array_agg(5::smallint), array_agg(0::bigint), array_agg(1), array_agg(10),
+    array_agg(0), array_agg(5::smallint), array_agg(0::bigint), array_agg(10), array_agg(1),
     array_agg(null::bigint), array_agg('t'::text), array_agg(null::bytea),
     array_agg(null::bytea), array_agg(null::bytea), array_agg('x'::bytea),
     array_agg(600000::bigint), array_agg('t'::text), array_agg('k' || nth), array_agg('g'::text))
