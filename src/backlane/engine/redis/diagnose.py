@@ -29,7 +29,7 @@ def diagnose(driver: Driver) -> list[Finding]:
     try:
         facts = look(line, driver.address)
     except Said as said:
-        return [_away(refused(said, line.place))]
+        return [_away(refused(said, line.place), is_there=True)]
     except OSError as error:
         return [_away(EngineUnavailable(f"{line.place} was lost: {error}"))]
     finally:
@@ -42,12 +42,16 @@ def judged(facts: Facts) -> list[Finding]:
     return [finding for judge in JUDGES for finding in judge(facts)]
 
 
-def _away(error: BacklaneError) -> Finding:
+def _away(error: BacklaneError, *, is_there: bool = False) -> Finding:
+    # A server that answers, if only by refusing, is not to be started.
+    is_there = is_there or isinstance(error.__cause__, Said)
     return Finding(
         subject="server",
         state="error",
         text=str(error),
-        remedy="start the server, or correct the URL; `redis-cli -u URL ping` answers PONG",
+        remedy="correct user, password and database of the URL, or the rights that the user has"
+        if is_there
+        else "start the server, or correct host and port of the URL",
     )
 
 

@@ -126,7 +126,7 @@ def open_line(
         _limit(sock, address.seconds)
     except Said as said:
         _close(sock)
-        raise refused(said, where) from None
+        raise refused(said, where) from said
     except (OSError, ValueError) as error:
         _close(sock)
         raise unreachable(error, where) from error

@@ -24,7 +24,7 @@ from backlane.model.outcome import (
 )
 
 SETTLE = Script("settle", "model", "moves", "bells", "settling")
-TURN = Script("turn", "model", "moves", "bells", "settling", "taking")
+TURN = Script("turn", "model", "moves", "bells", "settling", "rooms", "taking")
 
 
 async def settle(tx: RedisTx, settlements: Sequence[Settlement]) -> Settled:
