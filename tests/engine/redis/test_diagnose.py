@@ -111,6 +111,16 @@ def test_a_user_who_may_nothing_is_told_what_he_lacks(
 
     assert finding.state == "error"
     assert "word" not in finding.text
+    assert "start" not in finding.remedy
+
+
+def test_a_password_that_is_wrong_is_to_be_corrected(server: RedisServer) -> None:
+    """The doctor said to start a server that had answered."""
+    (finding,) = found(server.url.replace("redis://", "redis://ann:s3cret@"))
+
+    assert finding.state == "error"
+    assert finding.remedy.startswith("correct user")
+    assert "s3cret" not in finding.text
 
 
 def test_a_replica_takes_no_writes() -> None:
