@@ -11,6 +11,7 @@ from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import tune
+from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.measure import SECRET
 from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
 from backlane.engine.postgres.record import READY, RUNNING, SCHEDULED, seqs_of, standings, wholes
@@ -96,7 +97,7 @@ async def _dump_repeats(tx: PostgresTx, limit: int, digest: bytes) -> Part:
 async def dump_settings(tx: PostgresTx) -> Settings:
     """Read what is known beside jobs."""
     return Settings(
-        queues=await tune.list_queues(tx),
+        queues=await tune.list_queues(tx, Heads()),
         resources=await resources.breakers_of_all(tx),
         secret=(await tx.rows(SECRET))[0][0],
         forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],

@@ -26,6 +26,7 @@ from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.bell import Belfry, Bell
 from backlane.engine.postgres.credit import Purse
 from backlane.engine.postgres.doctor.examination import diagnose
+from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.links import Links
 from backlane.engine.postgres.plans import beat, step
 from backlane.engine.postgres.pool import Retired
@@ -81,6 +82,7 @@ class PostgresEngine:
         self._hung_in = 0
         self._purse = Purse()
         self._memory = turning.Memory()
+        self._heads = Heads()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -132,11 +134,11 @@ class PostgresEngine:
 
     @reading
     async def list_queues(self, tx: PostgresTx) -> list[QueueRecord]:
-        return await tune.list_queues(tx)
+        return await tune.list_queues(tx, self._heads)
 
     @reading
     async def measure(self, tx: PostgresTx, queues: Sequence[str]) -> Measured:
-        return await measure.measure(tx, queues)
+        return await measure.measure(tx, self._heads, queues)
 
     @step
     async def reserve(

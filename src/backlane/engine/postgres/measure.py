@@ -6,11 +6,13 @@ one that is, belongs to a time that was set back since, and holds no promise.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import Measured
 from backlane.model.queue import Bounds, Kind, LineSample, QueueSample, in_line
@@ -21,8 +23,7 @@ LIVE_MS = 30_000  # a worker whose last beat is older is not counted on: it beat
 _Row = tuple[Any, ...]
 
 # One row for each priority of a queue (null where it has none). Of `tally` all is read,
-# which a sweep keeps short; the head of each line is one step into the key of `ready` for
-# each lane.
+# which a sweep keeps short.
 MEASURED: Sql[_Row] = Sql(
     """
     with clock as (
@@ -46,28 +47,20 @@ MEASURED: Sql[_Row] = Sql(
         coalesce(tuned_bytes, declared_bytes), coalesce(tuned_wait_ms, declared_wait_ms),
         coalesce(tuned_share, declared_share),
         coalesce(virtual_clock.clock_us - wall_ms * 1000, 0),
-        (
-            select greatest(0, wall_ms - head.place)
-            from backlane.lane as open
-            cross join lateral (
-                select rank, place, seq
-                from backlane.ready
-                where ready.queue = queue.id
-                and ready.lane = open.lane
-                order by rank, place, seq
-                limit 1
-            ) as head
-            order by head.rank, head.place, head.seq
-            limit 1
-        ),
+        case when head is not null then greatest(0, wall_ms - head[4]) end,
         serving.slots,
         exists (select from backlane.resource where state <> 'closed'),
         counted.priority, counted.ready, counted.running, counted.appended + counted.retried,
         counted.started, counted.scheduled, counted.bytes, counted.ended, counted.ran_ms,
         counted.foretold, counted.foretold_ms, counted.waited_ms,
+        head,
         (select value from backlane.meta where name = 'secret')
     from clock
     cross join backlane.queue
+    cross join lateral (
+        select backlane.first_in_line(queue.id, $5::bigint[]) as head
+        offset 0
+    ) as line
     left join backlane.virtual_clock on virtual_clock.queue = queue.id
     left join serving on serving.name = queue.name
     left join lateral (
@@ -144,11 +137,14 @@ WIND: Sql[tuple[int]] = Sql(
 )
 
 
-async def measure(tx: PostgresTx, queues: Sequence[str]) -> Measured:
+async def measure(tx: PostgresTx, heads: Heads, queues: Sequence[str]) -> Measured:
     """Return samples of those of these queues that exist, by name."""
-    rows = await tx.rows(MEASURED, list(queues), tx.wall_ms, tx.boot_ms, LIVE_MS) if queues else []
+    floors, began = heads.floors() if tx.wall_ms is None else [], time.monotonic()
+    given = (list(queues), tx.wall_ms, tx.boot_ms, LIVE_MS, floors)
+    rows = await tx.rows(MEASURED, *given) if queues else []
     if not rows:
         return Measured([], (await tx.rows(SECRET))[0][0])
+    heads.keep([row[24] for row in rows], floors, time.monotonic() - began)
     found: dict[int, list[_Row]] = {}
     for row in rows:
         found.setdefault(row[0], []).append(row)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, LiteralString
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.reading import LOCK, TAKE_BACK
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import Declare, Tune
@@ -12,8 +14,7 @@ from backlane.model.queue import Bounds, Depth, Kind, QueueRecord
 
 _Row = tuple[Any, ...]
 
-# The head of each line is one step into the key of `ready` for each lane. Queues are few;
-# `counted` is read once for all of them.
+# Queues are few; `counted` is read once for all of them.
 _QUEUES: LiteralString = """
     select queue.name, kind, paused, declared_jobs, declared_bytes, declared_wait_ms,
         declared_share, tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share,
@@ -24,20 +25,8 @@ _QUEUES: LiteralString = """
         coalesce(sum(expired), 0)::bigint, coalesce(sum(retried), 0)::bigint,
         coalesce(sum(started), 0)::bigint, coalesce(sum(ended), 0)::bigint,
         coalesce(sum(ran_ms), 0)::bigint,
-        (
-            select greatest(0, coalesce($1::bigint, backlane.now_ms()) - head.place)
-            from backlane.lane as open
-            cross join lateral (
-                select rank, place, seq
-                from backlane.ready
-                where ready.queue = queue.id
-                and ready.lane = open.lane
-                order by rank, place, seq
-                limit 1
-            ) as head
-            order by head.rank, head.place, head.seq
-            limit 1
-        )
+        backlane.first_in_line(queue.id, $2::bigint[]),
+        coalesce($1::bigint, backlane.now_ms())
     from backlane.queue
     """
 _GROUPED: LiteralString = """
@@ -50,7 +39,7 @@ ONE: Sql[_Row] = Sql(
     _QUEUES
     + """
     left join backlane.counted on counted.queue = queue.id
-    where queue.name = $2::text
+    where queue.name = $3::text
     """
     + _GROUPED
 )
@@ -92,9 +81,12 @@ TUNE: Sql[tuple[int]] = Sql(
 )
 
 
-async def list_queues(tx: PostgresTx) -> list[QueueRecord]:
+async def list_queues(tx: PostgresTx, heads: Heads) -> list[QueueRecord]:
     """Return all queues by name."""
-    return [_record(row) for row in await tx.rows(ALL, tx.wall_ms)]
+    floors, began = heads.floors() if tx.wall_ms is None else [], time.monotonic()
+    rows = await tx.rows(ALL, tx.wall_ms, floors)
+    heads.keep([row[24] for row in rows], floors, time.monotonic() - began)
+    return [_record(row) for row in rows]
 
 
 async def tune(tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecord | None:
@@ -135,7 +127,7 @@ async def _declare(tx: PostgresTx, queue: str, change: Declare) -> QueueRecord |
 
 
 async def _find(tx: PostgresTx, queue: str) -> QueueRecord | None:
-    rows = await tx.rows(ONE, tx.wall_ms, queue)
+    rows = await tx.rows(ONE, tx.wall_ms, [], queue)
     return _record(rows[0]) if rows else None
 
 
@@ -143,6 +135,7 @@ def _record(row: _Row) -> QueueRecord:
     name, kind, paused, *bounds = row[:11]
     declared, tuned = Bounds(*bounds[:4]), bounds[4:]
     scheduled, ready, running, held = row[11:15]
+    head, wall_ms = row[24:]
     return QueueRecord(
         name=name,
         kind=Kind(kind),
@@ -154,7 +147,7 @@ def _record(row: _Row) -> QueueRecord:
         tuned_max_wait_ms=tuned[2],
         tuned_group_share=tuned[3],
         depth=Depth(scheduled, ready, running, 0, held),
-        oldest_ready_ms=row[24],
+        oldest_ready_ms=None if head is None else max(0, wall_ms - head[3]),
         appended=row[15],
         succeeded=row[16],
         failed=row[17],

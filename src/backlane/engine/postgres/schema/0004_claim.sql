@@ -530,6 +530,39 @@ begin
 end
 $$;
 
+-- The job that is next in a queue: its queue, lane, rank, place and seq, or null. One step
+-- into the key of `ready` for each lane, from the floor that is given of it (five numbers
+-- of the same kind each), for what lies before is dead rows, as a rule.
+create function backlane.first_in_line(of_queue int, floors bigint[]) returns bigint[]
+language sql stable
+set enable_seqscan = off
+as $$
+    select array[of_queue, open.lane, first.rank, first.place, first.seq]::bigint[]
+    from backlane.lane as open
+    left join lateral (
+        select floors[at + 2]::smallint as rank, floors[at + 3] as place, floors[at + 4] as seq
+        from generate_series(1, cardinality(floors), 5) as at
+        where floors[at] = of_queue
+        and floors[at + 1] = open.lane
+        limit 1
+    ) as floor on true
+    cross join lateral (
+        select rank, place, seq
+        from backlane.ready
+        where ready.queue = of_queue
+        and ready.lane = open.lane
+        and (ready.rank, ready.place, ready.seq) >= (
+            coalesce(floor.rank, 0::smallint),
+            coalesce(floor.place, '-9223372036854775808'::bigint),
+            coalesce(floor.seq, '-9223372036854775808'::bigint)
+        )
+        order by rank, place, seq
+        limit 1
+    ) as first
+    order by first.rank, first.place, first.seq
+    limit 1
+$$;
+
 -- Where these very jobs are, those of them that may be claimed: locked. A rank is not known
 -- of a job: ten probes of the key of `ready` find it.
 create function backlane.picks(
