@@ -116,6 +116,15 @@ def test_queues(url, here, dead) -> None:
     assert "jobs deleted" in told("queues", "purge", "mail", "--yes", "--url", url)
 
 
+def test_a_look_says_what_it_was_asked_for_and_no_more(url, here, dead, caplog) -> None:
+    """Each command on Redis began with what its server's settings risk."""
+    caplog.clear()
+
+    told("queues", "list", "--url", url)
+
+    assert not caplog.records
+
+
 def test_resources(url, here, dead) -> None:
     assert "carrier" in told("resources", "list", "--url", url)
     told("resources", "open", "carrier", "--for", "60", "--url", url)

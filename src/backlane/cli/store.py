@@ -7,6 +7,7 @@ and work the same on every engine.
 from __future__ import annotations
 
 import functools
+import logging
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -181,10 +182,22 @@ def _with_store(command: Command, *, make: bool) -> Command:
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @functools.wraps(command)
     def with_store(url: str | None, app: str | None, as_json: bool, **rest: object) -> None:
-        with opened(*named(url, app), make=make) as store:
+        with _without_warnings(), opened(*named(url, app), make=make) as store:
             command(store, Output(as_json), **rest)
 
     return with_store
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Let a look say what it was asked for: what a store's settings risk is the doctor's to tell."""
+    log = logging.getLogger("backlane")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def named(url: str | None, app: str | None) -> tuple[str | None, str | None]:
