@@ -190,7 +190,7 @@ def _with_store(command: Command, *, make: bool) -> Command:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Let a look say what it was asked for: what a store's settings risk is the doctor's to tell."""
+    """Let a look say what it was asked for; what settings risk is the doctor's to tell."""
     log = logging.getLogger("backlane")
     before = log.level
     log.setLevel(logging.ERROR)
