@@ -1,6 +1,8 @@
-"""Users that may not do all: told when they connect, and nothing is half done."""
+"""Users that may not do all: they are told, and nothing is half done."""
 
 from __future__ import annotations
+
+import asyncio
 
 import pytest
 from tests.engine.contract.desk import Desk
@@ -8,7 +10,6 @@ from tests.engine.redis.ledger import Ledger
 from tests.servers.redis import RedisServer
 
 from backlane.engine.redis import RedisEngine
-from backlane.errors import EngineUnavailable
 from backlane.model.clock import FakeClock
 
 KEYS = "~backlane:1:{default}:*"
@@ -28,12 +29,17 @@ def test_the_rights_that_the_handbook_names_are_enough(server: RedisServer) -> N
     assert len(desk.claim(3).leases) == 3
 
 
-def test_a_user_without_channels_is_told_before_anything_is_stored(server: RedisServer) -> None:
+def test_a_user_without_channels_is_warned_once_and_can_do_all_the_same(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     desk = desk_of(server, KEYS, "+@all")
+    desk.add(2)
+    desk.add(2)
 
-    with pytest.raises(EngineUnavailable, match="&backlane"):
-        desk.add()
-    assert server.client().dbsize() == 0
+    assert len(desk.claim(9).leases) == 4
+    Ledger(server.client(), "default").check()
+    asyncio.run(desk.engine.arun(desk.engine.list_queues()))  # another connection
+    assert caplog.text.count("&backlane:*") == 1
 
 
 def test_channels_forbidden_later_cost_no_job_and_no_count(server: RedisServer) -> None:
@@ -41,7 +47,7 @@ def test_channels_forbidden_later_cost_no_job_and_no_count(server: RedisServer) 
     desk.add()
     server.client().execute_command("ACL", "SETUSER", "bob", "resetchannels")
     desk.add(2)
-    desk.add(2, key=None, priority=3)
+    desk.add(2, priority=3)
 
     assert len(desk.claim(9).leases) == 5
     Ledger(server.client(), "default").check()

@@ -73,7 +73,7 @@ class Driver:
         try:
             found = durabilities.check(line, self.address)
             self._check_version(line)
-            line.ask("SPUBLISH", f"{self.address.prefix}q00", "")  # scripts do, and may not fail
+            may_ring = self._may_ring(line)
         except BaseException as error:
             line.disconnect()
             if isinstance(error, Said):  # LOADING, of a server that has only just come back
@@ -87,6 +87,12 @@ class Driver:
             self._told.add((line.place, found.level))
         if is_news:
             durabilities.warn(found, line.place)
+        if is_news and not may_ring:
+            log.warning(
+                "%s forbids this user the channels &backlane:*: nobody is woken, all look for "
+                "themselves every second or so; see docs/engines/redis.md",
+                line.place,
+            )
         return line
 
     def open_unchecked(self) -> Line:
@@ -105,6 +111,15 @@ class Driver:
                 f"whose layout is {int(version)}, and this one's is {VERSION}: use that version, "
                 "or another namespace"
             )
+
+    def _may_ring(self, line: Line) -> bool:
+        try:
+            line.ask("SPUBLISH", f"{self.address.prefix}q00", "")
+        except Said as said:
+            if said.code == "NOPERM":
+                return False
+            raise
+        return True
 
     def look(self) -> Durability:
         """Return what the server promises now.

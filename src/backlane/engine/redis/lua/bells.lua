@@ -12,8 +12,8 @@
 local DIGITS = '0123456789abcdef'
 local is_real_time = not args[1]
 
--- Returns how many heard. A server that no longer lets us do it costs a poll, never a verb
--- that has written already; who connects anew is told (`Driver.open`).
+-- Returns how many heard. Where channels are forbidden all poll (`Driver.open` warns of it): no
+-- verb that has written already may fail by it.
 local function tell_on(channel, payload)
   local heard = redis.pcall('SPUBLISH', P .. channel, payload)
   return type(heard) == 'number' and heard or 0
