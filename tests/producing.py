@@ -21,6 +21,8 @@ from backlane.model.clock import SystemClock
 
 BOUND = 1_000
 REFUSED_FOR = 1.0  # seconds after which a producer gives up
+AGAIN_AFTER = 0.03  # seconds after a refusal: fifty that spin would slow each other down
+HELD_FOR = 0.01  # seconds that a transaction keeps its places before it rolls back
 QUEUE = "mail"
 
 
@@ -42,7 +44,7 @@ def produce(url: str) -> int:
             app.tasks["greet"].enqueue("ada")
         except QueueFull:
             refused = refused or time.monotonic()
-            time.sleep(0.01)
+            time.sleep(AGAIN_AFTER)
         else:
             taken, refused = taken + 1, 0.0
     app.close()
@@ -63,7 +65,8 @@ def produce_in_vain(url: str, ended: int) -> int:
                 for _ in range(chance.choice([1, 1, 3, 20])):
                     greeting.enqueue("eve")
             except QueueFull:
-                time.sleep(0.01)
+                pass
+            time.sleep(HELD_FOR)
             connection.rollback()
     app.close()
     return 0

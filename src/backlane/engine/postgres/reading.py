@@ -40,18 +40,25 @@ LINES: Sql[tuple[Any, ...]] = Sql(
     from backlane.lines($1::text[])
     """
 )
-STATE: Sql[tuple[int, int, bytes | None]] = Sql(
+# All that most appends are judged by, for while it is read the queue is held: the time, how
+# far history is forgotten, the seal, which ids are taken; then a row for each queue.
+READ: Sql[tuple[Any, ...]] = Sql(
     """
-    select coalesce($1::bigint, backlane.now_ms()),
-        (select number from backlane.meta where name = 'forgotten_ms'),
-        (select value from backlane.meta where name = 'seal')
-    """
-)
-TAKEN: Sql[tuple[bytes]] = Sql(
-    """
-    select id
-    from unnest($1::bytea[]) as given (wanted)
-    join backlane.job on id = wanted
+    select state.now_ms, state.forgotten_ms, state.seal, state.taken, id, name, kind,
+        declared_jobs, declared_bytes, declared_wait_ms, declared_share, tuned_jobs, tuned_bytes,
+        tuned_wait_ms, tuned_share, scheduled, bytes, ready, running, open_jobs, open_bytes,
+        booked_jobs, booked_bytes, parts
+    from (
+        select coalesce($1::bigint, backlane.now_ms()) as now_ms,
+            (select number from backlane.meta where name = 'forgotten_ms') as forgotten_ms,
+            (select value from backlane.meta where name = 'seal') as seal,
+            array(
+                select job.id
+                from unnest($2::bytea[]) as given (id)
+                join backlane.job on job.id = given.id
+            ) as taken
+    ) as state
+    left join backlane.lines($3::text[]) on true
     """
 )
 HOLDERS: Sql[tuple[str, str, bytes]] = Sql(
@@ -181,14 +188,14 @@ class Reading:
 
     async def _read(self, asked: Sequence[Idempotency]) -> Store:
         tx, jobs = self._tx, self._jobs
-        now, forgotten_ms, seal = (await tx.rows(STATE, tx.wall_ms))[0]
-        rows = await tx.rows(LINES, self._names)
+        found = await tx.rows(READ, tx.wall_ms, [job.id for job in jobs], self._names)
+        now, forgotten_ms, seal, taken = found[0][:4]
+        rows = [row[4:] for row in found if row[4] is not None]
         self._open = {row[1]: (row[15], row[16], row[19]) for row in rows}
         lines = {row[1]: line_of(row) for row in rows}
-        taken = {row[0] for row in await tx.rows(TAKEN, [job.id for job in jobs])}
         keys = [job.key for job in jobs if job.key]
         repeats = await read_repeats(tx, asked, now) if asked else {}
-        store = Store(taken, await _holders(tx, keys), repeats, lines, 0, forgotten_ms, now)
+        store = Store(set(taken), await _holders(tx, keys), repeats, lines, 0, forgotten_ms, now)
         store.seal = msgspec.json.decode(seal, type=Seal) if seal else None
         store.has_resources = any(job.resource for job in jobs)
         store.has_followers = len(self._batches) > 1
