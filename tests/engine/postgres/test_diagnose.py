@@ -501,6 +501,14 @@ def test_workers_of_whom_none_listens_are_told(migrated: Clinic, worker: Postgre
     bell.close()
 
 
+def test_a_worker_that_died_just_now_is_none_that_could_listen(
+    migrated: Clinic, worker: PostgresEngine
+) -> None:
+    worker.enlist("ann").close()
+
+    assert migrated.is_well("listeners")
+
+
 def test_an_owner_that_died_and_holds_leases_is_named(
     migrated: Clinic, worker: PostgresEngine
 ) -> None:

@@ -16,6 +16,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 NAMED = 5
 
+# A worker that was killed just now still looks alive by its last beat, and not by its lock.
 # Who listens for queues holds a shared lock (`side.py`); a number above 2^31 is shown as
 # an unsigned one.
 WORKERS: LiteralString = """
@@ -33,6 +34,12 @@ WORKERS: LiteralString = """
         )
     from backlane.worker
     where beat_ms > backlane.now_ms() - %(live)s
+    and not exists (
+        select 1
+        from backlane.enlisted
+        where enlisted.owner = worker.owner
+        and (has_left or pg_try_advisory_xact_lock_shared(key))
+    )
     """
 
 # As `presence.py` judges, but for the second that it gives a lost connection to come back.
@@ -63,15 +70,19 @@ def _listeners(connection: Connection, schema: str) -> Finding:
     if not workers:
         return Finding(subject="listeners", state="ok", text="no worker is there to listen")
     if are_some_listening:
-        return Finding(subject="listeners", state="ok", text=f"{workers} workers are rung")
+        return Finding(subject="listeners", state="ok", text=f"{_number(workers)} rung")
     return Finding(
         subject="listeners",
         state="warning",
-        text=f"{workers} workers are alive and none of them listens, as behind a transaction "
+        text=f"{_number(workers)} alive and none of them listens, as behind a transaction "
         "pooler, or where they may open no more connections: a new job waits until one of them "
         "looks again",
         remedy="give workers a URL that goes to the server itself, and one connection more each",
     )
+
+
+def _number(workers: int) -> str:
+    return "1 worker is" if workers == 1 else f"{workers} workers are"
 
 
 def _owners(connection: Connection, schema: str) -> Finding:
