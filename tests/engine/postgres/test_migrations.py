@@ -6,13 +6,19 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from tests.servers import postgres
 
 from backlane.engine.postgres import PostgresEngine, migrations
-from backlane.errors import EngineUnavailable
+from backlane.engine.protocol import Admission
+from backlane.engine.selection import Selection
+from backlane.errors import EngineUnavailable, SchemaMismatch
+from backlane.model.clock import SystemClock
+from backlane.model.ids import new_id
+from backlane.model.job import Job
 
 _numbers = itertools.count(1)
 
@@ -141,3 +147,32 @@ def test_a_schema_made_by_an_administrator_is_filled(
         admin.execute(f'drop schema "{schema}" cascade'.encode())
         admin.execute(f"drop owned by {role}".encode())
         admin.execute(f"drop role {role}".encode())
+
+
+@pytest.mark.parametrize(("encoding", "can_hold"), [("SQL_ASCII", True), ("LATIN1", False)])
+def test_a_database_that_cannot_hold_all_text_is_refused(
+    server: postgres.Shared, encoding: str, can_hold: bool
+):
+    admin, name = server.connection(), f"encoded_{os.getpid()}"
+    admin.execute(
+        f"create database {name} encoding '{encoding}' template template0 locale 'C'".encode()
+    )
+    engine = PostgresEngine(urlsplit(server.url)._replace(path=f"/{name}").geturl())
+    try:
+        if can_hold:
+            engine.migrate()
+            one = new_job("größe €")
+            assert isinstance(engine.run(engine.append([one], Admission())), list)
+            (found,) = engine.run(engine.find(Selection(ids=(one.id,)))).records
+            assert found.group == "größe €"
+        else:
+            with pytest.raises(SchemaMismatch, match="--encoding=UTF8"):
+                engine.migrate()
+    finally:
+        engine.close()
+        admin.execute(f"drop database {name} with (force)".encode())
+
+
+def new_job(group: str) -> Job:
+    made = new_id(SystemClock().wall_ms())
+    return Job(id=made, queue="mail", task="send", body=b"{}", group=group)

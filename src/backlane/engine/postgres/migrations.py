@@ -19,6 +19,7 @@ from backlane.engine.postgres.statement import in_schema, quoted
 from backlane.errors import SchemaMismatch
 
 OLDEST_SERVER = 150000
+ENCODINGS = ("UTF8", "SQL_ASCII")  # the second keeps whatever bytes it is sent
 # Large tables may be rewritten; and another process may be at it.
 MIGRATION_SECONDS = 3600.0
 
@@ -69,7 +70,7 @@ def migrate(connection: psycopg.Connection[Any], address: Address) -> list[str]:
     """Apply what is missing; return the names.
 
     Raises:
-        SchemaMismatch: the server is too old.
+        SchemaMismatch: the server is too old, or keeps text in less than Unicode.
         EngineUnavailable: the role may not, and which grant it needs.
     """
     version = connection.info.server_version
@@ -77,6 +78,12 @@ def migrate(connection: psycopg.Connection[Any], address: Address) -> list[str]:
         raise SchemaMismatch(
             f"{address.url} is PostgreSQL {version // 10000}; backlane needs "
             f"{OLDEST_SERVER // 10000} or newer"
+        )
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in ENCODINGS:
+        raise SchemaMismatch(
+            f"{address.url} keeps text in {encoding}, which cannot hold all that names and errors "
+            "may say; use a database in UTF-8: createdb --encoding=UTF8 --template=template0 NAME"
         )
     try:
         with connection.transaction():
