@@ -45,6 +45,7 @@ class Floors:
         self._queues: dict[str, int] = {}  # numbers by name, as claims told them
         self._look_at = 0.0
         self._look_us = 0
+        self._affords_at = 0.0  # another one, where it is of use
         self._since_ms = LOWEST
 
     def start(self, names: Iterable[str]) -> Start:
@@ -59,7 +60,7 @@ class Floors:
             places += self._places[line]
             seqs += self._seqs[line]
         queues, lanes = [queue for queue, _ in lines], [lane for _, lane in lines]
-        may_look = self._look_us <= CHEAP_US
+        may_look = self._look_us <= CHEAP_US or time.monotonic() >= self._affords_at
         return Start(queues, lanes, places, seqs, self._since_ms, may_look)
 
     def keep_since(self, until_ms: int) -> None:
@@ -82,7 +83,8 @@ class Floors:
     def looked(self, microseconds: int) -> None:
         """A look from the beginning took so long."""
         self._look_us = microseconds
-        self._look_at = time.monotonic() + max(LOOK_SECONDS, microseconds * DUTY / 1e6)
+        now, rest = time.monotonic(), microseconds * DUTY / 1e6
+        self._affords_at, self._look_at = now + rest, now + max(LOOK_SECONDS, rest)
 
     def forget(self) -> None:
         """Begin anew: something went back to its place, or these are another store's."""
