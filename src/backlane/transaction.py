@@ -62,6 +62,7 @@ class JobTransaction:
         self._settling = settling
         self._connection: object | None = None
         self._outcome: Succeeded | None = None
+        self._was_entered = False
 
     @property
     def connection(self) -> Any:
@@ -101,6 +102,7 @@ class JobTransaction:
     # -- a block of a plain function --
 
     def __enter__(self) -> Self:
+        self._enter_once()
         self._connection = self._transaction.begin()
         return self
 
@@ -135,6 +137,7 @@ class JobTransaction:
     # -- a block of an async function --
 
     async def __aenter__(self) -> Self:
+        self._enter_once()
         self._connection = await self._transaction.abegin()
         return self
 
@@ -170,6 +173,12 @@ class JobTransaction:
             log.debug("the rollback of a job's transaction failed: %r", error)
 
     # -- both --
+
+    def _enter_once(self) -> None:
+        if self._was_entered:
+            # The first end settles the job, and what is written after it would be lost.
+            raise WrongUse("this transaction was entered before; a job enters it once")
+        self._was_entered = True
 
     def _last(self) -> Succeeded:
         """Return how the job ends; without `complete` with None, if the task may return it."""

@@ -62,6 +62,21 @@ def test_a_lent_connection_commits_with_the_job(shop: Shop):
     assert (shop.has(good), shop.has(bad)) == (True, False)
 
 
+def test_a_block_that_is_entered_within_itself_keeps_nothing(shop: Shop):
+    @shop.app.task(name="pay-twice", retry=ONCE)
+    def pay_twice(context: Context, number: int) -> None:
+        with context.transaction() as tx:
+            tx.connection.execute(ORDER, [number])
+            with tx:
+                tx.connection.execute(ORDER, [number + 1_000_000])
+
+    number = shop.number()
+    with Worker(shop.app), pytest.raises(JobFailed, match="entered before"):
+        pay_twice.enqueue(number).result(timeout=10)
+
+    assert (shop.has(number), shop.has(number + 1_000_000)) == (False, False)
+
+
 def test_coroutines_are_lent_connections_of_their_loop(shop: Shop):
     @shop.app.task(name="pay", retry=ONCE)
     async def pay(context: Context, number: int) -> str:
