@@ -92,11 +92,12 @@ def test_who_loses_its_connection_comes_back_in_time(engine: PostgresEngine, url
     lease(engine, "ann")
 
     for _ in range(3):
-        for pid in _holders(engine):
-            engine.run(end(pid))
-        assert departed(engine) == ()
+        (holder,) = _holders(engine)
+        engine.run(end(holder))
+        while _holders(engine) in ([], [holder]):
+            assert departed(engine) == ()
+            time.sleep(0.01)
 
-    assert len(_holders(engine)) == 1
     sign.close()
     other.close()
 
