@@ -65,6 +65,11 @@ class JobTransaction:
         self._was_entered = False
 
     @property
+    def is_open(self) -> bool:
+        """Whether the block has been entered and not been left."""
+        return self._connection is not None
+
+    @property
     def connection(self) -> Any:
         """The connection the transaction is open on: your own, or the one you were given.
 

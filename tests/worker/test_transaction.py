@@ -291,6 +291,11 @@ def _no_connection(context: Context) -> None:
         pass
 
 
+def _nested(context: Context) -> None:
+    with context.transaction(), context.transaction():
+        pass
+
+
 @pytest.mark.parametrize(
     ("function", "words"),
     [
@@ -298,6 +303,7 @@ def _no_connection(context: Context) -> None:
         (_complete_twice, "a second time"),
         (_outside, "outside of its block"),
         (_no_connection, "cannot be joined"),
+        (_nested, "open already"),
     ],
 )
 def test_a_wrong_use_fails_for_good(ledger: Ledger, function: Callable[..., Any], words: str):

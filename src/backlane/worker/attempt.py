@@ -61,6 +61,7 @@ class Attempt:
         "place",
         "started",
         "stop",
+        "transaction",
     )
 
     def __init__(self, lease: Lease, keep: Keep, place: int = 0, ask: Ask | None = None) -> None:
@@ -74,6 +75,7 @@ class Attempt:
         self.is_replaced = False  # overdue, and its slot was given to another
         self.asyncio_task: asyncio.Task[Any] | None = None
         self.begin: Begin = _no_transaction  # of its application, once it has been entered
+        self.transaction: JobTransaction | None = None  # the last it asked for
         self.completed: Succeeded | None = None  # as a transaction of its own has settled it
 
     def is_cancelled(self) -> bool:
@@ -90,7 +92,13 @@ class Attempt:
                 "this job is settled already: its transaction has been committed, and a job has "
                 "one; do the rest within it, or enqueue another job there"
             )
-        return self.begin(self, connection)
+        if self.transaction is not None and self.transaction.is_open:
+            raise WrongUse(
+                "a transaction of this job is open already, and the end of one within it would "
+                "settle the job without it; write on the connection of the open one"
+            )
+        self.transaction = self.begin(self, connection)
+        return self.transaction
 
 
 class Attempts:
