@@ -87,7 +87,11 @@ def test_claims_do_not_wait_for_each_other(engines: list[PostgresEngine], url: s
 
         assert time.monotonic() - began < 2
         assert [lease.job for lease in leases] == [job.id for job in jobs[3:]]
-    assert [lease.job for lease in claimed(engine, 10)] == [job.id for job in jobs[:3]]
+    # What a claim passed by lies below its floor: the next look before that finds it.
+    passed: list[bytes] = []
+    while time.monotonic() - began < 5 and len(passed) < 3:
+        passed += [lease.job for lease in claimed(engine, 10)]
+    assert passed == [job.id for job in jobs[:3]]
 
 
 def test_what_is_committed_late_is_found_within_a_second(

@@ -270,10 +270,10 @@ def test_memory_near_its_limit_is_told_before_it_is_reached(
 ) -> None:
     client.set("ballast", b"x" * 20_000_000)
     used = settled_memory(client)
-    client.config_set("maxmemory", int(used / 0.9))
+    client.config_set("maxmemory", int(used / 0.94))  # between the two states
     assert the_bad(server.url, "memory").state == "warning"
 
-    client.config_set("maxmemory", used)
+    client.config_set("maxmemory", int(used / 1.05))
     finding = the_bad(server.url, "memory")
 
     assert finding.state == "error"
