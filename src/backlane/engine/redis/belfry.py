@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable, Iterable
 
 from backlane.engine.redis.bell import Bell, Topic
+from backlane.engine.redis.connection import Connection
 from backlane.engine.redis.ear import Ear
-from backlane.engine.redis.line import Line
 
 
 class Belfry:
@@ -19,7 +19,7 @@ class Belfry:
         prefix: of the channels of the namespace.
     """
 
-    def __init__(self, connect: Callable[[], Line], prefix: bytes) -> None:
+    def __init__(self, connect: Callable[[], Connection], prefix: bytes) -> None:
         self._connect = connect
         self._prefix = prefix
         self._ear: Ear | None = None

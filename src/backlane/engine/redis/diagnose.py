@@ -23,17 +23,17 @@ Judge = Callable[[Facts], Iterator[Finding]]
 def diagnose(driver: Driver) -> list[Finding]:
     """Return what is to be known of the server, the way to it, and the namespace."""
     try:
-        line = driver.open_unchecked()
+        connection = driver.open_unchecked()
     except EngineUnavailable as error:
         return [_away(error)]
     try:
-        facts = look(line, driver.address)
+        facts = look(connection, driver.address)
     except Said as said:
-        return [_away(refused(said, line.place), is_there=True)]
+        return [_away(refused(said, connection.place), is_there=True)]
     except OSError as error:
-        return [_away(EngineUnavailable(f"{line.place} was lost: {error}"))]
+        return [_away(EngineUnavailable(f"{connection.place} was lost: {error}"))]
     finally:
-        line.disconnect()
+        connection.disconnect()
     return judged(facts)
 
 

@@ -1,4 +1,4 @@
-"""The driver: carries plans out, for threads and event loops, on lines of this process."""
+"""The driver: carries plans out, for threads and event loops, on connections of this process."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from backlane.engine.plan import Plan, finish
 from backlane.engine.redis import durability as durabilities
 from backlane.engine.redis.address import Address
+from backlane.engine.redis.connection import Connection
 from backlane.engine.redis.course import Course
 from backlane.engine.redis.durability import Durability
 from backlane.engine.redis.faults import Said, refused, unreachable
-from backlane.engine.redis.line import Line
 from backlane.engine.redis.locator import Locator
 from backlane.engine.redis.loops import AsyncTx, Loops
 from backlane.engine.redis.pool import BlockingTx, Pool
@@ -50,7 +50,7 @@ class Driver:
         self._pid = os.getpid()  # last: who sees it may use the others
 
     def _begin_anew(self) -> None:
-        """In a forked child: leave all lines to the parent.
+        """In a forked child: leave all connections to the parent.
 
         Another thread of the parent may have held the lock when it forked. Two threads of
         the child that get here at once make one pool too many, which does no harm.
@@ -63,39 +63,39 @@ class Driver:
         self._courses = set()
         self._begin()
 
-    def open(self) -> Line:
+    def open(self) -> Connection:
         """Connect to the server that has our keys, and look at its settings.
 
         Raises:
             EngineUnavailable: it cannot be reached, or would lose jobs without a word.
         """
-        line = self._locator.open()
+        connection = self._locator.open()
         try:
-            found = durabilities.check(line, self.address)
-            self._check_version(line)
-            may_ring = self._may_ring(line)
+            found = durabilities.check(connection, self.address)
+            self._check_version(connection)
+            may_ring = self._may_ring(connection)
         except BaseException as error:
-            line.disconnect()
+            connection.disconnect()
             if isinstance(error, Said):  # LOADING, of a server that has only just come back
-                raise refused(error, line.place) from None
+                raise refused(error, connection.place) from None
             if isinstance(error, OSError):
-                raise unreachable(error, line.place) from error
+                raise unreachable(error, connection.place) from error
             raise
         with self._lock:
             self.durability = found
-            is_news = (line.place, found.level) not in self._told
-            self._told.add((line.place, found.level))
+            is_news = (connection.place, found.level) not in self._told
+            self._told.add((connection.place, found.level))
         if is_news:
-            durabilities.warn(found, line.place)
+            durabilities.warn(found, connection.place)
         if is_news and not may_ring:
             log.warning(
                 "%s forbids this user the channels &backlane:*: nobody is woken, all look for "
                 "themselves every second or so; see docs/engines/redis.md",
-                line.place,
+                connection.place,
             )
-        return line
+        return connection
 
-    def open_unchecked(self) -> Line:
+    def open_unchecked(self) -> Connection:
         """Connect whatever the settings are: to say what is wrong with them.
 
         Raises:
@@ -103,18 +103,18 @@ class Driver:
         """
         return self._locator.open()
 
-    def _check_version(self, line: Line) -> None:
-        version = line.ask("HGET", self._terms.key, "version")
+    def _check_version(self, connection: Connection) -> None:
+        version = connection.ask("HGET", self._terms.key, "version")
         if version is not None and int(version) != VERSION:
             raise SchemaMismatch(
-                f"namespace {self.address.namespace!r} at {line.place} was written by a backlane "
-                f"whose layout is {int(version)}, and this one's is {VERSION}: use that version, "
-                "or another namespace"
+                f"namespace {self.address.namespace!r} at {connection.place} was written by a "
+                f"backlane whose layout is {int(version)}, and this one's is {VERSION}: use that "
+                "version, or another namespace"
             )
 
-    def _may_ring(self, line: Line) -> bool:
+    def _may_ring(self, connection: Connection) -> bool:
         try:
-            line.ask("SPUBLISH", f"{self.address.prefix}q00", "")
+            connection.ask("SPUBLISH", f"{self.address.prefix}q00", "")
         except Said as said:
             if said.code == "NOPERM":
                 return False
@@ -180,7 +180,7 @@ class Driver:
     # -- the end --
 
     def close(self) -> None:
-        """Wait for what has begun, then end all lines."""
+        """Wait for what has begun, then end all connections."""
         if self._pid != os.getpid():
             self._begin_anew()
             return

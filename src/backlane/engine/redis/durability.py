@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from backlane.engine.redis.address import Address
+from backlane.engine.redis.connection import Connection, pack
 from backlane.engine.redis.faults import Said, cut_off, refused
-from backlane.engine.redis.line import Line, pack
 from backlane.errors import EngineUnavailable, NotSupported, OutcomeUnknown
 
 log = logging.getLogger("backlane.redis")
@@ -53,7 +53,7 @@ _WARNINGS = {
 }
 
 
-def check(line: Line, address: Address) -> Durability:
+def check(connection: Connection, address: Address) -> Durability:
     """Look at the settings of a server, before anything is stored there.
 
     Raises:
@@ -61,40 +61,40 @@ def check(line: Line, address: Address) -> Durability:
         NotSupported: it cannot do what `?durability=` asks for.
     """
     try:
-        version = _version(line)
+        version = _version(connection)
         if version and int(version.partition(".")[0]) < OLDEST:
             raise NotSupported(
-                f"{line.place} is version {version}: use Redis 7.0 or newer, or Valkey"
+                f"{connection.place} is version {version}: use Redis 7.0 or newer, or Valkey"
             )
-        settings = _settings(line)
+        settings = _settings(connection)
         wanted = address.durability
         if settings is None and wanted != "unchecked":
             raise EngineUnavailable(
-                f"{line.place} does not tell its settings (CONFIG GET and INFO are refused), so it "
-                "may throw jobs away when its memory is full. Check that maxmemory-policy is "
+                f"{connection.place} does not tell its settings (CONFIG GET and INFO are refused), "
+                "so it may throw jobs away when its memory is full. Check that maxmemory-policy is "
                 "noeviction and that appendonly is yes, then say so with ?durability=unchecked"
             )
         found = settings or {}
         policy = found.get("maxmemory-policy", "noeviction")
         if policy != "noeviction" and wanted != "unchecked":
             raise EngineUnavailable(
-                f"{line.place} has maxmemory-policy {policy}: it would throw jobs away when its "
-                "memory is full. Set it to noeviction: redis-cli CONFIG SET maxmemory-policy "
+                f"{connection.place} has maxmemory-policy {policy}: it would throw jobs away when "
+                "its memory is full. Set it to noeviction: redis-cli CONFIG SET maxmemory-policy "
                 "noeviction, and the same in its configuration file"
             )
         waits_for = wanted if wanted in ("fsync", "replica") else None
         if waits_for:
-            _check_waiting(line, waits_for, version, found)
+            _check_waiting(connection, waits_for, version, found)
     except Said as said:
-        raise refused(said, line.place) from None
+        raise refused(said, connection.place) from None
     except OSError as error:
-        raise cut_off(error, line.place, may_be_done=False) from error
+        raise cut_off(error, connection.place, may_be_done=False) from error
     return Durability(_level(settings), found, waits_for, version)
 
 
-def _version(line: Line) -> str:
+def _version(connection: Connection) -> str:
     try:
-        told = _fields(line.ask("INFO", "server"))
+        told = _fields(connection.ask("INFO", "server"))
     except Said as said:
         if said.code == "NOAUTH":  # it would refuse all the rest as well, and that says less
             raise
@@ -102,10 +102,10 @@ def _version(line: Line) -> str:
     return told.get("valkey_version") or told.get("redis_version", "")
 
 
-def _settings(line: Line) -> dict[str, str] | None:
+def _settings(connection: Connection) -> dict[str, str] | None:
     """The settings that decide; None where the server tells none."""
     try:
-        pairs: Any = line.ask("CONFIG", "GET", *SETTINGS)
+        pairs: Any = connection.ask("CONFIG", "GET", *SETTINGS)
         texts = [it.decode() for it in pairs]
         found = dict(zip(texts[::2], texts[1::2], strict=True))
         if found:
@@ -113,8 +113,8 @@ def _settings(line: Line) -> dict[str, str] | None:
     except Said:
         pass
     try:  # managed servers forbid CONFIG, and tell the most of it here
-        memory = _fields(line.ask("INFO", "memory"))
-        persistence = _fields(line.ask("INFO", "persistence"))
+        memory = _fields(connection.ask("INFO", "memory"))
+        persistence = _fields(connection.ask("INFO", "persistence"))
     except Said:
         return None
     if "maxmemory_policy" not in memory:
@@ -144,28 +144,30 @@ def _level(settings: dict[str, str] | None) -> Level:
             return Level.MEMORY
 
 
-def _check_waiting(line: Line, wanted: str, version: str, settings: dict[str, str]) -> None:
+def _check_waiting(
+    connection: Connection, wanted: str, version: str, settings: dict[str, str]
+) -> None:
     reply: Any
     if wanted == "fsync":
         if settings.get("appendonly") == "no":
             raise NotSupported(
-                f"?durability=fsync needs appendonly yes at {line.place}: there is no file to wait "
-                "for; redis-cli CONFIG SET appendonly yes"
+                f"?durability=fsync needs appendonly yes at {connection.place}: there is no "
+                "file to wait for; redis-cli CONFIG SET appendonly yes"
             )
         try:
-            reply = line.ask("WAITAOF", "0", "0", "1")
+            reply = connection.ask("WAITAOF", "0", "0", "1")
         except Said as said:
             if "unknown command" not in str(said).lower():
                 raise
             raise NotSupported(
-                f"?durability=fsync needs WAITAOF, and {line.place} is version {version}: use "
-                "Redis 7.2 or Valkey 7.2 and newer, or set appendfsync always"
+                f"?durability=fsync needs WAITAOF, and {connection.place} is version {version}: "
+                "use Redis 7.2 or Valkey 7.2 and newer, or set appendfsync always"
             ) from None
         return
-    reply = line.ask("ROLE")
+    reply = connection.ask("ROLE")
     if reply[0] == b"master" and not reply[2]:
         raise EngineUnavailable(
-            f"?durability=replica needs a replica, and {line.place} has none connected now"
+            f"?durability=replica needs a replica, and {connection.place} has none connected now"
         )
 
 

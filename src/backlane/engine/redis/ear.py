@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from backlane.engine.redis.bell import Bell, Sleeper, Topic, Waiter, channel
-from backlane.engine.redis.line import Line
+from backlane.engine.redis.connection import Connection
 from backlane.engine.redis.wire import Lost, Wire
 
 log = logging.getLogger("backlane.redis")
@@ -43,7 +43,7 @@ class Ear:
         prefix: of the channels of the namespace.
     """
 
-    def __init__(self, connect: Callable[[], Line], prefix: bytes) -> None:
+    def __init__(self, connect: Callable[[], Connection], prefix: bytes) -> None:
         self._connect = connect
         self._prefix = prefix
         # Re-entered where the garbage collector ends a generator that holds a bell.

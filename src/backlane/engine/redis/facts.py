@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 
 from backlane.engine.redis.address import Address
+from backlane.engine.redis.connection import Connection
 from backlane.engine.redis.faults import Said
-from backlane.engine.redis.line import Line
 
 ROUND_TRIPS = 9
 SETTINGS = (
@@ -50,27 +50,27 @@ class Facts:
         return (self.settings or {}).get(name, "")
 
 
-def look(line: Line, address: Address) -> Facts:
+def look(connection: Connection, address: Address) -> Facts:
     """Ask a server for all that `diagnose` judges.
 
     Raises:
         Said: it does not even answer ECHO.
         OSError: the connection was lost.
     """
-    took, ahead = _times(line)
-    info = _info(line)
+    took, ahead = _times(connection)
+    info = _info(connection)
     return Facts(
-        place=line.place,
+        place=connection.place,
         address=address,
         info=info,
-        settings=_settings(line),
-        cluster=_cluster(line, info),
+        settings=_settings(connection),
+        cluster=_cluster(connection, info),
         replicas=tuple(_replicas(info)),
         latency_ms=took,
         ahead_ms=ahead,
         doubt_ms=took,
-        hears=_hears(line, address),
-        layout=_layout(line, address),
+        hears=_hears(connection, address),
+        layout=_layout(connection, address),
     )
 
 
@@ -80,42 +80,42 @@ def fields(text: bytes) -> dict[str, str]:
     return {name: value for name, colon, value in lines if colon}
 
 
-def _times(line: Line) -> tuple[float, float]:
+def _times(connection: Connection) -> tuple[float, float]:
     """The median of some round trips, and how far the server's clock is ahead of ours."""
     took = []
     for _ in range(ROUND_TRIPS):
         started = time.perf_counter()
-        line.ask("ECHO", "")  # a server that refuses writes refuses PING as well
+        connection.ask("ECHO", "")  # a server that refuses writes refuses PING as well
         took.append((time.perf_counter() - started) * 1000)
     before = time.time() * 1000
     try:
-        seconds, micros = line.ask("TIME")
+        seconds, micros = connection.ask("TIME")
     except Said:
         return statistics.median(took), 0.0
     ours = (before + time.time() * 1000) / 2
     return statistics.median(took), int(seconds) * 1000 + int(micros) / 1000 - ours
 
 
-def _info(line: Line) -> dict[str, str]:
+def _info(connection: Connection) -> dict[str, str]:
     try:
-        return fields(line.ask("INFO"))
+        return fields(connection.ask("INFO"))
     except Said:
         return {}
 
 
-def _settings(line: Line) -> dict[str, str] | None:
+def _settings(connection: Connection) -> dict[str, str] | None:
     try:
-        flat = [it.decode() for it in line.ask("CONFIG", "GET", *SETTINGS)]
+        flat = [it.decode() for it in connection.ask("CONFIG", "GET", *SETTINGS)]
     except Said:
         return None
     return dict(zip(flat[::2], flat[1::2], strict=True)) or None
 
 
-def _cluster(line: Line, info: dict[str, str]) -> dict[str, str]:
+def _cluster(connection: Connection, info: dict[str, str]) -> dict[str, str]:
     if info.get("cluster_enabled") != "1":
         return {}
     try:
-        return fields(line.ask("CLUSTER", "INFO"))
+        return fields(connection.ask("CLUSTER", "INFO"))
     except Said:
         return {}
 
@@ -129,21 +129,21 @@ def _replicas(info: dict[str, str]) -> list[dict[str, str]]:
     return found
 
 
-def _hears(line: Line, address: Address) -> str | None:
+def _hears(connection: Connection, address: Address) -> str | None:
     """Publish to nobody, and subscribe: both need a right to the channels."""
     channel = f"{address.prefix}doctor:{os.getpid()}"
     try:
-        line.ask("SPUBLISH", channel, "")
-        line.ask("SSUBSCRIBE", channel)
-        line.ask("SUNSUBSCRIBE", channel)
+        connection.ask("SPUBLISH", channel, "")
+        connection.ask("SSUBSCRIBE", channel)
+        connection.ask("SUNSUBSCRIBE", channel)
     except Said as said:
         return str(said)
     return None
 
 
-def _layout(line: Line, address: Address) -> int | None:
+def _layout(connection: Connection, address: Address) -> int | None:
     try:
-        told = line.ask("HGET", f"{address.prefix}meta", "version")
+        told = connection.ask("HGET", f"{address.prefix}meta", "version")
     except Said:
         return None
     return int(told) if told is not None else None

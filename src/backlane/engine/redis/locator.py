@@ -6,15 +6,15 @@ import binascii
 import threading
 
 from backlane.engine.redis.address import Address
+from backlane.engine.redis.connection import Connection, open_connection
 from backlane.engine.redis.faults import Said
-from backlane.engine.redis.line import Line, open_line
 from backlane.errors import EngineUnavailable
 
 SLOTS = 16_384
 
 
 class Locator:
-    """Opens lines to the server that has the keys of one namespace.
+    """Opens connections to the server that has the keys of one namespace.
 
     All its keys share one slot, so in a cluster it is one node as well: what it takes to
     be on a cluster is to know which, and to go where a node says that the slot has moved.
@@ -27,7 +27,7 @@ class Locator:
         self._nodes: list[tuple[str, int]] = list(address.hosts)
         self._owner: tuple[str, int] | None = None  # of the slot
 
-    def open(self) -> Line:
+    def open(self) -> Connection:
         """Connect to the server that takes writes.
 
         Raises:
@@ -40,7 +40,7 @@ class Locator:
                 return self._open_master()
             case _:
                 target = None if self._address.path else self._address.hosts[0]
-                return open_line(self._address, target)
+                return open_connection(self._address, target)
 
     def moved(self, to: str) -> None:
         """Note where a node says the slot is now: `host:port`."""
@@ -49,22 +49,22 @@ class Locator:
             if host:
                 self._owner = (host, int(port))
 
-    def visit(self, to: str) -> Line:
+    def visit(self, to: str) -> Connection:
         """Connect to a node that another one names: `host:port`."""
         host, _, port = to.rpartition(":")
-        return open_line(self._address, (host, int(port)))
+        return open_connection(self._address, (host, int(port)))
 
     def lost(self) -> None:
         """Look anew next time: the server is away, or no longer the one that writes."""
         with self._lock:
             self._owner = None
 
-    def _open_owner(self) -> Line:
+    def _open_owner(self) -> Connection:
         with self._lock:
             owner, nodes = self._owner, list(self._nodes)
         if owner is not None:
             try:
-                return open_line(self._address, owner)
+                return open_connection(self._address, owner)
             except EngineUnavailable:
                 self.lost()
         last: Exception | None = None
@@ -72,7 +72,7 @@ class Locator:
             try:
                 found = self._look_it_up(node)
                 if found is not None:
-                    return open_line(self._address, found)
+                    return open_connection(self._address, found)
             except EngineUnavailable as error:
                 last = error
         names = ", ".join(f"{host}:{port}" for host, port in nodes)
@@ -83,15 +83,15 @@ class Locator:
 
     def _look_it_up(self, node: tuple[str, int]) -> tuple[str, int] | None:
         """Ask a node who has the slot, and who else there is."""
-        line = open_line(self._address, node)
+        connection = open_connection(self._address, node)
         try:
-            ranges = line.ask("CLUSTER", "SLOTS")
+            ranges = connection.ask("CLUSTER", "SLOTS")
         except Said as said:
-            raise EngineUnavailable(f"{line.place} is not of a cluster: {said}") from None
+            raise EngineUnavailable(f"{connection.place} is not of a cluster: {said}") from None
         except OSError as error:
-            raise EngineUnavailable(f"{line.place} was lost: {error}") from error
+            raise EngineUnavailable(f"{connection.place} was lost: {error}") from error
         finally:
-            line.disconnect()
+            connection.disconnect()
         found, nodes = None, set(self._address.hosts)
         for first, last, *servers in ranges:
             its = [((it[0] or b"").decode() or node[0], int(it[1])) for it in servers]
@@ -102,18 +102,20 @@ class Locator:
             self._nodes, self._owner = sorted(nodes), found
         return found
 
-    def _open_master(self) -> Line:
+    def _open_master(self) -> Connection:
         last: Exception | None = None
         for sentinel in self._address.hosts:
             try:
                 found = self._ask_sentinel(sentinel)
                 if found is None:
                     continue
-                line = open_line(self._address, found)
-                if _is_master(line):
-                    return line
-                line.disconnect()
-                last = EngineUnavailable(f"{line.place} is a replica: a fail-over is under way")
+                connection = open_connection(self._address, found)
+                if _is_master(connection):
+                    return connection
+                connection.disconnect()
+                last = EngineUnavailable(
+                    f"{connection.place} is a replica: a fail-over is under way"
+                )
             except EngineUnavailable as error:
                 last = error
         raise EngineUnavailable(
@@ -122,22 +124,24 @@ class Locator:
         )
 
     def _ask_sentinel(self, sentinel: tuple[str, int]) -> tuple[str, int] | None:
-        line = open_line(self._address, sentinel, is_sentinel=True)
+        connection = open_connection(self._address, sentinel, is_sentinel=True)
         try:
-            found = line.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master or "")
+            found = connection.ask(
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._address.master or ""
+            )
         except Said as said:
-            raise EngineUnavailable(f"{line.place} is no sentinel: {said}") from None
+            raise EngineUnavailable(f"{connection.place} is no sentinel: {said}") from None
         except OSError as error:
-            raise EngineUnavailable(f"{line.place} was lost: {error}") from error
+            raise EngineUnavailable(f"{connection.place} was lost: {error}") from error
         finally:
-            line.disconnect()
+            connection.disconnect()
         return None if found is None else (found[0].decode(), int(found[1]))
 
 
-def _is_master(line: Line) -> bool:
+def _is_master(connection: Connection) -> bool:
     try:
-        return bool(line.ask("ROLE")[0] == b"master")
+        return bool(connection.ask("ROLE")[0] == b"master")
     except Said:
         return True  # not allowed to ask: a write will tell
     except OSError as error:
-        raise EngineUnavailable(f"{line.place} was lost: {error}") from error
+        raise EngineUnavailable(f"{connection.place} was lost: {error}") from error

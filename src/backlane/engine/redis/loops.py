@@ -1,4 +1,4 @@
-"""The lines of event loops: one each, opened by a thread when it is first needed."""
+"""The connections of event loops: one each, opened by a thread when it is first needed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import threading
 import weakref
 from typing import Any
 
+from backlane.engine.redis.connection import Connection, Opener
 from backlane.engine.redis.faults import cut_off
-from backlane.engine.redis.line import Line, Opener
 from backlane.engine.redis.mux import Cut, Mux
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.transaction import Renew, Terms
@@ -17,7 +17,7 @@ Loop = asyncio.AbstractEventLoop
 
 
 class Loops:
-    """Gives each event loop its line."""
+    """Gives each event loop its connection."""
 
     def __init__(self, opener: Opener, seconds: float) -> None:
         self._open = opener
@@ -29,7 +29,7 @@ class Loops:
         )
 
     async def mux(self) -> Mux:
-        """Return the line of the running loop."""
+        """Return the connection of the running loop."""
         loop = asyncio.get_running_loop()
         mux = self._muxes.get(loop)
         if mux is not None and mux.is_open:
@@ -42,8 +42,8 @@ class Loops:
         return await asyncio.shield(opening)
 
     async def _open_mux(self, loop: Loop) -> Mux:
-        line: Line = await asyncio.to_thread(self._open)
-        mux = Mux(line, self._seconds)
+        connection: Connection = await asyncio.to_thread(self._open)
+        mux = Mux(connection, self._seconds)
         with self._lock:
             for other, old in list(self._muxes.items()):
                 if other.is_closed():
@@ -53,7 +53,7 @@ class Loops:
         return mux
 
     def close(self) -> None:
-        """End all lines; those of other threads' loops as soon as these loops get to it."""
+        """End all connections; those of other threads' loops as soon as these loops get to it."""
         with self._lock:
             muxes, self._muxes = list(self._muxes.items()), weakref.WeakKeyDictionary()
         for loop, mux in muxes:
@@ -68,13 +68,13 @@ class Loops:
                 mux.abandon()
 
     def abandon(self) -> None:
-        """In a forked child: the loops and lines are the parent's."""
+        """In a forked child: the loops and connections are the parent's."""
         for mux in list(self._muxes.values()):
             mux.abandon()
 
 
 class AsyncTx:
-    """The line of one plan of a coroutine."""
+    """The connection of one plan of a coroutine."""
 
     def __init__(self, loops: Loops, terms: Terms, *, reads: bool) -> None:
         self._loops = loops
@@ -110,7 +110,7 @@ class AsyncTx:
         """Wait for the reply to a command.
 
         Raises:
-            OutcomeUnknown: the line was lost, and it may have been done.
+            OutcomeUnknown: the connection was lost, and it may have been done.
             EngineUnavailable: it was not.
         """
         try:

@@ -1,4 +1,4 @@
-"""The line of one event loop, which all its coroutines share.
+"""The connection of one event loop, which all its coroutines share.
 
 Commands are sent one behind the other without waiting, and replies come in the same
 order: so a coroutine that is cancelled leaves nothing behind, its reply is passed over
@@ -12,13 +12,13 @@ import ssl
 from collections import deque
 from typing import Any, NamedTuple
 
-from backlane.engine.redis.line import RECEIVE_BYTES, Line, is_whole, new_reader
+from backlane.engine.redis.connection import RECEIVE_BYTES, Connection, is_whole, new_reader
 
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Cut(Exception):
-    """The line was lost; `may_be_done` says that the server had got the whole command."""
+    """The connection was lost; `may_be_done` says that the server had got the whole command."""
 
     def __init__(self, error: BaseException, *, may_be_done: bool) -> None:
         super().__init__(str(error) or type(error).__name__)
@@ -35,11 +35,11 @@ class Asked(NamedTuple):
 
 
 class Mux:
-    """A line that belongs to the running loop. Ends itself when a reply takes too long."""
+    """A connection that belongs to the running loop. Ends itself when a reply takes too long."""
 
-    def __init__(self, line: Line, seconds: float) -> None:
+    def __init__(self, connection: Connection, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._line = line
+        self._connection = connection
         self._seconds = seconds
         self._reader = new_reader()
         self._asked: deque[Asked] = deque()
@@ -50,10 +50,10 @@ class Mux:
         self._timer: asyncio.TimerHandle | None = None
         self._confirming: asyncio.Future[Any] | None = None
         self._to_confirm: asyncio.Future[Any] | None = None
-        self.place = line.place
+        self.place = connection.place
         self.is_open = True
-        line.sock.settimeout(0)
-        self._loop.add_reader(line.sock.fileno(), self._read)
+        connection.sock.settimeout(0)
+        self._loop.add_reader(connection.sock.fileno(), self._read)
 
     def ask(self, data: bytes) -> asyncio.Future[Any]:
         """Send a command; the future has its reply, or `Cut`."""
@@ -111,7 +111,7 @@ class Mux:
 
     def _write(self) -> None:
         try:
-            sent = self._line.sock.send(self._unsent)
+            sent = self._connection.sock.send(self._unsent)
         except _LATER:
             sent = 0
         except OSError as error:
@@ -122,13 +122,13 @@ class Mux:
         if bool(self._unsent) != self._is_writing:
             self._is_writing = bool(self._unsent)
             if self._is_writing:
-                self._loop.add_writer(self._line.sock.fileno(), self._write)
+                self._loop.add_writer(self._connection.sock.fileno(), self._write)
             else:
-                self._loop.remove_writer(self._line.sock.fileno())
+                self._loop.remove_writer(self._connection.sock.fileno())
 
     def _read(self) -> None:
         try:
-            data = self._line.sock.recv(RECEIVE_BYTES)
+            data = self._connection.sock.recv(RECEIVE_BYTES)
             if not data:
                 raise ConnectionError("the server closed the connection")
             self._reader.feed(data)
@@ -141,12 +141,12 @@ class Mux:
         except (OSError, IndexError) as error:  # or a reply that nobody asked for
             self.end(error)
             return
-        sock = self._line.sock
+        sock = self._connection.sock
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             self._loop.call_soon(self._read)  # no poll would tell of it
 
     def _look(self) -> None:
-        """End the line when the oldest reply is overdue."""
+        """End the connection when the oldest reply is overdue."""
         self._timer = None
         if not self._asked or not self.is_open:
             return
@@ -160,17 +160,17 @@ class Mux:
         return not self._asked
 
     def end(self, error: BaseException) -> None:
-        """Close the line, and tell all who wait."""
+        """Close the connection, and tell all who wait."""
         if not self.is_open:
             return
         self.is_open = False
         if self._timer is not None:
             self._timer.cancel()
         if not self._loop.is_closed():
-            self._loop.remove_reader(self._line.sock.fileno())
+            self._loop.remove_reader(self._connection.sock.fileno())
             if self._is_writing:
-                self._loop.remove_writer(self._line.sock.fileno())
-        self._line.disconnect()
+                self._loop.remove_writer(self._connection.sock.fileno())
+        self._connection.disconnect()
         asked, self._asked = self._asked, deque()
         for one in asked:
             if not one.reply.done():
@@ -180,4 +180,4 @@ class Mux:
     def abandon(self) -> None:
         """In a forked child, or when the loop is closed: close the socket, touch no loop."""
         self.is_open = False
-        self._line.disconnect()
+        self._connection.disconnect()

@@ -1,19 +1,19 @@
-"""The lines of blocking callers: a few, each used by one caller at a time."""
+"""The connections of blocking callers: a few, each used by one caller at a time."""
 
 from __future__ import annotations
 
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from backlane.engine.redis.connection import Connection, Opener
 from backlane.engine.redis.faults import cut_off
-from backlane.engine.redis.line import Line, Opener
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.transaction import Renew, Send, Terms
 from backlane.errors import EngineBusy
 
 
 class Pool:
-    """Lends lines. One that breaks, or is no longer the right one, is not taken back."""
+    """Lends connections. One that breaks, or is no longer the right one, is not taken back."""
 
     def __init__(self, opener: Opener, most: int, seconds: float) -> None:
         self._open = opener
@@ -23,10 +23,10 @@ class Pool:
         self._places: SimpleQueue[None] = SimpleQueue()
         for _ in range(most):
             self._places.put(None)
-        self._idle: list[Line] = []  # the one used last is lent first; appends are atomic
+        self._idle: list[Connection] = []  # the one used last is lent first; appends are atomic
 
     def enter(self) -> None:
-        """Wait for a place: there are no more lines than places.
+        """Wait for a place: there are no more connections than places.
 
         Raises:
             EngineBusy: all are taken for too long.
@@ -48,23 +48,23 @@ class Pool:
         """Whether nobody has a place."""
         return self._places.qsize() == self._most
 
-    def take(self) -> Line:
-        """Return a line that works, as far as this side can know."""
+    def take(self) -> Connection:
+        """Return a connection that works, as far as this side can know."""
         while self._idle:
             try:
-                line = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:  # another thread was faster
                 break
-            if line.is_fresh():
-                return line
-            line.disconnect()
+            if connection.is_fresh():
+                return connection
+            connection.disconnect()
         return self._open()
 
-    def give_back(self, line: Line) -> None:
-        self._idle.append(line)
+    def give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)
 
     def empty(self) -> None:
-        """End the lines that nobody uses."""
+        """End the connections that nobody uses."""
         while self._idle:
             try:
                 self._idle.pop().disconnect()
@@ -73,7 +73,7 @@ class Pool:
 
 
 class BlockingTx:
-    """The line of one plan of a blocking caller. Its methods never suspend."""
+    """The connection of one plan of a blocking caller. Its methods never suspend."""
 
     def __init__(self, pool: Pool, terms: Terms, *, reads: bool) -> None:
         self._pool = pool
@@ -81,12 +81,12 @@ class BlockingTx:
         self.numbers = terms.numbers
         self._reads = reads
         self._has_written = False
-        self._line: Line | None = None
+        self._connection: Connection | None = None
 
     async def call(self, script: Script, *args: Any) -> list[Any]:
         """See `RedisTx.call`."""
-        line = self._line or self._take()
-        talk = self._terms.talk(script, args, line.place, is_late=self._has_written)
+        connection = self._connection or self._take()
+        talk = self._terms.talk(script, args, connection.place, is_late=self._has_written)
         try:
             step = next(talk)
             while True:
@@ -101,9 +101,9 @@ class BlockingTx:
             value: list[Any] = done.value
             return value
 
-    def _take(self) -> Line:
-        self._line = self._pool.take()
-        return self._line
+    def _take(self) -> Connection:
+        self._connection = self._pool.take()
+        return self._connection
 
     def _exchange(self, step: Send) -> Any:
         if step.to is not None:
@@ -111,34 +111,34 @@ class BlockingTx:
         return self.tell(step.data)
 
     def tell(self, data: bytes) -> Any:
-        """Send one command on the line of this plan, and return its reply.
+        """Send one command on the connection of this plan, and return its reply.
 
         Raises:
-            OutcomeUnknown: the line was lost, and it may have been done.
+            OutcomeUnknown: the connection was lost, and it may have been done.
             EngineUnavailable: it was not.
         """
-        line = self._line or self._take()
+        connection = self._connection or self._take()
         is_sent = False
         try:
-            line.send(data)
+            connection.send(data)
             is_sent = True
-            return line.receive()
+            return connection.receive()
         except OSError as error:
             self.drop()
             may_be_done = self._has_written or (is_sent and not self._reads)
-            raise cut_off(error, line.place, may_be_done=may_be_done) from error
+            raise cut_off(error, connection.place, may_be_done=may_be_done) from error
         except BaseException:  # a signal's: the reply is still under way
             self.drop()
             raise
 
     def drop(self) -> None:
-        """End the line: it is not to be used again."""
-        line, self._line = self._line, None
-        if line is not None:
-            line.disconnect()
+        """End the connection: it is not to be used again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def release(self) -> None:
-        """Give the line back."""
-        line, self._line = self._line, None
-        if line is not None:
-            self._pool.give_back(line)
+        """Give the connection back."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.give_back(connection)

@@ -19,7 +19,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class RedisTx(Protocol):
-    """An open line to the server. A call of a script is a transaction of its own."""
+    """An open connection to the server. A call of a script is a transaction of its own."""
 
     numbers: dict[str, int]  # of queues, as last heard; a script looks whether they still hold
 
@@ -42,7 +42,7 @@ class Send:
 
 
 class Renew:
-    """Take another line: the server that this one leads to is not the right one any more."""
+    """Take another connection: the server that this one leads to is not the right one any more."""
 
 
 Talk = Generator[Send | Renew, Any, list[Any]]
@@ -92,12 +92,12 @@ class Terms:
 
     def elsewhere(self, to: str, data: bytes) -> Any:
         """Ask another node once, while a slot moves there."""
-        line = self.locator.visit(to)
+        connection = self.locator.visit(to)
         try:
-            line.send(b"*1\r\n$6\r\nASKING\r\n" + data)
-            line.receive()
-            return line.receive()
+            connection.send(b"*1\r\n$6\r\nASKING\r\n" + data)
+            connection.receive()
+            return connection.receive()
         except OSError as error:
-            raise cut_off(error, line.place, may_be_done=True) from error
+            raise cut_off(error, connection.place, may_be_done=True) from error
         finally:
-            line.disconnect()
+            connection.disconnect()

@@ -13,7 +13,7 @@ from typing import Any
 
 import hiredis
 
-from backlane.engine.redis.line import RECEIVE_BYTES, Line, is_whole, new_reader
+from backlane.engine.redis.connection import RECEIVE_BYTES, Connection, is_whole, new_reader
 
 # Not yet, says a socket that does not block; with TLS also when it has to write first.
 _LATER = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -24,11 +24,11 @@ class Lost(Exception):
 
 
 class Wire:
-    """A line that is used for hearing only."""
+    """A connection that is used for hearing only."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self._socket = line.sock
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._socket = connection.sock
         self._socket.settimeout(0)
         self._reader = new_reader()
         self.number: int = self._socket.fileno()
@@ -90,7 +90,7 @@ class Wire:
     def close(self) -> None:
         """End the connection."""
         with contextlib.suppress(Exception):  # what is wrong with it no longer matters
-            self._line.disconnect()
+            self._connection.disconnect()
 
     def abandon(self) -> None:
         """In a forked child: close the copy of the socket, and say nothing on it."""

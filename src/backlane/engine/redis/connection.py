@@ -1,4 +1,4 @@
-"""Lines: one open connection to one server, blocking.
+"""Connections: each to one server, signed in, blocking.
 
 hiredis packs and parses; the rest of a client library would cost a short script more
 than its round trip (`redis-py` 8: 60 µs a call beside 25 of this). Every wait ends.
@@ -43,7 +43,7 @@ def is_whole(reply: Any) -> bool:
     return reply is not _NOTHING
 
 
-class Line:
+class Connection:
     """An open connection, signed in."""
 
     __slots__ = ("_reader", "pid", "place", "sock", "used_at")
@@ -54,11 +54,6 @@ class Line:
         self.pid = os.getpid()
         self.used_at = time.monotonic()
         self._reader = new_reader()
-
-    @property
-    def _sock(self) -> socket.socket:
-        """The socket, under the name that redis-py gives it."""
-        return self.sock
 
     def send(self, data: bytes) -> None:
         """Send; where this raises, the server cannot have got the whole of it."""
@@ -107,9 +102,9 @@ class Line:
             self.sock.close()
 
 
-def open_line(
+def open_connection(
     address: Address, target: tuple[str, int] | None, *, is_sentinel: bool = False
-) -> Line:
+) -> Connection:
     """Connect to a server (None: the unix socket) and sign in.
 
     Raises:
@@ -120,9 +115,9 @@ def open_line(
     sock: socket.socket | None = None
     try:
         sock = _connected(address, target)
-        line = Line(sock, where)
+        connection = Connection(sock, where)
         sock.settimeout(max(0.1, deadline - time.monotonic()))
-        _sign_in(line, address, is_sentinel=is_sentinel)
+        _sign_in(connection, address, is_sentinel=is_sentinel)
         _limit(sock, address.seconds)
     except Said as said:
         _close(sock)
@@ -130,7 +125,7 @@ def open_line(
     except (OSError, ValueError) as error:
         _close(sock)
         raise unreachable(error, where) from error
-    return line
+    return connection
 
 
 def _close(sock: socket.socket | None) -> None:
@@ -183,13 +178,13 @@ def _context(address: Address) -> ssl.SSLContext:
     return context
 
 
-def _sign_in(line: Line, address: Address, *, is_sentinel: bool) -> None:
+def _sign_in(connection: Connection, address: Address, *, is_sentinel: bool) -> None:
     password = address.sentinel_password if is_sentinel else address.password
     if password is not None:
         user = () if is_sentinel or address.user is None else (address.user,)
-        line.ask("AUTH", *user, password)
+        connection.ask("AUTH", *user, password)
     if address.db and not is_sentinel:
-        line.ask("SELECT", str(address.db))
+        connection.ask("SELECT", str(address.db))
 
 
-Opener = Callable[[], Line]
+Opener = Callable[[], Connection]
