@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -10,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from hashlib import sha1
 from typing import Protocol
+
+from backlane.engine.waiter import Waiter
 
 
 class Topic(IntEnum):
@@ -185,24 +186,3 @@ class Sleeper:
     def wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # woken already
             self._lock.release()
-
-
-class Waiter:
-    """A coroutine that waits for a bell."""
-
-    __slots__ = ("_loop", "future")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
-
-    def set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
-
-    def wake(self) -> None:
-        if asyncio._get_running_loop() is self._loop:
-            self.set()
-        else:
-            with contextlib.suppress(RuntimeError):  # its loop was closed
-                self._loop.call_soon_threadsafe(self.set)

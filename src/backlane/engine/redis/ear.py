@@ -20,9 +20,10 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from backlane.engine.redis.bell import Bell, Sleeper, Topic, Waiter, channel
+from backlane.engine.redis.bell import Bell, Sleeper, Topic, channel
 from backlane.engine.redis.connection import Connection
 from backlane.engine.redis.wire import Lost, Wire
+from backlane.engine.waiter import Waiter
 
 log = logging.getLogger("backlane.redis")
 

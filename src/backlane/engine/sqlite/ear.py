@@ -17,8 +17,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from backlane.engine.sqlite.sleep import Sleeper, Waiter
+from backlane.engine.sqlite.sleep import Sleeper
 from backlane.engine.sqlite.wants import Table, Wants, file_of
+from backlane.engine.waiter import Waiter
 
 POLL_SECONDS = 0.02  # without a socket: 50 reads of the version a second are 0.1 % CPU
 
