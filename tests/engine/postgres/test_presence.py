@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 
 from tests.engine.postgres.bench import echo, end
 from tests.servers import pgbouncer
+from tests.servers.faulty import network
 from tests.servers.missing import Missing, give_up
 
 from backlane.engine.plan import Plan, Sql
@@ -18,6 +20,7 @@ from backlane.engine.postgres import PostgresEngine
 from backlane.engine.postgres.presence import Sight
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.protocol import Admission, Wanted
+from backlane.errors import OutcomeUnknown
 from backlane.model.ids import new_id
 from backlane.model.job import Job
 
@@ -186,3 +189,21 @@ def _up_for(engine: PostgresEngine) -> float:
 
     assert engine.run(echo(1)) == 1
     return engine.run(Plan(within, reads=True))
+
+
+def test_who_comes_back_ends_the_session_that_the_server_still_believes_in(
+    engine: PostgresEngine, url: str
+):
+    """Its network went silent: the server would keep the lock for hours."""
+    with network(url) as net:
+        other = PostgresEngine(net.before(url))
+        sign = other.enlist("ann")
+        (holder,) = _holders(engine)
+        assert net.strand()
+        until = time.monotonic() + 30
+        while _holders(engine) in ([], [holder]):
+            assert time.monotonic() < until, "the lock was not taken again"
+            time.sleep(0.1)
+        with contextlib.suppress(OutcomeUnknown):  # its other connections are stranded too
+            sign.close()
+        other.close()

@@ -82,6 +82,20 @@ HOLD: Sql[tuple[()]] = Sql(
     set since = clock_timestamp()
     """
 )
+WHO_AM_I: Sql[tuple[int, int]] = Sql(
+    "select pid, floor(extract(epoch from backend_start) * 1000000)::bigint "
+    "from pg_catalog.pg_stat_activity where pid = pg_backend_pid()"
+)
+# A server may think for hours that a session is there whose network went silent, and that
+# session holds the locks that we come back for.
+END_FORMER: Sql[tuple[bool]] = Sql(
+    """
+    select pg_terminate_backend(pid)
+    from pg_catalog.pg_stat_activity
+    where pid = $1::int
+    and floor(extract(epoch from backend_start) * 1000000)::bigint = $2::bigint
+    """
+)
 LET_GO: Sql[tuple[bool]] = Sql("select pg_advisory_unlock($1::bigint)")
 
 
@@ -103,6 +117,7 @@ class Side:
         self._rings = Rings()  # not told yet
         self._held: dict[str, int] = {}  # locks of owners
         self._taken: dict[str, int] = {}
+        self._session: tuple[int, int] | None = None  # the last one's pid, and when it began
         self._change = threading.Condition(self._lock)
         # What is known of other processes, and since when; read without the lock.
         self._wanted: frozenset[Kind] = frozenset()
@@ -250,6 +265,7 @@ class Side:
         wire = self._opener.wire(connection, Blocking(connection.pgconn))
         if not self._opener.is_pooled:
             finish(wire.command(b"set synchronous_commit = off"))
+            self._follow(wire)
         elif not self._belfry.heard:  # found out just now
             self._belfry.heard = frozenset(Kind)
             self._belfry.ring_all()
@@ -258,6 +274,12 @@ class Side:
         self._hold_locks(wire)
         self._ear.open(wire)
         return wire
+
+    def _follow(self, wire: Wire) -> None:
+        """End the session before this one, wherever the server still believes in it."""
+        former, self._session = self._session, self._rows(wire, WHO_AM_I)[0]
+        if former is not None:
+            self._rows(wire, END_FORMER, *former)
 
     def _forget(self) -> None:
         """Who listens is not known any more."""
