@@ -234,6 +234,7 @@ def test_closed_by_hand_and_open_again_it_is_told_again(shop: Shop):
     shop.enqueue("charge", 50)
     with Worker(shop.app, concurrency=10):
         shop.has_opened()
+        wait_until(lambda: shop.heard)  # the worker tells of it in its own time
         shop.clock.advance(seconds=1)
         shop.app.resource("stripe").close()
         wait_until(lambda: shop.stripe.state == "open")

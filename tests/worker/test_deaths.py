@@ -7,7 +7,9 @@ import signal
 import time
 
 import pytest
-from tests.worker.conftest import Yard, is_alive, on_every_store, wait_until
+from tests.worker.conftest import Command, Yard, is_alive, on_every_store, wait_until
+
+from backlane.errors import EngineBusy
 
 
 @on_every_store
@@ -82,18 +84,38 @@ def test_the_jobs_of_a_killed_worker_run_elsewhere_soon(yard: Yard):
     assert job.attempts == 1
 
 
+def pause(yard: Yard, worker: Command) -> None:
+    """Stop all processes of a worker, but not in the middle of a write.
+
+    There it holds the lock of a SQLite file, and nobody gets on until it does.
+    """
+    while True:
+        for pid in [worker.pid, *worker.executors()]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yard.app.queue("default").resume()
+        except EngineBusy:
+            resume(worker)
+        else:
+            return
+
+
+def resume(worker: Command) -> None:
+    """Let all processes of a worker go on."""
+    for pid in [*worker.executors(), worker.pid]:
+        os.kill(pid, signal.SIGCONT)
+
+
 @on_every_store
 def test_a_worker_paused_beyond_its_lease_is_refused_its_outcome(yard: Yard):
     first = yard.worker("lease=1")
     job = yard.enqueue("nap", 2.5)
     yard.has_run("nap")
-    for pid in [first.pid, *first.executors()]:
-        os.kill(pid, signal.SIGSTOP)
+    pause(yard, first)
     second = yard.worker("lease=1")
 
     yard.has_run("nap", 2)
-    for pid in [*first.executors(), first.pid]:
-        os.kill(pid, signal.SIGCONT)
+    resume(first)
 
     assert job.result(timeout=10) in second.executors()
     first.saw("its lease was lost")
