@@ -9,12 +9,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable
 
 import psycopg
 
+from backlane.engine.postgres import fork
 from backlane.engine.postgres.wire import Wire
+
+
+class Lent:
+    """A wire that an event loop watches, by a number of the loop's own.
+
+    libpq closes its socket as soon as it finds the connection lost, in whatever thread that
+    is, and the next socket of the process gets its number: one that the loop may watch by
+    then for something else.
+    """
+
+    __slots__ = ("number", "wire")
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.number = os.dup(wire.pgconn.socket)
+        fork.numbers.add(self.number)
+
+    def close(self) -> None:
+        fork.numbers.discard(self.number)
+        os.close(self.number)
 
 
 class Ear:
@@ -30,7 +52,7 @@ class Ear:
         self._lose = lose
         self.lock = threading.Lock()  # whoever speaks on the wire, or reads it, holds it
         self._wire: Wire | None = None
-        self._reading: dict[asyncio.AbstractEventLoop, Wire | None] = {}
+        self._reading: dict[asyncio.AbstractEventLoop, Lent | None] = {}
         self._change = threading.Lock()  # of the two above
 
     @property
@@ -38,8 +60,12 @@ class Ear:
         """Whether some event loop reads."""
         with self._change:
             for loop in [loop for loop in self._reading if loop.is_closed()]:
-                del self._reading[loop]
-            return self._wire is not None and self._wire in self._reading.values()
+                if (lent := self._reading.pop(loop)) is not None:
+                    lent.close()
+            return self._wire is not None and self._reads(self._wire)
+
+    def _reads(self, wire: Wire) -> bool:
+        return any(lent is not None and lent.wire is wire for lent in self._reading.values())
 
     def open(self, wire: Wire) -> None:
         """Let loops read this connection from now on."""
@@ -50,10 +76,10 @@ class Ear:
             _call(loop, self.enter, loop)
 
     def close(self, wire: Wire) -> None:
-        """Close a connection: once no loop watches its socket, whose number is used again."""
+        """Close a connection, once no loop watches it."""
         with self._change:
             self._wire = None
-            loops = [loop for loop, read in self._reading.items() if read is wire]
+            loops = [loop for loop, lent in self._reading.items() if lent and lent.wire is wire]
         for loop in loops:
             if not _call(loop, self._leave, loop, wire):
                 self._leave(loop, wire)
@@ -62,24 +88,34 @@ class Ear:
 
     def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """A coroutine of the running loop waits: read here, as long as the loop lives."""
-        wire = self._wire
-        if loop in self._reading and self._reading[loop] is wire:
+        lent = self._reading.get(loop)
+        if loop in self._reading and (None if lent is None else lent.wire) is self._wire:
             return
         with self._change:
             wire = self._wire
-            self._reading[loop] = wire
-            if wire is not None:
-                loop.add_reader(wire.pgconn.socket, self._readable, loop, wire)
+            self._give_back(loop)
+            with contextlib.suppress(psycopg.Error):  # lost just now: another one comes
+                if wire is not None:
+                    lent = self._reading[loop] = Lent(wire)
+                    loop.add_reader(lent.number, self._readable, loop, wire)
 
     def _leave(self, loop: asyncio.AbstractEventLoop, wire: Wire) -> None:
         with self._change:
-            if self._reading.get(loop) is wire:
-                self._reading[loop] = None
-                if not loop.is_closed():
-                    loop.remove_reader(wire.pgconn.socket)
-            is_last = wire is not self._wire and wire not in self._reading.values()
+            lent = self._reading.get(loop)
+            if lent is not None and lent.wire is wire:
+                self._give_back(loop)
+            is_last = wire is not self._wire and not self._reads(wire)
         if is_last:
             wire.close()
+
+    def _give_back(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let a loop watch nothing."""
+        lent = self._reading.get(loop)
+        self._reading[loop] = None
+        if lent is not None:
+            if not loop.is_closed():
+                loop.remove_reader(lent.number)
+            lent.close()
 
     def _readable(self, loop: asyncio.AbstractEventLoop, wire: Wire) -> None:
         if not self.lock.acquire(blocking=False):

@@ -17,13 +17,19 @@ import psycopg
 # One for the process, as its descriptors are.
 live: weakref.WeakSet[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = weakref.WeakSet()
 
+numbers: set[int] = set()  # further descriptors of theirs
+
 
 def _let_go() -> None:
     for connection in list(live):
         with contextlib.suppress(OSError, psycopg.Error):
             # Not `close`, which tells the server that the parent leaves.
             os.close(connection.pgconn.socket)
+    for number in numbers:
+        with contextlib.suppress(OSError):
+            os.close(number)
     live.clear()
+    numbers.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)
