@@ -82,7 +82,8 @@ class Verdict:
 def read_diary(path: Path) -> dict[str, list[Attempt]]:
     """Return the attempts of each job in the order in which they began."""
     found: dict[tuple[str, str, str], Attempt] = {}
-    for line in path.read_text().splitlines():
+    whole, _, _ = path.read_text().rpartition("\n")  # the last line may be half there as yet
+    for line in whole.splitlines():
         what, job, pid, began, at = line.split()
         if what == "start":
             found[job, pid, began] = Attempt(job, int(pid), int(began), int(at))
