@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from backlane.engine.protocol import Bell
+from backlane.engine.hearing import Bell
 from backlane.model.clock import Clock
 from backlane.model.retry import Duration, milliseconds
 

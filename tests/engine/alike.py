@@ -11,10 +11,10 @@ from backlane.engine.protocol import (
     Extended,
     Measured,
     Settled,
-    Swept,
     Turn,
     WorkerRecord,
 )
+from backlane.engine.retention import Swept
 from backlane.model.job import JobRecord
 from backlane.model.outcome import Reason
 

@@ -53,11 +53,11 @@ from backlane.engine.protocol import (
     Engine,
     Open,
     Presence,
-    Retention,
     Tune,
     Turn,
     Wanted,
 )
+from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import (

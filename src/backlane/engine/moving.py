@@ -12,8 +12,11 @@ from typing import Protocol
 import msgspec
 
 from backlane.engine.plan import Plan
+from backlane.engine.recalling import Latest
+from backlane.engine.scheduling import ScheduleRecord
 from backlane.model.breaker import Breaker
-from backlane.model.job import JobRecord, State
+from backlane.model.job import Edge, JobRecord, State, Step
+from backlane.model.limit import LimitRecord, Use
 from backlane.model.queue import QueueRecord
 
 
@@ -23,6 +26,9 @@ class Whole(msgspec.Struct, frozen=True):
     record: JobRecord
     crashes: int = 0
     parked_ms: int | None = None  # wall clock: since when no worker knows its task
+    open: tuple[Edge, ...] = ()  # edges it still waits for, `Awaiting` included
+    turns: tuple[Use, ...] = ()  # that it holds
+    steps: tuple[Step, ...] = ()
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -53,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True):
     resources: dict[str, Breaker] = {}
     secret: bytes = b""  # what tickets are signed with
     forgotten_ms: int = -1  # the newest id that was pruned: older ones may have run
+    limits: list[LimitRecord] = []  # settings; what runs and waits is of no meaning
+    schedules: list[ScheduleRecord] = []
+    latest: dict[str, Latest] = {}  # by task
 
 
 class Seal(msgspec.Struct, frozen=True):
@@ -128,4 +137,4 @@ class Moving(Protocol):
         """Take settings in: they go before what the store had of the same queues and
         resources, and its secret; the later `forgotten_ms` counts. Lifetime counts are
         taken (as of priority 5) only where it knew no such queue. A queue that holds
-        another kind here is left as it is."""
+        another kind here is left as it is. Schedules go on from where they were."""

@@ -8,18 +8,33 @@ now. Every engine passes `tests/engine/contract/`; `memory` is its executable fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from backlane.engine.hearing import Bell, Enlisted, Watch
 from backlane.engine.joining import Joined, Transaction
+from backlane.engine.limiting import Limiting
 from backlane.engine.moving import Moving
 from backlane.engine.plan import Plan
+from backlane.engine.recalling import Recalling
+from backlane.engine.retention import Retention, Swept
+from backlane.engine.scheduling import (
+    Pause,
+    Put,
+    Remove,
+    Resume,
+    ScheduleRecord,
+    Tick,
+    Ticked,
+    Timetable,
+)
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Job, JobRecord, Lease, Note, Receipt, Refusal
+from backlane.model.limit import Limit
 from backlane.model.outcome import Settlement
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Kind, QueueRecord, QueueSample
@@ -36,12 +51,16 @@ class Admission(msgspec.Struct, frozen=True):
     the store goes before them, the engine's default behind them. `kind` is what the
     appended jobs are; the first append or `declare` of a queue fixes it. `paces` is what
     the caller knows of the speed of queues, at most a second old: with it the wait of a
-    job is foretold, without it no wait is.
+    job is foretold, without it no wait is. `limits` are those the code declares of what the
+    jobs use; `fair` are the queues whose order is by virtual time (a queue is as the latest
+    append or `declare` said).
     """
 
     declared: Mapping[str, Bounds] = {}
     kind: Kind = Kind.TASKS
     paces: Mapping[str, Pace] = {}
+    limits: Mapping[str, Limit] = {}
+    fair: frozenset[str] = frozenset()
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -90,36 +109,12 @@ class Extended(msgspec.Struct, frozen=True):
     cancelled: list[bytes] = []
 
 
-class Swept(msgspec.Struct, frozen=True):
-    """What a sweep did; `more` says that it stopped at its limit."""
-
-    lapsed: int = 0
-    buried: list[bytes] = []
-    expired: int = 0
-    aged: int = 0
-    pruned: int = 0
-    more: bool = False
-
-
-class Retention(msgspec.Struct, frozen=True):
-    """How long the history of finished jobs is kept: by age and by number a queue.
-
-    Nothing younger than `least_ms` is pruned whatever its number, so that sending an
-    id again soon after is still answered with the first job.
-    """
-
-    done_ms: int = 24 * 3_600_000  # succeeded, cancelled, expired
-    done_jobs: int = 1_000_000
-    failed_ms: int = 30 * 24 * 3_600_000
-    failed_jobs: int = 100_000
-    least_ms: int = 60_000
-
-
 class Declare(msgspec.Struct, frozen=True):
     """What the application's code says of a queue. What was tuned goes before it."""
 
     kind: Kind
     bounds: Bounds
+    is_fair: bool = False
 
 
 class Tune(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -196,44 +191,6 @@ class Capability(Enum):
     EMBEDDED = auto()  # other processes of this machine need no server to share it
 
 
-# -- what is not a verb --
-
-
-class Bell(Protocol):
-    """A subscription to wake-ups. Subscribe, then read, then wait, then read again."""
-
-    def heard(self, seconds: float) -> bool:
-        """Wait for a ring; False when there was none for `seconds`."""
-
-    async def aheard(self, seconds: float) -> bool:
-        """Like `heard`, suspending the coroutine."""
-
-    def close(self) -> None:
-        """End the subscription."""
-
-
-class Watch(Bell, Protocol):
-    """A subscription to jobs, which may become others while it lasts."""
-
-    async def arang(self, seconds: float) -> set[bytes]:
-        """Wait for a ring and return whose it was; empty when there was none."""
-
-    def add(self, jobs: Iterable[bytes], /) -> None:
-        """Ring for these jobs too."""
-
-    def discard(self, jobs: Iterable[bytes], /) -> None:
-        """Ring for these jobs no longer."""
-
-
-class Enlisted(Protocol):
-    """An owner's sign of life, for as long as any process keeps `descriptors` open."""
-
-    descriptors: tuple[int, ...]  # pass these on to executors
-
-    def close(self) -> None:
-        """Give the sign of life up: the owner has departed."""
-
-
 class Verbs(Protocol):
     """Each makes a fresh plan. What it does, it does atomically."""
 
@@ -244,6 +201,20 @@ class Verbs(Protocol):
         names the first. Duplicates need no room. Jobs with a `parent` may use headroom,
         and are not refused for the wait. An idempotency key that comes again with another
         print is refused.
+
+        A job with `after` is blocked until all of these have ended; each must be known, or
+        in the same append. One whose edge an ended job fails already is cancelled at once.
+        However a job ends (or is deleted: as if cancelled), its edges are followed in the
+        same transaction: who waited for the last of his is in line (scheduled, if its
+        delay is not over), who hoped in vain ends as cancelled, with an error of kind
+        "Skipped" kept, and so on.
+
+        In a fair queue the place of a job that gets in line is its virtual time (start-time
+        fair queueing): max(V, F) + c, which is its group's new F. V is the greatest place
+        that a claim took, or now if nothing of the queue is ready or running; c the mean
+        run time of the group's jobs in whole ms, at least 1 (alpha 0.2, first the queue's).
+        When an attempt ends, F of its group moves by what it ran beyond c. Jobs without
+        a group are one. A job keeps the place it got; `due_ms` stays when it was due.
         """
 
     def claim(self, wanted: Wanted) -> Plan[Claimed]:
@@ -268,15 +239,15 @@ class Verbs(Protocol):
 
         `RetryAfter` counts the attempt; out of attempts the job is failed (attempts).
         A job asked to stop is never retried, snoozed or released: it is cancelled.
-        `Snoozed` and `Released` count nothing. A retried job's place is its new due
-        time, a released or crashed one keeps its place.
+        `Snoozed`, `Released` and `Awaiting` count nothing. A retried job's place is its new
+        due time, a released, crashed or awaiting one keeps its place.
         """
 
     def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
         """Settle, then claim for each `wanted`, in one transaction: a worker's hot path."""
 
     def note(self, notes: Sequence[Note]) -> Plan[list[bytes]]:
-        """Keep progress, fenced; return the jobs whose lease was no longer current."""
+        """Keep progress and steps, fenced; return the jobs whose lease was no longer current."""
 
     def amend(
         self, selection: Selection, change: Change, cursor: bytes | None = None
@@ -295,6 +266,26 @@ class Verbs(Protocol):
 
         Records found by `ids` carry errors, body and result, unless they are to be `brief`;
         others leave those out.
+        """
+
+    def list_schedules(self, *, due: bool = False) -> Plan[Timetable]:
+        """Return the schedules by name, at most 10,000.
+
+        With `due`: those that are to be looked at now (not paused), the earliest
+        `next_ms` first, at most 1,000.
+        """
+
+    def alter_schedule(
+        self, name: str, change: Put | Pause | Resume | Remove
+    ) -> Plan[ScheduleRecord | None]:
+        """Return the schedule as it is now; None: there is none of that name (any more)."""
+
+    def tick(self, ticks: Sequence[Tick], admission: Admission) -> Plan[list[Ticked]]:
+        """Apply schedules: of each, if its revision is still the one given, append its jobs
+        and move `last_ms` and `next_ms` on.
+
+        Each is on its own: where its append is refused, nothing of it is changed. Its
+        jobs may use headroom as those with a `parent` do, and are not refused as "stale".
         """
 
     def list_queues(self) -> Plan[list[QueueRecord]]:
@@ -322,7 +313,11 @@ class Verbs(Protocol):
 
     def sweep(self, limit: int, retention: Retention) -> Plan[Swept]:
         """Mend and prune, at most about `limit` rows a call: lapsed leases, expired jobs,
-        ageing (5 minutes of waiting = one level of priority), history, silent workers."""
+        ageing (5 minutes of waiting = one level of priority), history, silent workers.
+
+        History: a job goes when its policy's `keep_ms` is over, else as `retention` says;
+        not while an unfinished job waits, or waited, for it. A schedule that code declared
+        goes when it was not declared for 15 minutes though some worker is alive."""
 
     def tune(self, queue: str, change: Declare | Tune) -> Plan[QueueRecord | None]:
         """Set a queue's bounds or pause it. `Tune` of an unknown queue answers None;
@@ -332,7 +327,7 @@ class Verbs(Protocol):
         """Say that a worker is there."""
 
 
-class Engine(Verbs, Moving, Protocol):
+class Engine(Verbs, Limiting, Recalling, Moving, Protocol):
     """Keeps jobs. Nothing opens before first use; after a fork a process opens anew."""
 
     capabilities: frozenset[Capability]

@@ -19,6 +19,10 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     group: str | None = None
     text: str | None = None  # in the message of an error; ASCII case is ignored
+    tag: str | None = None
+    workflow: bytes | None = None
+    since_ms: int | None = None  # enqueued then or later
+    before_ms: int | None = None  # enqueued earlier than that
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -35,7 +39,9 @@ class Cancel(msgspec.Struct, frozen=True):
 class Redrive(msgspec.Struct, frozen=True):
     """Failed, cancelled and expired jobs are ready again, their attempts counted anew.
 
-    Scheduled ones become due now. A job whose key another holds by now is skipped.
+    Scheduled ones become due now. A job whose key another holds by now is skipped. One with
+    edges (`after`) waits again for those of its jobs that have not ended; where one of them
+    ended otherwise than its edge asks for, it is skipped: redrive that one first.
     """
 
 

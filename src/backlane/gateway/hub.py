@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from heapq import heappop, heappush
 
-from backlane.engine.protocol import Engine, Watch
+from backlane.engine.hearing import Watch
+from backlane.engine.protocol import Engine
 from backlane.engine.selection import Selection
 from backlane.errors import BacklaneError, JobNotFound
 from backlane.model.job import JobRecord

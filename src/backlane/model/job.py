@@ -6,6 +6,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from backlane.model.limit import Use
 from backlane.model.outcome import ErrorRecord, Reason
 
 
@@ -50,16 +51,58 @@ class Policy(msgspec.Struct, frozen=True, array_like=True):
     soft_ms: int | None = None  # the function is asked to stop
     hard_ms: int | None = None  # the attempt is ended
     retries_timeout: bool = True
+    keep_ms: int | None = None  # of the record once it ended; None: as the store's retention
+    # says, -1: for ever
+    keeps_latest: bool = False  # its newest result is kept for `latest`
 
 
 DEFAULT_POLICY = Policy()
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True):
-    """What makes two jobs the same, until the first is in a final state."""
+    """What makes two jobs the same, for as long as its `KeyRule` says."""
 
     scope: str  # the task; for a raw message the queue
     name: str
+
+
+class KeyRule(msgspec.Struct, frozen=True, array_like=True):
+    """How long a job holds its key, and what becomes of a job that finds its key held.
+
+    `until` "started": until the first lease; "finished": until any final state;
+    "succeeded": kept through failure (a dead letter holds it until it is redriven and
+    succeeds, or is deleted or pruned; cancelled and expired jobs free it). With `window_ms`
+    it is held for so long from the append on, whatever becomes of the job.
+
+    `conflict` is the newcomer's: "existing": its receipt names the holder; "raise": the
+    append is refused (limit "key"), nothing of it is stored; "replace": a holder that
+    never started takes the newcomer's body, headers and due time, one that did is as with
+    "existing"; "debounce": as replace, but due no later than `most_ms` after the
+    holder was appended. A replacement needs no place, but its growth in bytes is judged.
+    """
+
+    until: str = "finished"  # "started" | "finished" | "succeeded"
+    window_ms: int | None = None
+    conflict: str = "existing"  # "existing" | "raise" | "replace" | "debounce"
+    most_ms: int | None = None
+
+
+DEFAULT_RULE = KeyRule()
+
+
+class When(StrEnum):
+    """How the other job must end for this one to run; else this one is cancelled."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # in any other final state
+    ENDED = "ended"
+
+
+class Edge(msgspec.Struct, frozen=True, array_like=True):
+    """A job that this one waits for, blocked, until it has ended."""
+
+    job: bytes
+    when: When = When.SUCCEEDED
 
 
 class Idempotency(msgspec.Struct, frozen=True, array_like=True):
@@ -93,6 +136,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     parent: bytes | None = None  # the job inside which it was enqueued: may use headroom
     resource: str | None = None  # what it depends on; its lane pauses while that is down
     idempotency: Idempotency | None = None
+    rule: KeyRule = DEFAULT_RULE  # of its key
+    uses: tuple[Use, ...] = ()  # limits it is under, beside its queue's own
+    after: tuple[Edge, ...] = ()  # in the store, or in the same append
+    workflow: bytes | None = None  # what it is a part of, to be found by
+    tags: tuple[str, ...] = ()  # to be found by
 
     @property
     def size(self) -> int:
@@ -109,6 +157,7 @@ class Receipt(msgspec.Struct, frozen=True):
     expected_ms: int | None = None  # until a worker takes it; None: not known
     enqueued_ms: int = 0  # by the store's clock, as its record has it; 0 where `first` is set
     due_ms: int = 0
+    replaced: bool = False  # `first` has this one's arguments now
 
     @property
     def is_new(self) -> bool:
@@ -121,7 +170,8 @@ class Refusal(msgspec.Struct, frozen=True):
     queue: str
     limit: str  # "jobs" | "bytes" | "wait" | "deadline" | "group", where waiting helps;
     # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key) |
-    # "moving" (the store is being moved: `can_fit` is False once it has been)
+    # "moving" (the store is being moved: `can_fit` is False once it has been) |
+    # "key" (held by `first`) | "after" (waits for a job that the store does not know)
     depth: int  # jobs or bytes held now; "wait", "deadline": milliseconds to be waited
     bound: int  # in the same unit
     added: int = 0  # jobs or bytes that were to be added
@@ -131,6 +181,7 @@ class Refusal(msgspec.Struct, frozen=True):
     can_fit: bool = True  # False: not even an empty queue would take them
     job: bytes | None = None  # which job, where it is one's own fault
     to: str | None = None  # "moving": where to; no password
+    first: bytes | None = None  # "key": who holds it
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
@@ -162,12 +213,20 @@ class Progress(msgspec.Struct, frozen=True, array_like=True):
     message: str | None = None
 
 
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a job that is done, with its encoded result."""
+
+    name: str
+    result: bytes
+
+
 class Note(msgspec.Struct, frozen=True, array_like=True):
     """Something to keep for a running job, fenced by its token."""
 
     job: bytes
     token: int
-    progress: Progress
+    progress: Progress | None = None  # None: as it was
+    steps: tuple[Step, ...] = ()  # added; one of a name that is there replaces it
 
 
 class AttemptError(msgspec.Struct, frozen=True):
@@ -204,6 +263,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     parent: bytes | None = None
     resource: str | None = None
+    rule: KeyRule = DEFAULT_RULE
+    uses: tuple[Use, ...] = ()
+    after: tuple[Edge, ...] = ()
+    workflow: bytes | None = None
+    tags: tuple[str, ...] = ()
+    waits_for: int = 0  # jobs that it waits for and that have not ended; blocked jobs only
+    blocked_on: str | None = None  # the limit (or turn) that it waits for; blocked jobs only
     policy: Policy = DEFAULT_POLICY
     size: int = 0
     body: bytes = b""

@@ -85,7 +85,18 @@ class Crashed(msgspec.Struct, frozen=True, array_like=True, tag="crashed"):
     error: ErrorRecord
 
 
-Outcome = Succeeded | RetryAfter | Snoozed | Cancelled | Failed | Released | Crashed
+class Awaiting(msgspec.Struct, frozen=True, array_like=True, tag="awaiting"):
+    """The job waits, blocked, until these jobs have ended, however they did; then it runs
+    again from the place it had. The attempt is not counted.
+
+    Jobs that ended already, and unknown ones, are not waited for. The results of those
+    that are stay until this job has ended.
+    """
+
+    jobs: tuple[bytes, ...]
+
+
+Outcome = Succeeded | RetryAfter | Snoozed | Cancelled | Failed | Released | Crashed | Awaiting
 
 POISON_CAP = 3  # crashes alone in a process before a job is buried
 

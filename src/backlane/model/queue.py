@@ -236,6 +236,7 @@ class QueueRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: Kind
     paused: bool
+    is_fair: bool = False
     bounds: Bounds  # in force: tuned, else declared, else the default
     declared: Bounds
     tuned_max_jobs: int | None = None

@@ -18,7 +18,8 @@ from typing import Any
 from backlane.app import Backlane
 from backlane.context import current
 from backlane.engine.memory import MemoryEngine
-from backlane.engine.protocol import Retention, Wanted
+from backlane.engine.protocol import Wanted
+from backlane.engine.retention import Retention
 from backlane.engine.selection import Selection
 from backlane.errors import BadOption, WrongUse
 from backlane.handle import JobHandle

@@ -16,7 +16,8 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
-from backlane.engine.protocol import Bell, Claimed, Engine, Settled, Wanted
+from backlane.engine.hearing import Bell
+from backlane.engine.protocol import Claimed, Engine, Settled, Wanted
 from backlane.errors import EngineUnavailable, OutcomeUnknown
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Lease, Note

@@ -11,7 +11,8 @@ import logging
 import random
 import time
 
-from backlane.engine.protocol import Engine, Retention
+from backlane.engine.protocol import Engine
+from backlane.engine.retention import Retention
 from backlane.errors import BacklaneError
 from backlane.worker.pacing import Pacing
 from backlane.worker.posts import Posts

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from backlane.engine.protocol import Declare, Engine, Enlisted
+from backlane.engine.hearing import Enlisted
+from backlane.engine.protocol import Declare, Engine
 from backlane.errors import (
     BacklaneError,
     EngineUnavailable,

@@ -11,12 +11,11 @@ from backlane.engine.protocol import (
     Admission,
     Claimed,
     Engine,
-    Retention,
     Settled,
-    Swept,
     Tune,
     Wanted,
 )
+from backlane.engine.retention import Retention, Swept
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import Job, JobRecord, Lane, Lease, Receipt, Refusal, State

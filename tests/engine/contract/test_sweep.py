@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, RELEASED, STOPPED, SUCCEEDED, Desk, retry
 
-from backlane.engine.protocol import Swept
+from backlane.engine.retention import Swept
 from backlane.engine.selection import Cancel, Move, Redrive
 from backlane.model.job import Policy, State
 from backlane.model.outcome import Reason

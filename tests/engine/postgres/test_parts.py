@@ -10,7 +10,7 @@ from tests.engine.postgres.test_claiming import claimed, done
 from tests.engine.postgres.test_exact_admission import MAIL, in_threads, new_job
 
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.protocol import Retention
+from backlane.engine.retention import Retention
 from backlane.engine.selection import Selection
 
 SIZE = 1 << 20

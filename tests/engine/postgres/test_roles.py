@@ -14,7 +14,8 @@ import pytest
 from tests.servers import postgres
 
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.protocol import Admission, Presence, Retention, Tune, Wanted
+from backlane.engine.protocol import Admission, Presence, Tune, Wanted
+from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.model.ids import new_id

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backlane.engine.protocol import Admission, Bell
+from backlane.engine.hearing import Bell
+from backlane.engine.protocol import Admission
 from backlane.engine.redis import RedisEngine
 from backlane.model.clock import SystemClock
 from backlane.model.ids import new_id

@@ -6,8 +6,9 @@ import pytest
 from tests.servers import redis as servers
 from tests.servers.missing import Missing
 
-from backlane.engine.protocol import Admission, Retention, Wanted
+from backlane.engine.protocol import Admission, Wanted
 from backlane.engine.redis import RedisEngine
+from backlane.engine.retention import Retention
 from backlane.model.clock import SystemClock
 from backlane.model.job import Job
 from backlane.model.outcome import Settlement, Succeeded

@@ -10,7 +10,15 @@ import pytest
 from tests.engine.contract.desk import CRASHED, FAILED, SUCCEEDED, Desk, retry, settlement
 
 from backlane.engine.plan import Plan, finish
-from backlane.engine.protocol import Admission, Declare, Open, Presence, Retention, Tune, Wanted
+from backlane.engine.protocol import (
+    Admission,
+    Declare,
+    Open,
+    Presence,
+    Tune,
+    Wanted,
+)
+from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import Idempotency, Key, Note, Progress

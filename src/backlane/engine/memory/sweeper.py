@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from backlane.engine.memory.leases import lapse
 from backlane.engine.memory.store import Row, Store
-from backlane.engine.protocol import Retention, Swept
+from backlane.engine.retention import Retention, Swept
 from backlane.model.job import State
 
 LEVEL_MS = 300_000  # of waiting are one level of priority

@@ -44,14 +44,13 @@ from backlane.engine.protocol import (
     Measured,
     Open,
     Presence,
-    Retention,
     Settled,
-    Swept,
     Tune,
     Turn,
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.retention import Retention, Swept
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock

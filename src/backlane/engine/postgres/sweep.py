@@ -13,7 +13,7 @@ from backlane.engine.postgres.reading import FOLD, FOLDED
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.postgres.turn import QUEUE_NAMES
 from backlane.engine.postgres.workers import forget_silent
-from backlane.engine.protocol import Retention, Swept
+from backlane.engine.retention import Retention, Swept
 
 TIME: Sql[tuple[int]] = Sql("select coalesce($1::bigint, backlane.now_ms())")
 BRING_BACK: Sql[tuple[int, list[bytes] | None, list[bytes] | None, list[int] | None]] = Sql(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
+from backlane.engine.hearing import Enlisted
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
@@ -13,15 +14,12 @@ from backlane.engine.protocol import (
     Claimed,
     Close,
     Declare,
-    Enlisted,
     Extended,
     Finding,
     Measured,
     Open,
     Presence,
-    Retention,
     Settled,
-    Swept,
     Tune,
     Turn,
     Wanted,
@@ -47,6 +45,7 @@ from backlane.engine.redis.driver import Driver
 from backlane.engine.redis.durability import Durability
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.redis.workers import RedisEnlisted
+from backlane.engine.retention import Retention, Swept
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.errors import NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord

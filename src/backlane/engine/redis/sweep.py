@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from backlane.engine.protocol import Retention, Swept
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.transaction import RedisTx
+from backlane.engine.retention import Retention, Swept
 
 SWEEP = Script("sweep", "model", "moves", "bells", "audit")
 

@@ -22,14 +22,13 @@ from backlane.engine.protocol import (
     Measured,
     Open,
     Presence,
-    Retention,
     Settled,
-    Swept,
     Tune,
     Turn,
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.retention import Retention, Swept
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.sqlite import amend as amending
 from backlane.engine.sqlite import block as blocks

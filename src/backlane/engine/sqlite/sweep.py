@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backlane.engine.plan import Sql
-from backlane.engine.protocol import Retention, Swept
+from backlane.engine.retention import Retention, Swept
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, UNFINISH, UNSCHEDULE, forget
 from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.idempotency import forget_repeats
