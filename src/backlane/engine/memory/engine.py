@@ -9,7 +9,7 @@ from typing import TypeVar
 from backlane.engine.caller import HeldTransaction, called
 from backlane.engine.joining import Joined
 from backlane.engine.memory import admission as admitting
-from backlane.engine.memory import changes, measure, moving, sweeper
+from backlane.engine.memory import changes, measure, moving, steps, sweeper
 from backlane.engine.memory import leases as leasing
 from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
@@ -40,7 +40,7 @@ from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.errors import BadOption, NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -106,7 +106,7 @@ class MemoryEngine:
 
     @plan
     async def note(self, tx: Store, notes: Sequence[Note]) -> list[bytes]:
-        return leasing.note(tx, notes)
+        return steps.note(tx, notes)
 
     @plan
     async def amend(
@@ -125,6 +125,10 @@ class MemoryEngine:
         brief: bool = False,
     ) -> Page:
         return changes.find(tx, selection, limit, cursor, brief=brief)
+
+    @reading
+    async def recall(self, tx: Store, job: bytes) -> list[Step]:
+        return steps.recall(tx, job)
 
     @reading
     async def list_queues(self, tx: Store) -> list[QueueRecord]:

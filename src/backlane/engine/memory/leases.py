@@ -10,7 +10,7 @@ from backlane.engine.memory.record import job_record
 from backlane.engine.memory.resource import Rooms
 from backlane.engine.memory.store import Row, Store
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
-from backlane.model.job import JobRecord, Lane, Lease, Note, State
+from backlane.model.job import JobRecord, Lane, Lease, State
 from backlane.model.outcome import (
     POISON_CAP,
     Cancelled,
@@ -59,18 +59,6 @@ def extend(store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Ext
         lost=[job for job, token in leases if (job, token) not in living],
         cancelled=[row.job.id for row in living.values() if row.cancelling],
     )
-
-
-def note(store: Store, notes: Sequence[Note]) -> list[bytes]:
-    lost = []
-    for one in notes:
-        row = store.held(one.job, one.token)
-        if row is None:
-            lost.append(one.job)
-        else:
-            row.progress = one.progress
-            store.change(row)
-    return lost
 
 
 def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record, queue_record
+from backlane.engine.memory.steps import recall
 from backlane.engine.memory.store import Repeat, Row, Store
 from backlane.engine.moving import (
     PART_BYTES,
@@ -47,13 +48,22 @@ def dump(store: Store, limit: int, cursor: bytes | None, final: Sequence[State])
         if len(found) >= limit or read >= PART_ROWS or held >= PART_BYTES:
             return Part(found, cursor=row.seq.to_bytes(8))
         if row.state in wanted:
-            found.append(Whole(job_record(row, whole=True), row.crashes, row.parked_since_ms))
+            found.append(_whole(store, row))
             held += row.job.size + len(row.result or b"")
     repeats = [
         MovedRepeat(scope, name, one.job, one.asked.print, one.until_ms)
         for (scope, name), one in store.repeats.items()
     ]
     return Part(found, repeats)
+
+
+def _whole(store: Store, row: Row) -> Whole:
+    return Whole(
+        job_record(row, whole=True),
+        row.crashes,
+        row.parked_since_ms,
+        steps=tuple(recall(store, row.job.id)),
+    )
 
 
 def discard(store: Store, jobs: Sequence[tuple[bytes, int]]) -> list[bytes]:
@@ -154,6 +164,8 @@ def _take_in(store: Store, whole: Whole) -> None:
             errors=record.errors,
         )
     )
+    if whole.steps:
+        store.steps[record.id] = {step.name: step.result for step in whole.steps}
     if record.state not in FINAL:
         store.rung_queues.add(record.queue)
     if record.resource:

@@ -99,6 +99,7 @@ class Store:
         self.lines: dict[str, Line] = {}
         self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
+        self.steps: dict[bytes, dict[str, bytes]] = {}  # by job and name, in order of first note
         self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)
         self.forgotten_ms = -1  # the newest id that was pruned: older ones may have run
         self.rung_queues: set[object] = set()
@@ -276,6 +277,7 @@ class Store:
         self._count(row, -1)
         self._let_go_of_key(row)
         del self.rows[row.job.id]
+        self.steps.pop(row.job.id, None)
         self.rung_jobs.add(row.job.id)
         if pruned:
             # An id is older than its job's end, unless its maker's clock was ahead: then
