@@ -137,4 +137,5 @@ class Moving(Protocol):
         """Take settings in: they go before what the store had of the same queues and
         resources, and its secret; the later `forgotten_ms` counts. Lifetime counts are
         taken (as of priority 5) only where it knew no such queue. A queue that holds
-        another kind here is left as it is. Schedules go on from where they were."""
+        another kind here is left as it is. Schedules go on from where they were; of the
+        latest results the one of the greater id stays."""

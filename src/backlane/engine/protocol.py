@@ -317,7 +317,10 @@ class Verbs(Protocol):
 
         History: a job goes when its policy's `keep_ms` is over, else as `retention` says;
         not while an unfinished job waits, or waited, for it. A schedule that code declared
-        goes when it was not declared for 15 minutes though some worker is alive."""
+        goes when it was not declared for 15 minutes though some worker is alive (both by the
+        lease clock, as the beats of workers are). `Retention.least_ms` counts for all, what
+        has a `keep_ms` counts to no number. Keys whose window is over go as idempotency keys
+        do, with the `limit`, and are no part of what is counted as pruned."""
 
     def tune(self, queue: str, change: Declare | Tune) -> Plan[QueueRecord | None]:
         """Set a queue's bounds or pause it. `Tune` of an unknown queue answers None;

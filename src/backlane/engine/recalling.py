@@ -28,5 +28,7 @@ class Recalling(Protocol):
     def latest(self, task: str) -> Plan[Latest | None]:
         """Return the newest result of a task whose policy `keeps_latest`.
 
-        It is a copy, kept by `settle`, and never pruned: the next one replaces it.
+        It is a copy, kept by `settle`, and never pruned: the next one replaces it. One
+        that kept no result (None) leaves it as it is, and so does an earlier id that ends
+        later.
         """

@@ -72,13 +72,20 @@ class KeyRule(msgspec.Struct, frozen=True, array_like=True):
     `until` "started": until the first lease; "finished": until any final state;
     "succeeded": kept through failure (a dead letter holds it until it is redriven and
     succeeds, or is deleted or pruned; cancelled and expired jobs free it). With `window_ms`
-    it is held for so long from the append on, whatever becomes of the job.
+    it is held for so long from the append on (by the wall clock), whatever becomes of the
+    job, also when it is pruned; only deleting the job frees it. A job that is redriven holds
+    its key again if its rule says so of one in its state; one that has been leased before
+    does not by "started".
 
     `conflict` is the newcomer's: "existing": its receipt names the holder; "raise": the
     append is refused (limit "key"), nothing of it is stored; "replace": a holder that
-    never started takes the newcomer's body, headers and due time, one that did is as with
-    "existing"; "debounce": as replace, but due no later than `most_ms` after the
-    holder was appended. A replacement needs no place, but its growth in bytes is judged.
+    never started (it waits, and has never been leased) takes the newcomer's body, headers
+    and due time, one that did is as with "existing"; "debounce": as replace, but due no
+    later than `most_ms` after the holder was appended. Where the due time is now or
+    past, a holder that is due already keeps its place. One that waits for other jobs goes on
+    waiting. Within one append the holder may be a job before it. A replacement needs no place,
+    but its growth in bytes is judged, in its holder's queue and net over the whole append; in
+    a store that is being moved it counts as something new.
     """
 
     until: str = "finished"  # "started" | "finished" | "succeeded"
