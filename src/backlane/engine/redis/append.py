@@ -76,6 +76,8 @@ def _are_plain(jobs: Sequence[Job]) -> bool:
         is_usual = job.key is None and job.group is None and job.idempotency is None
         if not is_usual or job.resource or job.expires_ms is not None or job.delay_ms > 0:
             return False
+        if job.uses or job.after or job.workflow or job.tags:
+            return False
         if job.priority != priority or job.lane != lane or job.queue != queue:
             return False
     return len(jobs) == 1 or len({job.id for job in jobs}) == len(jobs)

@@ -1,17 +1,19 @@
-"""Extend and note: what is done about a lease while its job runs."""
+"""Extend, note and recall: what is done about a job while it runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from backlane.engine.protocol import Extended
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.sheet import encode, raw
 from backlane.engine.redis.transaction import RedisTx
-from backlane.model.job import Note
+from backlane.model.job import Note, Step
 
 EXTEND = Script("extend", "model", "moves")
 NOTE = Script("note", "model", "moves", "bells")
+RECALL = Script("recall", "model")
 
 
 async def extend(tx: RedisTx, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Extended:
@@ -26,8 +28,18 @@ async def note(tx: RedisTx, notes: Sequence[Note]) -> list[bytes]:
     """See `Verbs.note`."""
     if not notes:
         return []
-    _, lost = await tx.call(
-        NOTE, [(raw(it.job), it.token, raw(encode(it.progress))) for it in notes]
-    )
+    _, lost = await tx.call(NOTE, [_packed(it) for it in notes])
     found: list[bytes] = lost
     return found
+
+
+def _packed(note: Note) -> tuple[Any, ...]:
+    progress = False if note.progress is None else raw(encode(note.progress))
+    steps = [raw(it) for step in note.steps for it in (step.name.encode(), step.result)]
+    return raw(note.job), note.token, progress, steps or False
+
+
+async def recall(tx: RedisTx, job: bytes) -> list[Step]:
+    """See `Recalling.recall`."""
+    _, told = await tx.call(RECALL, raw(job))
+    return [Step(told[at].decode(), told[at + 1]) for at in range(0, len(told), 2)]

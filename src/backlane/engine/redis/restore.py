@@ -61,6 +61,11 @@ def _job(record: JobRecord) -> Job:
         group=record.group,
         parent=record.parent,
         resource=record.resource,
+        rule=record.rule,
+        uses=record.uses,
+        after=record.after,
+        workflow=record.workflow,
+        tags=record.tags,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -9,15 +10,20 @@ from msgspec import Raw
 
 from backlane.model.job import (
     DEFAULT_POLICY,
+    DEFAULT_RULE,
     AttemptError,
+    Edge,
     Job,
     JobRecord,
     Key,
+    KeyRule,
     Lane,
     Policy,
     Progress,
     State,
+    When,
 )
+from backlane.model.limit import Use
 from backlane.model.outcome import ErrorRecord, Reason
 
 encode = msgspec.msgpack.Encoder().encode
@@ -38,7 +44,7 @@ NUMBERS = {state: number for number, state in enumerate(STATES) if state is not 
 
 
 class Sheet(msgspec.Struct, frozen=True, array_like=True):
-    """What never changes of a job, opaque to scripts."""
+    """What never changes of a job, opaque to scripts but for its edges."""
 
     task: str | None
     body: bytes
@@ -48,6 +54,11 @@ class Sheet(msgspec.Struct, frozen=True, array_like=True):
     group: str | None = None
     parent: bytes | None = None
     resource: str | None = None
+    rule: KeyRule | None = None  # None: as usual
+    uses: tuple[Use, ...] = ()
+    workflow: bytes | None = None
+    tags: tuple[str, ...] = ()
+    after: bytes = b""  # `packed_edges`, at the very end: scripts know how many there are
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -111,12 +122,35 @@ def raw(data: bytes) -> Raw:
 def sheet_of(job: Job) -> bytes:
     """Return what never changes of a job; what is as usual at its end is left out."""
     policy = None if job.policy == DEFAULT_POLICY else job.policy
+    rule = None if job.rule == DEFAULT_RULE else job.rule
+    if rule or job.uses or job.after or job.workflow or job.tags:
+        names = job.key, job.group, job.parent, job.resource
+        found = job.uses, job.workflow, job.tags, packed_edges(job.after)
+        return encode((job.task, job.body, job.headers, policy, *names, rule, *found))
     if job.key is None and job.group is None and job.parent is None and job.resource is None:
         if policy is None and job.headers is None:
             return encode((job.task, job.body))
         return encode((job.task, job.body, job.headers, policy))
     sheet = (job.task, job.body, job.headers, policy, job.key, job.group, job.parent, job.resource)
     return encode(sheet)
+
+
+_WHENS = {When.ENDED: b"\0", When.SUCCEEDED: b"\1", When.FAILED: b"\2"}
+_OF_BYTE = {byte[0]: when for when, byte in _WHENS.items()}
+EDGE_BYTES = 17  # an id, and how its job must end
+
+
+def packed_edges(edges: Iterable[Edge]) -> bytes:
+    """Return edges one behind the other, as scripts read them too."""
+    return b"".join(edge.job + _WHENS[edge.when] for edge in edges)
+
+
+def read_edges(packed: bytes) -> tuple[Edge, ...]:
+    """Return the edges that `packed_edges` packed."""
+    return tuple(
+        Edge(packed[at : at + 16], _OF_BYTE[packed[at + 16]])
+        for at in range(0, len(packed), EDGE_BYTES)
+    )
 
 
 def field(scope: str, name: str) -> str:
@@ -185,5 +219,10 @@ def job_record(  # long: a table, read down
         policy=sheet.policy or DEFAULT_POLICY,
         size=row.size,
         resource=sheet.resource,
+        rule=sheet.rule or DEFAULT_RULE,
+        uses=sheet.uses,
+        after=read_edges(sheet.after),
+        workflow=sheet.workflow,
+        tags=sheet.tags,
         **parts,
     )

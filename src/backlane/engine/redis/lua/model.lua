@@ -14,7 +14,8 @@
 -- Jobs
 --   rows      hash id -> row: the packed array of what changes and what scripts decide by
 --   bodies    hash id -> sheet: what never changes, packed by Python, opaque here
---             (Sheet: task, body, headers, policy, key, group, parent, resource; shorter
+--             (Sheet: task, body, headers, policy, key, group, parent, resource, rule, uses,
+--             workflow, tags, after: at the very end 17 bytes an edge, id and when; shorter
 --             where the rest is as usual: `sheet_of`)
 --   results   hash id -> result          progress  hash id -> Progress packed by Python
 --   errors    hash id -> packed [[attempt, at ms, [kind, message, traceback, fingerprint]], ..]
