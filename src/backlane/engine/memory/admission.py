@@ -8,48 +8,81 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backlane.engine.memory.line import Line
-from backlane.engine.memory.store import Repeat, Row, Store
+from backlane.engine.memory.standing import Standing, reused, standing, supplant
+from backlane.engine.memory.store import Row, Store
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
-from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal, State
+from backlane.model.job import Job, Receipt, Refusal, State
 from backlane.model.pressure.pace import LONGEST_PROMISE_MS, Pace
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, group_places, headroom
 
 
-def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Receipt] | Refusal:
-    """Judge the jobs as a whole, then insert those that are new."""
+def append(
+    store: Store, jobs: Sequence[Job], admission: Admission, *, ticking: bool = False
+) -> list[Receipt] | Refusal:
+    """Judge the jobs as a whole, then insert those that are new.
+
+    Those of a schedule (`ticking`) have headroom as if they were born inside a job.
+    """
     asking = [job for job in jobs if job.idempotency is not None]
-    reused = _reused(store, asking) if asking else None
-    if reused:
-        return _fault(reused, "reused", store.lines.get(reused.queue))
-    firsts, repeats = _firsts(store, jobs)
-    new = [job for job, first in zip(jobs, firsts, strict=True) if first is None]
-    refusal = _moving(store, new) or _at_fault(store, new, admission)
+    again = reused(store, asking) if asking else None
+    if again:
+        return _fault(again, "reused", store.lines.get(again.queue))
+    found = standing(store, jobs)
+    if found.clash:
+        job, holder = found.clash
+        return replace(_fault(job, "key", store.lines.get(job.queue)), first=holder)
+    new = list(found.new.values())
+    refusal = _moving(store, [*new, *found.newcomers.values()]) or _at_fault(
+        store, new, admission, ticking=ticking
+    )
     if refusal:
         return refusal
-    portions = [_portion(store, mine, queue, admission) for queue, mine in _by_queue(new)]
+    growths = _growths(store, found)
+    portions = [
+        _portion(store, mine, queue, admission, growths.pop(queue, 0), ticking=ticking)
+        for queue, mine in _by_queue(new)
+    ]
+    portions += [
+        _portion(store, [], queue, admission, grown, ticking=ticking)
+        for queue, grown in growths.items()
+        if grown > 0
+    ]
     for portion in portions:
         refusal = _over_bound(portion) or _too_slow(portion)
         if refusal:
             return refusal
+    return _carry_out(store, jobs, found, portions, admission)
+
+
+def _carry_out(
+    store: Store,
+    jobs: Sequence[Job],
+    found: Standing,
+    portions: Sequence[Portion],
+    admission: Admission,
+) -> list[Receipt]:
+    """Insert what is new and change what is replaced: nothing can be refused any more."""
     expected = {job: ms for portion in portions for job, ms in portion.expected.items()}
     for portion in portions:
         store.lines.setdefault(portion.queue, portion.line)
     told = None
     made: dict[bytes, Row] = {}
-    for job in new:
+    for job in found.new.values():
         row = made[job.id] = store.insert(job)
         if expected[job.id] is not None:
             told = row
+    for holder, newcomer in found.newcomers.items():
+        supplant(store, store.rows[holder], newcomer)
     if told:
         wait_ms = expected[told.job.id] or 0
         told.predicted_ms = wait_ms if wait_ms <= LONGEST_PROMISE_MS else None
-    store.repeats |= repeats
+    store.repeats |= found.repeats
     waits = {portion.queue: portion.longest_ms for portion in portions}
-    queues = waits if len(new) == len(jobs) else dict.fromkeys(job.queue for job in jobs)
+    queues = waits if len(made) == len(jobs) else dict.fromkeys(job.queue for job in jobs)
     pressure = {queue: _pressure(store, queue, admission, waits) for queue in queues}
     return [
-        Receipt(job.id, first, pressure[job.queue])
+        Receipt(job.id, first, pressure[job.queue], replaced=replaced)
         if first
         else Receipt(
             job.id,
@@ -59,8 +92,17 @@ def append(store: Store, jobs: Sequence[Job], admission: Admission) -> list[Rece
             made[job.id].enqueued_ms,
             made[job.id].place_ms,
         )
-        for job, first in zip(jobs, firsts, strict=True)
+        for job, first, replaced in zip(jobs, found.firsts, found.replaced, strict=True)
     ]
+
+
+def _growths(store: Store, found: Standing) -> dict[str, int]:
+    """By how many bytes the jobs of each queue grow that are replaced."""
+    growths: dict[str, int] = {}
+    for holder, newcomer in found.newcomers.items():
+        row = store.rows[holder]
+        growths[row.queue] = growths.get(row.queue, 0) + newcomer.size - row.job.size
+    return growths
 
 
 def _by_queue(jobs: Sequence[Job]) -> Collection[tuple[str, list[Job]]]:
@@ -68,58 +110,6 @@ def _by_queue(jobs: Sequence[Job]) -> Collection[tuple[str, list[Job]]]:
     for job in jobs:
         found.setdefault(job.queue, []).append(job)
     return found.items()
-
-
-# -- what was there before --
-
-
-def _reused(store: Store, jobs: Sequence[Job]) -> Job | None:
-    """The first job whose idempotency key was used for something else, here or in the store."""
-    used: dict[tuple[str, str], Idempotency] = {}
-    for job in jobs:
-        one = job.idempotency
-        if one is not None:
-            known = _repeat(store, one)
-            before = known.asked if known else used.setdefault((one.scope, one.name), one)
-            if before.print != one.print:
-                return job
-    return None
-
-
-def _repeat(store: Store, one: Idempotency | None) -> Repeat | None:
-    """What is known of an idempotency key, unless its time is over."""
-    known = store.repeats.get((one.scope, one.name)) if one else None
-    return known if known and known.until_ms > store.clock.wall_ms() else None
-
-
-def _firsts(
-    store: Store, jobs: Sequence[Job]
-) -> tuple[list[bytes | None], dict[tuple[str, str], Repeat]]:
-    """For each job the one that stands for it already, in the store or before it in the batch;
-    and the idempotency keys that are new."""
-    now = store.clock.wall_ms()
-    ids: set[bytes] = set()
-    keys: dict[Key, bytes] = {}
-    repeats: dict[tuple[str, str], Repeat] = {}
-    firsts = []
-    for job in jobs:
-        first = None
-        one = job.idempotency
-        known = _repeat(store, one) or (repeats.get((one.scope, one.name)) if one else None)
-        if known:
-            first = known.job
-        elif job.id in store.rows or job.id in ids:
-            first = job.id
-        elif job.key:
-            first = store.keys.get(job.key) or keys.get(job.key)
-        if first is None:
-            ids.add(job.id)
-            if job.key:
-                keys[job.key] = job.id
-        if one and not known:
-            repeats[one.scope, one.name] = Repeat(first or job.id, one, now + one.window_ms)
-        firsts.append(first)
-    return firsts, repeats
 
 
 def _moving(store: Store, new: Sequence[Job]) -> Refusal | None:
@@ -135,13 +125,15 @@ def _moving(store: Store, new: Sequence[Job]) -> Refusal | None:
 # -- what no waiting would mend --
 
 
-def _at_fault(store: Store, new: Sequence[Job], admission: Admission) -> Refusal | None:
+def _at_fault(
+    store: Store, new: Sequence[Job], admission: Admission, *, ticking: bool
+) -> Refusal | None:
     """Refuse the wrong kind of queue, and an id from before history."""
     for job in new:
         line = store.lines.get(job.queue)
         if line and line.kind is not admission.kind:
             return _fault(job, "kind", line)
-        if id_ms(job.id) <= store.forgotten_ms:
+        if id_ms(job.id) <= store.forgotten_ms and not ticking:
             return _fault(job, "stale", line)
     return None
 
@@ -163,6 +155,8 @@ class Portion(NamedTuple):
     bounds: Bounds  # in force
     pace: Pace | None
     expected: dict[bytes, int | None]  # the wait of each job
+    grown: int  # bytes that those which are replaced in it grow by
+    ticking: bool  # it is of a schedule
 
     @property
     def longest_ms(self) -> int | None:
@@ -181,7 +175,9 @@ class Portion(NamedTuple):
         )
 
 
-def _portion(store: Store, mine: list[Job], queue: str, admission: Admission) -> Portion:
+def _portion(
+    store: Store, mine: list[Job], queue: str, admission: Admission, grown: int, *, ticking: bool
+) -> Portion:
     declared = admission.declared.get(queue)
     line = store.lines.get(queue) or Line(queue, admission.kind, declared or DEFAULT_BOUNDS)
     pace = admission.paces.get(queue)
@@ -193,7 +189,7 @@ def _portion(store: Store, mine: list[Job], queue: str, admission: Admission) ->
                 ahead = sum(ready[job.priority :])
                 expected[job.id] = pace.expected_ms(job.priority, ahead, running)
                 ready[job.priority] += 1
-    return Portion(queue, mine, line, line.bounds(declared), pace, expected)
+    return Portion(queue, mine, line, line.bounds(declared), pace, expected, grown, ticking)
 
 
 def _ready(line: Line) -> list[int]:
@@ -213,18 +209,18 @@ def _over_bound(portion: Portion) -> Refusal | None:
     """Refuse what would pass a bound on jobs, bytes or the share of a group."""
     bounds, line, mine = portion.bounds, portion.line, portion.jobs
     most, held = bounds.max_jobs, line.jobs
-    if held + len(mine) > most:
-        most = _places(most, mine)
+    if mine and held + len(mine) > most:
+        most = _places(most, portion, mine)
         if held + len(mine) > most:
             return portion.refusal("jobs", held, most, len(mine), can_fit=len(mine) <= most)
-    size, room = sum(job.size for job in mine), bounds.max_bytes
+    size, room = sum(job.size for job in mine) + portion.grown, bounds.max_bytes
     if line.bytes + size > room:
         return portion.refusal("bytes", line.bytes, room, size, can_fit=size <= room)
     if bounds.group_share is None:
         return None
     for group in dict.fromkeys(job.group for job in mine if job.group is not None):
         ours = [job for job in mine if job.group == group]
-        held, most = portion.line.groups[group], _places(group_places(bounds), ours)
+        held, most = portion.line.groups[group], _places(group_places(bounds), portion, ours)
         if held + len(ours) > most:
             fits = len(ours) <= most
             refusal = portion.refusal("group", held, most, len(ours), can_fit=fits)
@@ -232,9 +228,10 @@ def _over_bound(portion: Portion) -> Refusal | None:
     return None
 
 
-def _places(number: int, jobs: Sequence[Job]) -> int:
-    """The places for these jobs: work born inside a job may use headroom."""
-    return number + headroom(number) if all(job.parent for job in jobs) else number
+def _places(number: int, portion: Portion, jobs: Sequence[Job]) -> int:
+    """The places for these jobs: work born inside a job, or of a schedule, may use headroom."""
+    may = portion.ticking or all(job.parent for job in jobs)
+    return number + headroom(number) if may else number
 
 
 def _too_slow(portion: Portion) -> Refusal | None:
@@ -244,7 +241,9 @@ def _too_slow(portion: Portion) -> Refusal | None:
         return None
     due = [(i, job, portion.expected[job.id]) for i, job in enumerate(portion.jobs)]
     max_wait = portion.bounds.max_wait_ms
-    waits = [(ms, i) for i, job, ms in due if ms is not None and not job.parent]
+    waits = [
+        (ms, i) for i, job, ms in due if ms is not None and not job.parent and not portion.ticking
+    ]
     if waits and max_wait is not None and max(waits)[0] > max_wait:
         longest, i = max(waits)
         return _late(portion, pace, "wait", longest, i, max_wait)

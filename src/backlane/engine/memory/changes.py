@@ -121,8 +121,9 @@ def _why_not_again(store: Store, row: Row) -> str | None:
         return None
     if row.state in WAITING or row.state is State.SUCCEEDED:
         return f"it is {row.state}"
-    holder = store.keys.get(row.job.key) if row.job.key else None
-    if holder:
+    holder = store.keys.holder(row.job.key)
+    holds = store.keys.would_hold(row.job, State.READY, row.token, row.enqueued_ms)
+    if holder and holder != row.job.id and holds:
         return f"its key is held by job {holder.hex()}"
     line = store.lines[row.queue]
     depth, bounds = line.depth, line.bounds()

@@ -12,6 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from backlane.engine.memory.keys import Keys
 from backlane.engine.memory.line import Line
 from backlane.engine.moving import Seal
 from backlane.engine.protocol import Presence
@@ -24,7 +27,6 @@ from backlane.model.job import (
     AttemptError,
     Idempotency,
     Job,
-    Key,
     Lane,
     Lease,
     Progress,
@@ -97,7 +99,7 @@ class Store:
         self._ready: dict[str, dict[Source, list[tuple[Order, bytes]]]] = {}  # each in order
         self.breakers: dict[str, Breaker] = {}  # by resource
         self.lines: dict[str, Line] = {}
-        self.keys: dict[Key, bytes] = {}  # who holds each key: jobs not finished yet
+        self.keys = Keys(clock)
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
         self.steps: dict[bytes, dict[str, bytes]] = {}  # by job and name, in order of first note
         self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)
@@ -168,8 +170,7 @@ class Store:
             deadline_ms=None if job.expires_ms is None else now + job.expires_ms,
         )
         self.rows[job.id] = row
-        if job.key:
-            self.keys[job.key] = job.id
+        self.keys.take(job, row.state, row.token, row.enqueued_ms)
         if job.resource:
             self.breakers.setdefault(job.resource, CLOSED)
         if job.delay_ms > 0:
@@ -185,8 +186,7 @@ class Store:
         self._seq += 1
         row.seq = self._seq
         self.rows[row.job.id] = row
-        if row.job.key and row.state not in FINAL:
-            self.keys.setdefault(row.job.key, row.job.id)
+        self.keys.take(row.job, row.state, row.token, row.enqueued_ms)
         self._count(row, +1)
         self.rung_jobs.add(row.job.id)
 
@@ -207,6 +207,7 @@ class Store:
         row.owner, row.started_ms, row.progress = owner, now, None
         row.lease_end_ms = self.clock.boot_ms() + lease_ms
         self._enter(row, State.RUNNING)
+        self.keys.free(row.job, row.state, row.token)
         self.lines[row.queue].tally(row.priority).start(
             row.predicted_ms if row.token == 1 else None, now - row.place_ms
         )
@@ -243,16 +244,15 @@ class Store:
         row.reason, row.result, row.ended_ms = reason, result, self.clock.wall_ms()
         self._enter(row, state)
         self.lines[row.queue].finished[state] += 1
-        self._let_go_of_key(row)
+        self.keys.free(row.job, state, row.token)
 
     def renew(self, row: Row) -> None:
         """A finished job is as new: ready, its executions counted from zero."""
         row.attempt = row.crashes = 0
         row.reason = row.result = row.ended_ms = row.deadline_ms = row.parked_since_ms = None
         row.progress, row.ran_ms = None, 0
-        if row.job.key:
-            self.keys[row.job.key] = row.job.id
         self.put_off(row, 0)
+        self.keys.take(row.job, row.state, row.token, row.enqueued_ms)
 
     def move(self, row: Row, queue: str) -> None:
         """To another queue; the priority that ageing gave stays behind."""
@@ -260,6 +260,12 @@ class Store:
         row.queue, row.rank = queue, row.priority
         self._count(row, +1)
         self._enter(row, row.state)
+
+    def rewrite(self, row: Row, body: bytes, headers: bytes | None) -> None:
+        """Give a row other arguments, where it is."""
+        self._count(row, -1)
+        row.job = replace(row.job, body=body, headers=headers)
+        self._count(row, +1)
 
     def reprioritise(self, row: Row, priority: int) -> None:
         self._count(row, -1)
@@ -275,7 +281,7 @@ class Store:
 
     def forget(self, row: Row, *, pruned: bool = False) -> None:
         self._count(row, -1)
-        self._let_go_of_key(row)
+        self.keys.forget(row.job, pruned=pruned)
         del self.rows[row.job.id]
         self.steps.pop(row.job.id, None)
         self.rung_jobs.add(row.job.id)
@@ -320,7 +326,3 @@ class Store:
         line.count(row.state, row.priority, row.job.size, by)
         if row.state not in FINAL and row.job.group is not None:
             line.gather(row.job.group, by)
-
-    def _let_go_of_key(self, row: Row) -> None:
-        if row.job.key and self.keys.get(row.job.key) == row.job.id:
-            del self.keys[row.job.key]
