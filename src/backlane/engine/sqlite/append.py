@@ -8,20 +8,19 @@ SQLite can cost a switch of the interpreter's lock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
-
-import msgspec
 
 from backlane.engine.admission import Answer, Batch, Store, judge
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
 from backlane.engine.sqlite import group, resource, seal
+from backlane.engine.sqlite.extra import encode_extra
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.policy import encode_policy
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import DEFAULT_POLICY, Job, Key, Policy
+from backlane.model.job import DEFAULT_POLICY, Job, Key
 from backlane.model.queue import Bounds
 
 # Served by backlane_job_id.
@@ -73,8 +72,8 @@ INSERT: Sql[tuple[()]] = Sql(
     """
     insert into backlane_job (seq, id, queue, lane, priority, place, enqueued_ms, deadline_ms,
         size, task, key_scope, key_name, group_name, parent, policy, headers, body,
-        predicted_ms)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        extra, workflow, predicted_ms)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     """
 )
 ENTER_READY: Sql[tuple[()]] = Sql(
@@ -269,21 +268,7 @@ def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]
         None if job.policy is DEFAULT_POLICY else encode_policy(job.policy),
         job.headers,
         job.body,
+        encode_extra(job),
+        job.workflow,
         None,
     )
-
-
-@lru_cache(maxsize=1024)
-def encode_policy(policy: Policy) -> bytes | None:
-    """Return a policy as it is stored: nothing for the default, which most jobs have."""
-    return None if policy == DEFAULT_POLICY else msgspec.json.encode(policy)
-
-
-@lru_cache(maxsize=1024)
-def decode_policy(stored: bytes | None) -> Policy:
-    """Return a policy from its stored form.
-
-    Raises:
-        msgspec.DecodeError: the bytes are damaged.
-    """
-    return DEFAULT_POLICY if stored is None else msgspec.json.decode(stored, type=Policy)

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite.append import decode_policy
-from backlane.engine.sqlite.moves import FINAL_STATES, Held
+from backlane.engine.sqlite.extra import decode_extra
+from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.moves import FINAL_STATES
+from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.resource import kind_of, resource_of
 from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Progress, State
@@ -55,7 +57,7 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
         finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
         deadline_ms, task, key_scope, key_name, group_name, parent, policy,
         progress.token, progress.fraction, progress.message, resource.name,
-        finished.ran_ms
+        finished.ran_ms, extra, workflow
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
@@ -130,6 +132,8 @@ class Standing(NamedTuple):
     message: str | None
     resource: str | None
     ran_ms: int | None
+    extra: bytes | None
+    workflow: bytes | None
 
     @property
     def state(self) -> State:
@@ -213,6 +217,7 @@ def job_record(one: Standing) -> JobRecord:
     has_progress = one.progress_token is not None and one.progress_token == one.token
     if one.resource is None and resource_of(one.lane):
         raise ValueError(f"lane {one.lane} is that of a resource which does not exist")
+    extra = decode_extra(one.extra)
     return JobRecord(
         id=one.id,
         queue=one.queue_name,
@@ -239,6 +244,11 @@ def job_record(one: Standing) -> JobRecord:
         size=one.size,
         resource=one.resource,
         ran_ms=one.ran_ms,
+        rule=extra.rule,
+        uses=extra.uses,
+        after=extra.after,
+        workflow=one.workflow,
+        tags=extra.tags,
     )
 
 

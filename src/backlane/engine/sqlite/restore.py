@@ -14,11 +14,13 @@ from backlane.engine.sqlite.append import (
     NEWEST,
     SET_DEADLINE,
     TAKEN,
-    encode_policy,
     make_line,
     read_lines,
 )
-from backlane.engine.sqlite.moves import ERROR, FINAL_CODES, Held, Moves, storable
+from backlane.engine.sqlite.extra import encode_extra
+from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.moves import ERROR, FINAL_CODES, Moves, storable
+from backlane.engine.sqlite.policy import encode_policy
 from backlane.engine.sqlite.sweep import RAISE_FORGOTTEN
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
@@ -251,6 +253,8 @@ def _row(record: JobRecord, held: Held) -> tuple[Any, ...]:
         None if record.policy is DEFAULT_POLICY else encode_policy(record.policy),
         record.headers,
         record.body,
+        encode_extra(record),
+        record.workflow,
         None,
     )
 

@@ -10,8 +10,9 @@ import msgspec
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Settled
 from backlane.engine.sqlite import resource
-from backlane.engine.sqlite.append import decode_policy
-from backlane.engine.sqlite.moves import FINAL_CODES, Held, Moves
+from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.moves import FINAL_CODES, Moves
+from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import Lane, State

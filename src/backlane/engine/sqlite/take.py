@@ -12,9 +12,11 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
-from backlane.engine.sqlite.append import decode_policy
+from backlane.engine.sqlite.counts import Counts
 from backlane.engine.sqlite.group import recount
-from backlane.engine.sqlite.moves import Counts, Held, Moves
+from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
 from backlane.engine.sqlite.settle import UNLEASE
 from backlane.engine.sqlite.transaction import SqliteTx, array
@@ -56,8 +58,8 @@ GIVE_HEAD: Sql[tuple[()]] = Sql(
         started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
     select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
         revision + 1, ready.size, ?, ?,
-        key_name is null and deadline_ms is null and group_name is null, 0, ready.lane,
-        ready.place, crashes, parked_ms, ?
+        key_name is null and deadline_ms is null and group_name is null and extra is null, 0,
+        ready.lane, ready.place, crashes, parked_ms, ?
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
     where ready.queue = ?
@@ -111,8 +113,8 @@ GIVE_PICKED: Sql[tuple[()]] = Sql(
         started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
     select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
         revision + 1, ready.size, ?, ?,
-        key_name is null and deadline_ms is null and group_name is null, 0, ready.lane,
-        ready.place, crashes, parked_ms, ?
+        key_name is null and deadline_ms is null and group_name is null and extra is null, 0,
+        ready.lane, ready.place, crashes, parked_ms, ?
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
     where ready.queue = ?
