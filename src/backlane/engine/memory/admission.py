@@ -8,8 +8,9 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backlane.engine.memory.line import Line
+from backlane.engine.memory.row import Row
 from backlane.engine.memory.standing import Standing, reused, standing, supplant
-from backlane.engine.memory.store import Row, Store
+from backlane.engine.memory.store import Store
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
 from backlane.model.job import Job, Receipt, Refusal, State

@@ -7,7 +7,8 @@ from typing import assert_never
 
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record
-from backlane.engine.memory.store import Row, Store
+from backlane.engine.memory.row import Row
+from backlane.engine.memory.store import Store
 from backlane.engine.selection import (
     Amended,
     Cancel,

@@ -8,7 +8,8 @@ from typing import assert_never
 from backlane.engine.memory import resource
 from backlane.engine.memory.record import job_record
 from backlane.engine.memory.resource import Rooms
-from backlane.engine.memory.store import Row, Store
+from backlane.engine.memory.row import Row
+from backlane.engine.memory.store import Store
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
 from backlane.model.job import JobRecord, Lane, Lease, State
 from backlane.model.outcome import (

@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record, queue_record
+from backlane.engine.memory.row import Repeat, Row
 from backlane.engine.memory.steps import recall
-from backlane.engine.memory.store import Repeat, Row, Store
+from backlane.engine.memory.store import Store
 from backlane.engine.moving import (
     PART_BYTES,
     PART_ROWS,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from backlane.engine.memory.line import Line
-from backlane.engine.memory.store import Row, Store
+from backlane.engine.memory.row import Row
+from backlane.engine.memory.store import Store
 from backlane.engine.protocol import WorkerRecord
 from backlane.model.job import JobRecord, State
 from backlane.model.queue import QueueRecord

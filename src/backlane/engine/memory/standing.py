@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from backlane.engine.memory.keys import most_delayed, supplanted
-from backlane.engine.memory.store import Repeat, Row, Store
+from backlane.engine.memory.row import Repeat, Row
+from backlane.engine.memory.store import Store
 from backlane.model.job import WAITING, Idempotency, Job, Key
 
 

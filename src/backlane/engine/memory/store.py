@@ -9,84 +9,29 @@ from __future__ import annotations
 import bisect
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from backlane.engine.memory.keys import Keys
+from backlane.engine.memory.limits import Limits
 from backlane.engine.memory.line import Line
+from backlane.engine.memory.row import Order, Repeat, Row
 from backlane.engine.moving import Seal
 from backlane.engine.protocol import Presence
 from backlane.model.breaker import CLOSED, Breaker, Standing
 from backlane.model.clock import Clock
 from backlane.model.ids import id_ms
 from backlane.model.job import (
-    ERRORS_KEPT,
     FINAL,
-    AttemptError,
-    Idempotency,
     Job,
     Lane,
     Lease,
-    Progress,
     State,
 )
-from backlane.model.outcome import ErrorRecord, Reason
+from backlane.model.outcome import Reason
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind
 
 Source = tuple[Lane, str | None]  # kind, resource: of where in a queue leases come from
-Order = tuple[int, int, int]  # inverted rank, place, seq: the smallest goes first
-
-
-@dataclass(slots=True)
-class Row:
-    """A job and all that changes about it."""
-
-    job: Job
-    seq: int  # order of append in the whole store
-    enqueued_ms: int
-    queue: str
-    lane: Lane
-    priority: int
-    rank: int  # the priority it waits at: ageing raises it, up to 9
-    place_ms: int  # when it is or was due: its order among equals of its rank
-    deadline_ms: int | None
-    predicted_ms: int | None = None  # the wait it was told, if its append was measured by it
-    state: State = State.READY
-    revision: int = 0
-    attempt: int = 0
-    token: int = 0
-    crashes: int = 0
-    owner: str | None = None
-    lease_end_ms: int = 0  # boot clock
-    cancelling: bool = False
-    parked_since_ms: int | None = None
-    progress: Progress | None = None
-    started_ms: int | None = None
-    ended_ms: int | None = None
-    ran_ms: int = 0  # of the attempt that ended it
-    reason: Reason | None = None
-    result: bytes | None = None
-    errors: tuple[AttemptError, ...] = ()
-
-    @property
-    def order(self) -> Order:
-        return (-self.rank, self.place_ms, self.seq)
-
-    def keep_error(self, error: ErrorRecord | None, now_ms: int) -> None:
-        """Keep what ended the execution that is now running."""
-        if error is not None:
-            kept = AttemptError(self.attempt + 1, now_ms, error)
-            self.errors = (*self.errors, kept)[-ERRORS_KEPT:]
-
-
-class Repeat(NamedTuple):
-    """An idempotency key that was used: by which job, for what, and until when it counts."""
-
-    job: bytes
-    asked: Idempotency
-    until_ms: int  # wall clock
 
 
 class Store:
@@ -99,6 +44,7 @@ class Store:
         self._ready: dict[str, dict[Source, list[tuple[Order, bytes]]]] = {}  # each in order
         self.breakers: dict[str, Breaker] = {}  # by resource
         self.lines: dict[str, Line] = {}
+        self.limits = Limits(clock)
         self.keys = Keys(clock)
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
         self.steps: dict[bytes, dict[str, bytes]] = {}  # by job and name, in order of first note
@@ -173,8 +119,8 @@ class Store:
         self.keys.take(job, row.state, row.token, row.enqueued_ms)
         if job.resource:
             self.breakers.setdefault(job.resource, CLOSED)
-        if job.delay_ms > 0:
-            row.state, row.place_ms = State.SCHEDULED, now + job.delay_ms
+        row.place_ms += max(0, job.delay_ms)
+        self._line_up(row, is_due=job.delay_ms <= 0)
         self._count(row, +1)
         self.lines[job.queue].tally(row.priority).appended += 1
         self.rung_queues.add(row.queue)
@@ -192,14 +138,35 @@ class Store:
 
     def put_off(self, row: Row, delay_ms: int) -> None:
         """Due after a delay, at a new place."""
-        row.place_ms = self.clock.wall_ms() + max(0, delay_ms)
+        row.place_ms, row.virtual_ms = self.clock.wall_ms() + max(0, delay_ms), None
         row.rank = row.priority
-        self._enter(row, State.SCHEDULED if delay_ms > 0 else State.READY)
+        self.get_in_line(row, is_due=delay_ms <= 0)
 
     def put_back(self, row: Row) -> None:
-        """Ready, at the place it had."""
+        """In line, at the place it had."""
         row.rank = row.priority
-        self._enter(row, State.READY)
+        self.get_in_line(row)
+
+    def get_in_line(self, row: Row, *, is_due: bool = True) -> None:
+        """Let a row wait as it may: for other jobs, for its time, for a limit, or ready.
+
+        The one way for a row that exists to become ready; of a new one, `insert` is.
+        """
+        self._count(row, -1)
+        self._line_up(row, is_due=is_due)
+        self._count(row, +1)
+        self._entered(row)
+
+    def _line_up(self, row: Row, *, is_due: bool) -> None:
+        """Decide how a row waits that counts nowhere just now."""
+        row.blocked_on = None
+        if row.waits_for:
+            row.state = State.BLOCKED
+        elif not is_due:
+            row.state = State.SCHEDULED
+        else:
+            row.blocked_on = self.limits.first_full(row) if row.job.uses else None
+            row.state = State.BLOCKED if row.blocked_on else State.READY
 
     def lease(self, row: Row, owner: str, lease_ms: int) -> Lease:
         now = self.clock.wall_ms()
@@ -255,11 +222,13 @@ class Store:
         self.keys.take(row.job, row.state, row.token, row.enqueued_ms)
 
     def move(self, row: Row, queue: str) -> None:
-        """To another queue; the priority that ageing gave stays behind."""
+        """To another queue, in line there; the priority that ageing gave stays behind."""
+        is_due = row.state is not State.SCHEDULED
         self._count(row, -1)
-        row.queue, row.rank = queue, row.priority
+        row.queue, row.rank, row.virtual_ms = queue, row.priority, None
+        self._line_up(row, is_due=is_due)
         self._count(row, +1)
-        self._enter(row, row.state)
+        self._entered(row)
 
     def rewrite(self, row: Row, body: bytes, headers: bytes | None) -> None:
         """Give a row other arguments, where it is."""
@@ -271,7 +240,7 @@ class Store:
         self._count(row, -1)
         row.priority = row.rank = priority
         self._count(row, +1)
-        self._enter(row, row.state)
+        self._entered(row)
 
     def age(self, row: Row, rank: int) -> None:
         """Let a row wait at another rank; not a change that its job's watchers see."""
@@ -298,11 +267,15 @@ class Store:
 
     def _enter(self, row: Row, state: State) -> None:
         self._count(row, -1)
-        row.state = state
+        row.state, row.blocked_on = state, None
         self._count(row, +1)
-        if state is not State.RUNNING:
+        self._entered(row)
+
+    def _entered(self, row: Row) -> None:
+        """Note whom it concerns that a row came to where it is."""
+        if row.state is not State.RUNNING:
             row.cancelling = False
-        if state in (State.READY, State.SCHEDULED):
+        if row.state not in (State.RUNNING, *FINAL):
             self.rung_queues.add(row.queue)
         self.change(row)
 
@@ -322,6 +295,8 @@ class Store:
                 ready.append(place)
             else:
                 bisect.insort_left(ready, place)
+        if row.job.uses:
+            self.limits.count(row, by)
         line = self.lines[row.queue]
         line.count(row.state, row.priority, row.job.size, by)
         if row.state not in FINAL and row.job.group is not None:

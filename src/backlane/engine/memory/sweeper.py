@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backlane.engine.memory.leases import lapse
-from backlane.engine.memory.store import Row, Store
+from backlane.engine.memory.row import Row
+from backlane.engine.memory.store import Store
 from backlane.engine.retention import Retention, Swept
 from backlane.model.job import State
 
