@@ -85,6 +85,10 @@ def _matches(row: Row, selection: Selection) -> bool:
         and selection.task in (None, job.task)
         and (selection.key is None or (job.key is not None and job.key.name == selection.key))
         and selection.group in (None, job.group)
+        and (selection.tag is None or selection.tag in job.tags)
+        and selection.workflow in (None, job.workflow)
+        and (selection.since_ms is None or row.enqueued_ms >= selection.since_ms)
+        and (selection.before_ms is None or row.enqueued_ms < selection.before_ms)
         and (selection.text is None or _says(row, selection.text))
     )
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from backlane.engine.caller import HeldTransaction, called
 from backlane.engine.joining import Joined
 from backlane.engine.memory import admission as admitting
-from backlane.engine.memory import changes, measure, moving, steps, sweeper
+from backlane.engine.memory import changes, measure, moving, schedules, steps, sweeper
 from backlane.engine.memory import leases as leasing
 from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
@@ -35,7 +35,18 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.recalling import Latest
 from backlane.engine.retention import Retention, Swept
+from backlane.engine.scheduling import (
+    Pause,
+    Put,
+    Remove,
+    Resume,
+    ScheduleRecord,
+    Tick,
+    Ticked,
+    Timetable,
+)
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.errors import BadOption, NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord
@@ -129,6 +140,24 @@ class MemoryEngine:
     @reading
     async def recall(self, tx: Store, job: bytes) -> list[Step]:
         return steps.recall(tx, job)
+
+    @reading
+    async def latest(self, tx: Store, task: str) -> Latest | None:
+        return tx.latest.get(task)
+
+    @reading
+    async def list_schedules(self, tx: Store, *, due: bool = False) -> Timetable:
+        return schedules.list_schedules(tx, due=due)
+
+    @plan
+    async def alter_schedule(
+        self, tx: Store, name: str, change: Put | Pause | Resume | Remove
+    ) -> ScheduleRecord | None:
+        return schedules.alter_schedule(tx, name, change)
+
+    @plan
+    async def tick(self, tx: Store, ticks: Sequence[Tick], admission: Admission) -> list[Ticked]:
+        return schedules.tick(tx, ticks, admission)
 
     @reading
     async def list_queues(self, tx: Store) -> list[QueueRecord]:

@@ -11,6 +11,7 @@ from backlane.engine.memory.resource import Rooms
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.store import Store
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
+from backlane.engine.recalling import Latest
 from backlane.model.job import JobRecord, Lane, Lease, State
 from backlane.model.outcome import (
     POISON_CAP,
@@ -141,6 +142,7 @@ def _carry_out(store: Store, row: Row, outcome: Outcome) -> None:
         case Succeeded(result=result):
             row.attempt += 1
             store.finish(row, State.SUCCEEDED, result=result)
+            _keep_latest(store, row)
         case Failed(reason=reason, error=error):
             row.keep_error(error, now)
             row.attempt += 1
@@ -165,6 +167,15 @@ def _carry_out(store: Store, row: Row, outcome: Outcome) -> None:
                 store.put_back(row)
         case _:
             assert_never(outcome)
+
+
+def _keep_latest(store: Store, row: Row) -> None:
+    """Keep a copy of the newest result of a task that asks for it."""
+    job, before = row.job, store.latest.get(row.job.task or "")
+    if job.task is None or row.result is None or not job.policy.keeps_latest:
+        return
+    if before is None or before.job < job.id:
+        store.latest[job.task] = Latest(job.id, row.ended_ms or 0, row.result)
 
 
 def _retry(store: Store, row: Row, outcome: RetryAfter) -> None:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record, queue_record
 from backlane.engine.memory.row import Repeat, Row
+from backlane.engine.memory.scheduled import Scheduled
 from backlane.engine.memory.steps import recall
 from backlane.engine.memory.store import Store
 from backlane.engine.moving import (
@@ -88,6 +89,8 @@ def dump_settings(store: Store) -> Settings:
         resources=dict(store.breakers),
         secret=store.secret,
         forgotten_ms=store.forgotten_ms,
+        schedules=[one.record for one in store.schedules.values()],
+        latest=dict(store.latest),
     )
 
 
@@ -127,6 +130,13 @@ def restore_settings(store: Store, settings: Settings) -> None:
     store.breakers |= settings.resources
     store.secret = settings.secret or store.secret
     store.forgotten_ms = max(store.forgotten_ms, settings.forgotten_ms)
+    declared_ms = store.clock.boot_ms()
+    for record in settings.schedules:
+        store.schedules[record.name] = Scheduled(record, declared_ms)
+    for task, latest in settings.latest.items():
+        before = store.latest.get(task)
+        if before is None or before.job < latest.job:
+            store.latest[task] = latest
 
 
 def _is_known(store: Store, job: bytes, latest: frozenset[bytes]) -> bool:
@@ -187,6 +197,9 @@ def _job(record: JobRecord) -> Job:
         group=record.group,
         parent=record.parent,
         resource=record.resource,
+        rule=record.rule,
+        workflow=record.workflow,
+        tags=record.tags,
     )
 
 

@@ -16,8 +16,10 @@ from backlane.engine.memory.keys import Keys
 from backlane.engine.memory.limits import Limits
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.row import Order, Repeat, Row
+from backlane.engine.memory.scheduled import Scheduled
 from backlane.engine.moving import Seal
 from backlane.engine.protocol import Presence
+from backlane.engine.recalling import Latest
 from backlane.model.breaker import CLOSED, Breaker, Standing
 from backlane.model.clock import Clock
 from backlane.model.ids import id_ms
@@ -46,6 +48,8 @@ class Store:
         self.lines: dict[str, Line] = {}
         self.limits = Limits(clock)
         self.keys = Keys(clock)
+        self.schedules: dict[str, Scheduled] = {}
+        self.latest: dict[str, Latest] = {}  # by task
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
         self.steps: dict[bytes, dict[str, bytes]] = {}  # by job and name, in order of first note
         self.workers: dict[str, tuple[Presence, int, int]] = {}  # since (wall), beat (boot)

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from backlane.engine.memory.leases import lapse
 from backlane.engine.memory.row import Row
+from backlane.engine.memory.schedules import forget_undeclared
 from backlane.engine.memory.store import Store
 from backlane.engine.retention import Retention, Swept
-from backlane.model.job import State
+from backlane.model.job import FINAL, State
 
 LEVEL_MS = 300_000  # of waiting are one level of priority
 TOP = 9
@@ -31,12 +32,15 @@ def sweep(store: Store, limit: int, retention: Retention) -> Swept:
     for row in aged:
         store.age(row, _aged_rank(store, row))
     left -= len(aged)
-    old = _outdated(store, retention)[:left]
+    old = (_outkept(store, retention) + _outdated(store, retention))[:left]
     for row in old:
         store.forget(row, pruned=True)
     left -= len(old)
     left -= _forget_repeats(store, left)
+    left -= store.keys.sweep(left)
     _forget_silent_workers(store)
+    if store.workers:
+        forget_undeclared(store)
     return Swept(
         lapsed=len(lapsed),
         buried=[row.job.id for row in lapsed if row.state is State.FAILED],
@@ -52,15 +56,34 @@ def _aged_rank(store: Store, row: Row) -> int:
     return max(row.rank, min(TOP, row.priority + waited // LEVEL_MS))
 
 
+def _outkept(store: Store, retention: Retention) -> list[Row]:
+    """Finished rows past the time that their own policy keeps them for."""
+    now = store.clock.wall_ms()
+    kept = [
+        (row, (row.ended_ms or 0) + max(row.job.policy.keep_ms, retention.least_ms))
+        for row in store.in_state(*FINAL)
+        if row.job.policy.keep_ms is not None and row.job.policy.keep_ms >= 0
+    ]
+    past = [(end_ms, row.seq, row) for row, end_ms in kept if end_ms <= now]
+    return [row for _, _, row in sorted(past, key=lambda it: it[:2])]
+
+
 def _outdated(store: Store, retention: Retention) -> list[Row]:
-    """Finished rows past their age, or beyond the number kept of their queue."""
+    """Finished rows past their age, or beyond the number kept of their queue.
+
+    Those whose policy says how long they are kept are none of these.
+    """
     found = []
     for queue in store.lines:
-        finished = [row for row in store.in_state(*DONE) if row.queue == queue]
+        finished = [row for row in store.in_state(*DONE) if _is_plain(row, queue)]
         found += _beyond(store, finished, retention.done_ms, retention.done_jobs, retention)
-        failed = [row for row in store.in_state(State.FAILED) if row.queue == queue]
+        failed = [row for row in store.in_state(State.FAILED) if _is_plain(row, queue)]
         found += _beyond(store, failed, retention.failed_ms, retention.failed_jobs, retention)
     return found
+
+
+def _is_plain(row: Row, queue: str) -> bool:
+    return row.queue == queue and row.job.policy.keep_ms is None
 
 
 def _beyond(
