@@ -19,7 +19,7 @@ from backlane.engine.selection import (
     Selection,
     Skipped,
 )
-from backlane.engine.sqlite import group
+from backlane.engine.sqlite import group, steps
 from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
@@ -139,7 +139,7 @@ class Amending:
         self.changed: list[bytes] = []
         self.flagged: list[bytes] = []
         self.skipped: list[Skipped] = []
-        self.moves = Moves()
+        self.moves = Moves(clock.wall_ms())
         self._tx = tx
         self._now = clock.wall_ms()
         self._seal = seal
@@ -311,5 +311,5 @@ class Amending:
 async def forget(tx: SqliteTx, seqs: Sequence[int]) -> None:
     """Delete what is kept of jobs beside the table of their state."""
     rows = [(seq,) for seq in seqs]
-    for statement in (FORGET_JOB, FORGET_ERRORS, FORGET_PROGRESS):
+    for statement in (FORGET_JOB, FORGET_ERRORS, FORGET_PROGRESS, steps.FORGET):
         await tx.each(statement, rows)

@@ -44,7 +44,7 @@ LINES: Sql[tuple[Any, ...]] = Sql(
     """
     select queue.id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
         tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, priority, scheduled, ready, running,
-        bytes,
+        blocked, bytes,
         (select max(seq) from backlane_job),
         (select value from backlane_meta where name = 'forgotten_ms'),
         (select value from backlane_meta where name = 'seal')
@@ -110,9 +110,12 @@ SET_DEADLINE: Sql[tuple[()]] = Sql(
 )
 
 
-async def append_all(tx: SqliteTx, clock: Clock, batches: Sequence[Batch]) -> list[Answer]:
+async def append_all(
+    tx: SqliteTx, clock: Clock, batches: Sequence[Batch], *, are_ticks: bool = False
+) -> list[Answer]:
     """Answer each batch as if the others had come one by one before it."""
     store = await _read(tx, clock.wall_ms(), batches)
+    store.are_ticks = are_ticks
     answers = [judge(store, jobs, admission) for jobs, admission in batches]
     if store.accepted:
         await _insert(tx, store)
@@ -183,9 +186,9 @@ def _lines(rows: Sequence[tuple[Any, ...]]) -> dict[str, Line]:
         line = lines.get(row[1])
         if line is None:
             line = lines[row[1]] = Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11])
-        priority, scheduled, ready, running, size = row[11:16]
+        priority, scheduled, ready, running, blocked, size = row[11:17]
         if priority is not None:
-            line.jobs += scheduled + ready + running
+            line.jobs += scheduled + ready + running + blocked
             line.bytes += size
             line.running += running
             line.ready[priority] = ready

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Claimed, Wanted
 from backlane.engine.sqlite import resource
-from backlane.engine.sqlite.moves import Held, Moves
+from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.record import records_of
 from backlane.engine.sqlite.settle import HeldRow, lapse, ring_queues
 from backlane.engine.sqlite.take import Taking

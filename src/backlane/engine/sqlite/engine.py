@@ -28,14 +28,35 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.recalling import Latest
 from backlane.engine.retention import Retention, Swept
+from backlane.engine.scheduling import (
+    Pause,
+    Put,
+    Remove,
+    Resume,
+    ScheduleRecord,
+    Tick,
+    Ticked,
+    Timetable,
+)
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.sqlite import amend as amending
 from backlane.engine.sqlite import block as blocks
 from backlane.engine.sqlite import claim as claiming
 from backlane.engine.sqlite import dump as dumping
 from backlane.engine.sqlite import find as finding
-from backlane.engine.sqlite import hold, joining, measure, migrations, sweep, tune, workers
+from backlane.engine.sqlite import (
+    hold,
+    joining,
+    measure,
+    migrations,
+    schedules,
+    steps,
+    sweep,
+    tune,
+    workers,
+)
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite import restore as restoring
 from backlane.engine.sqlite import seal as sealing
@@ -54,7 +75,7 @@ from backlane.engine.sqlite.writer import Retired
 from backlane.errors import BadOption
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Kind, QueueRecord
 
@@ -109,7 +130,7 @@ class SqliteEngine:
 
     @plan
     async def claim(self, tx: SqliteTx, wanted: Wanted) -> Claimed:
-        moves = Moves()
+        moves = Moves(self._clock.wall_ms())
         claimed = await claiming.claim(tx, self._clock, wanted, moves)
         await moves.store_counts(tx)
         return claimed
@@ -130,7 +151,7 @@ class SqliteEngine:
         """See `Verbs.turn`."""
 
         async def within(tx: SqliteTx) -> Turn:
-            moves = Moves()
+            moves = Moves(self._clock.wall_ms())
             settled = await settling.settle_into(tx, self._clock, settlements, moves)
             claimed = [await claiming.claim(tx, self._clock, one, moves) for one in wanted]
             await moves.store_counts(tx)
@@ -144,6 +165,14 @@ class SqliteEngine:
     @plan
     async def note(self, tx: SqliteTx, notes: Sequence[Note]) -> list[bytes]:
         return await hold.note(tx, notes)
+
+    @reading
+    async def recall(self, tx: SqliteTx, job: bytes) -> list[Step]:
+        return await steps.recall(tx, job)
+
+    @reading
+    async def latest(self, tx: SqliteTx, task: str) -> Latest | None:
+        return await steps.latest(tx, task)
 
     @plan
     async def amend(
@@ -162,6 +191,22 @@ class SqliteEngine:
         brief: bool = False,
     ) -> Page:
         return await finding.find(tx, selection, limit, cursor, brief=brief)
+
+    @reading
+    async def list_schedules(self, tx: SqliteTx, *, due: bool = False) -> Timetable:
+        return await schedules.list_schedules(tx, self._clock, due=due)
+
+    @plan
+    async def alter_schedule(
+        self, tx: SqliteTx, name: str, change: Put | Pause | Resume | Remove
+    ) -> ScheduleRecord | None:
+        return await schedules.alter(tx, self._clock, name, change)
+
+    @plan
+    async def tick(
+        self, tx: SqliteTx, ticks: Sequence[Tick], admission: Admission
+    ) -> list[Ticked]:
+        return await schedules.tick(tx, self._clock, ticks, admission)
 
     @reading
     async def list_queues(self, tx: SqliteTx) -> list[QueueRecord]:

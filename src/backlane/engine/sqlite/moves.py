@@ -2,15 +2,17 @@
 
 A verb takes rows out of where they are, says here where they go, and `store` writes
 each kind of row in one go. Counters change with the rows they count, once a verb and
-line of a queue, never once a job.
+line of a queue, never once a job. Whatever becomes ready comes through `stand_in_line`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group
+from backlane.engine.sqlite import group, line
+from backlane.engine.sqlite.counts import COUNTED, Counts
+from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import ERRORS_KEPT, State
 from backlane.model.outcome import ErrorRecord, Reason
@@ -28,8 +30,21 @@ READY: Sql[tuple[()]] = Sql(
 SCHEDULED: Sql[tuple[()]] = Sql(
     """
     insert into backlane_scheduled (due_ms, seq, queue, lane, priority, attempt, token,
-        revision, crashes, parked_ms, size)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        revision, crashes, parked_ms, size, is_plain)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+BLOCKED: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane_blocked (queue, lane, rank, place, seq, priority, attempt, token,
+        revision, crashes, parked_ms, size, gate, waits_for)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    """
+)
+UNBLOCK: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_blocked
+    where seq = ?
     """
 )
 PLACED: Sql[tuple[()]] = Sql(
@@ -37,6 +52,15 @@ PLACED: Sql[tuple[()]] = Sql(
     update backlane_job
     set lane = ?, place = ?, started_ms = ?, owner = ?
     where seq = ?
+    """
+)
+# Its place is a time again, and no virtual one.
+UNDUE: Sql[tuple[()]] = Sql(
+    """
+    update backlane_job
+    set due_ms = null
+    where seq = ?
+    and due_ms is not null
     """
 )
 FINISHED: Sql[tuple[()]] = Sql(
@@ -91,136 +115,16 @@ ERRORS_DROPPED: Sql[tuple[()]] = Sql(
     )
     """
 )
-COUNTED: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_counter (queue, priority, scheduled, ready, running, bytes, appended,
-        retried, succeeded, failed, cancelled, expired, kept_done, kept_failed, started,
-        ended, ran_ms, foretold, foretold_ms, waited_ms)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    on conflict do update
-    set scheduled = scheduled + excluded.scheduled,
-        ready = ready + excluded.ready,
-        running = running + excluded.running,
-        bytes = bytes + excluded.bytes,
-        appended = appended + excluded.appended,
-        retried = retried + excluded.retried,
-        succeeded = succeeded + excluded.succeeded,
-        failed = failed + excluded.failed,
-        cancelled = cancelled + excluded.cancelled,
-        expired = expired + excluded.expired,
-        kept_done = kept_done + excluded.kept_done,
-        kept_failed = kept_failed + excluded.kept_failed,
-        started = started + excluded.started,
-        ended = ended + excluded.ended,
-        ran_ms = ran_ms + excluded.ran_ms,
-        foretold = foretold + excluded.foretold,
-        foretold_ms = foretold_ms + excluded.foretold_ms,
-        waited_ms = waited_ms + excluded.waited_ms
-    """
-)
-
-
-class Held(NamedTuple):
-    """A row of backlane_lease, in the order of `settle.HELD`."""
-
-    id: bytes
-    token: int
-    seq: int
-    queue: int
-    priority: int
-    attempt: int
-    revision: int
-    size: int
-    started_ms: int | None
-    owner: str | None
-    is_plain: int
-    cancelling: int
-    lane: int
-    place: int
-    crashes: int
-    parked_ms: int | None
-
-
-class Counts:
-    """What changes in the counters of one queue and priority."""
-
-    __slots__ = (
-        "appended",
-        "bytes",
-        "cancelled",
-        "ended",
-        "expired",
-        "failed",
-        "foretold",
-        "foretold_ms",
-        "kept_done",
-        "kept_failed",
-        "ran_ms",
-        "ready",
-        "retried",
-        "running",
-        "scheduled",
-        "started",
-        "succeeded",
-        "waited_ms",
-    )
-
-    def __init__(self) -> None:
-        self.scheduled = self.ready = self.running = self.bytes = 0
-        self.appended = self.retried = 0
-        self.succeeded = self.failed = self.cancelled = self.expired = 0
-        self.kept_done = self.kept_failed = 0
-        self.started = 0  # leases given: they are running as well
-        self.ended = self.ran_ms = 0
-        self.foretold = self.foretold_ms = self.waited_ms = 0
-
-    def end(self, state: State) -> None:
-        """Count one more job that ended in this state, and its row in the history."""
-        match state:
-            case State.SUCCEEDED:
-                self.succeeded += 1
-            case State.FAILED:
-                self.failed += 1
-            case State.CANCELLED:
-                self.cancelled += 1
-            case _:
-                self.expired += 1
-        self.keep(state, 1)
-
-    def keep(self, state: State, number: int) -> None:
-        """Count rows that came to the history, or left it."""
-        if state is State.FAILED:
-            self.kept_failed += number
-        else:
-            self.kept_done += number
-
-    def columns(self) -> tuple[int, ...]:
-        return (
-            self.scheduled,
-            self.ready,
-            self.running + self.started,
-            self.bytes,
-            self.appended,
-            self.retried,
-            self.succeeded,
-            self.failed,
-            self.cancelled,
-            self.expired,
-            self.kept_done,
-            self.kept_failed,
-            self.started,
-            self.ended,
-            self.ran_ms,
-            self.foretold,
-            self.foretold_ms,
-            self.waited_ms,
-        )
 
 
 class Moves:
-    """Where the rows of one verb go."""
+    """Where the rows of one verb go. Who puts jobs in line says what time it is."""
 
     __slots__ = (
+        "_line",
+        "_now",
+        "_undue",
+        "blocked",
         "counts",
         "errors",
         "finished",
@@ -231,9 +135,13 @@ class Moves:
         "waiting",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: int = 0) -> None:
+        self._now = now_ms
+        self._line: list[Held] = []  # not plain, and in line from now on
+        self._undue: list[tuple[int]] = []
         self.ready: list[tuple[Any, ...]] = []
         self.scheduled: list[tuple[Any, ...]] = []
+        self.blocked: list[tuple[Any, ...]] = []
         self.placed: list[tuple[Any, ...]] = []
         self.finished: list[tuple[Any, ...]] = []
         self.freed: list[tuple[int]] = []
@@ -257,17 +165,25 @@ class Moves:
         if not held.is_plain:
             self.waiting.append((held.seq,))
 
-    def put_back(self, held: Held) -> None:
-        """Ready, at the place it had; what ageing gave is lost."""
-        self.at(held.queue, held.priority).ready += 1
-        self._wait(held)
-        self.ready.append(_ready(held))
+    def stand_in_line(self, held: Held) -> None:
+        """In line at the place it had: ready, or blocked if a use of it has no room.
+
+        What ageing gave is lost.
+        """
+        if held.is_plain:
+            self.at(held.queue, held.priority).ready += 1
+            self.place(held)
+            self.ready.append(_row(held, 9 - held.priority))
+        else:
+            self._line.append(held)
 
     def put_off(self, held: Held, due_ms: int, *, is_due: bool) -> None:
         """Due at a new time, at the place that it gives."""
         held = held._replace(place=due_ms)
+        if not held.is_plain:
+            self._undue.append((held.seq,))
         if is_due:
-            self.put_back(held)
+            self.stand_in_line(held)
             return
         self.at(held.queue, held.priority).scheduled += 1
         self._wait(held)
@@ -284,8 +200,29 @@ class Moves:
                 held.crashes,
                 held.parked_ms,
                 held.size,
+                held.is_plain,
             )
         )
+
+    def block(
+        self, held: Held, gate: int | None = None, *, is_turn: bool = False, waits_for: int = 0
+    ) -> None:
+        """Blocked: at a gate, or (None) until jobs that it waits for have ended."""
+        self.at(held.queue, held.priority).blocked += 1
+        self._wait(held)
+        rank = 0 if is_turn else 9 - held.priority
+        self.blocked.append((*_row(held, rank), gate, waits_for))
+
+    async def _line_up(self, tx: SqliteTx) -> None:
+        jobs, self._line = self._line, []
+        for placed in await line.stand_in_line(tx, self._now, jobs):
+            held = placed.held
+            if placed.gate is not None:
+                self.block(held, placed.gate, is_turn=placed.is_turn)
+                continue
+            self.at(held.queue, held.priority).ready += 1
+            self._wait(held)
+            self.ready.append(_row(held, 9 - held.priority))
 
     def finish(
         self,
@@ -341,10 +278,18 @@ class Moves:
             await tx.each(KEY_FREED, self.freed)
             await tx.each(DEADLINE_FORGOTTEN, self.freed)
             await group.leave(tx, [seq for (seq,) in self.freed])
+        if self._undue:
+            await tx.each(UNDUE, self._undue)
+            self._undue.clear()
+        if self._line:
+            await self._line_up(tx)
         if self.ready:
             await tx.each(READY, self.ready)
         if self.scheduled:
             await tx.each(SCHEDULED, self.scheduled)
+        if self.blocked:
+            await tx.each(BLOCKED, self.blocked)
+            self.blocked.clear()
         if self.placed:
             await tx.each(PLACED, self.placed)
         if self.waiting:
@@ -364,11 +309,11 @@ class Moves:
             self.counts.clear()
 
 
-def _ready(held: Held) -> tuple[Any, ...]:
+def _row(held: Held, rank: int) -> tuple[Any, ...]:
     return (
         held.queue,
         held.lane,
-        9 - held.priority,
+        rank,
         held.place,
         held.seq,
         held.priority,

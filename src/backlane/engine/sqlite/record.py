@@ -22,8 +22,14 @@ from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import DEFAULT_POLICY, AttemptError, JobRecord, Key, Progress, State
 from backlane.model.outcome import ErrorRecord, Reason
 
-RUNNING, SCHEDULED, READY = 5, 6, 7
-STATES = {**FINAL_STATES, RUNNING: State.RUNNING, SCHEDULED: State.SCHEDULED, READY: State.READY}
+RUNNING, SCHEDULED, READY, BLOCKED = 5, 6, 7, 8
+STATES = {
+    **FINAL_STATES,
+    RUNNING: State.RUNNING,
+    SCHEDULED: State.SCHEDULED,
+    READY: State.READY,
+    BLOCKED: State.BLOCKED,
+}
 CODES = {state: code for code, state in STATES.items()}
 
 # Served by backlane_job_id.
@@ -44,20 +50,25 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
             when lease.seq is not null then 5
             when scheduled.seq is not null then 6
             when ready.seq is not null then 7
+            when blocked.seq is not null then 8
         end,
         ready.rank, job.priority, job.lane, job.place,
-        coalesce(finished.attempt, lease.attempt, scheduled.attempt, ready.attempt),
-        coalesce(finished.token, lease.token, scheduled.token, ready.token),
-        coalesce(finished.revision, lease.revision, scheduled.revision, ready.revision),
-        coalesce(lease.crashes, scheduled.crashes, ready.crashes, 0),
-        coalesce(lease.parked_ms, scheduled.parked_ms, ready.parked_ms),
+        coalesce(finished.attempt, lease.attempt, scheduled.attempt, ready.attempt,
+            blocked.attempt),
+        coalesce(finished.token, lease.token, scheduled.token, ready.token,
+            blocked.token),
+        coalesce(finished.revision, lease.revision, scheduled.revision, ready.revision,
+            blocked.revision),
+        coalesce(lease.crashes, scheduled.crashes, ready.crashes, blocked.crashes, 0),
+        coalesce(lease.parked_ms, scheduled.parked_ms, ready.parked_ms,
+            blocked.parked_ms),
         job.size,
         coalesce(finished.started_ms, lease.started_ms, job.started_ms),
         coalesce(finished.owner, lease.owner, job.owner),
         finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
         deadline_ms, task, key_scope, key_name, group_name, parent, policy,
         progress.token, progress.fraction, progress.message, resource.name,
-        finished.ran_ms, extra, workflow
+        finished.ran_ms, extra, workflow, job.due_ms, waits_for, gate.id, gate.name
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
@@ -72,6 +83,8 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
     and ready.rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
     and ready.place = job.place
     and ready.seq = job.seq
+    left join backlane_blocked as blocked on blocked.seq = job.seq
+    left join backlane_gate as gate on gate.id = blocked.gate
     left join backlane_progress as progress on progress.seq = job.seq
     left join backlane_resource as resource on resource.id = job.lane / 2
     """
@@ -134,6 +147,10 @@ class Standing(NamedTuple):
     ran_ms: int | None
     extra: bytes | None
     workflow: bytes | None
+    due_ms: int | None  # where its place is a virtual time
+    waits_for: int | None
+    gate: int | None
+    blocked_on: str | None
 
     @property
     def state(self) -> State:
@@ -230,7 +247,7 @@ def job_record(one: Standing) -> JobRecord:
         enqueued_ms=one.enqueued_ms,
         reason=Reason(one.reason) if one.reason else None,
         lane=kind_of(one.lane),
-        due_ms=one.place if one.code in (SCHEDULED, READY) else None,
+        due_ms=_due(one),
         started_ms=one.started_ms,
         ended_ms=one.ended_ms,
         deadline_ms=one.deadline_ms,
@@ -249,7 +266,15 @@ def job_record(one: Standing) -> JobRecord:
         after=extra.after,
         workflow=one.workflow,
         tags=extra.tags,
+        waits_for=one.waits_for or 0,
+        blocked_on=one.blocked_on,
     )
+
+
+def _due(one: Standing) -> int | None:
+    if one.code not in (SCHEDULED, READY):
+        return None
+    return one.place if one.due_ms is None else one.due_ms
 
 
 def _policy(stored: bytes | None) -> Any:

@@ -83,7 +83,7 @@ QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
 
 async def settle(tx: SqliteTx, clock: Clock, settlements: Sequence[Settlement]) -> Settled:
     """Carry outcomes out; a lease that is not the current one changes nothing."""
-    moves = Moves()
+    moves = Moves(clock.wall_ms())
     settled = await settle_into(tx, clock, settlements, moves)
     await moves.store_counts(tx)
     return settled
@@ -303,7 +303,7 @@ class Ending:
     def _give_back(self, held: Held) -> State:
         if held.cancelling:
             return self._finish(held, State.CANCELLED)
-        self._moves.put_back(held)
+        self._moves.stand_in_line(held)
         return State.READY
 
     def _go_on(self, held: Held) -> State:
@@ -312,7 +312,7 @@ class Ending:
             return self._finish(held, State.CANCELLED)
         if held.attempt >= self._allowed or held.crashes >= POISON_CAP:
             return self._finish(held, State.FAILED, reason=Reason.CRASHED)
-        self._moves.put_back(held)
+        self._moves.stand_in_line(held)
         return State.READY
 
     def _put_off(self, held: Held, delay_ms: int) -> State:
