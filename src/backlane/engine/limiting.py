@@ -7,27 +7,38 @@ appends (`Admission.limits`); what was tuned in the store goes before it. A name
 store has no limit of bounds nothing.
 
 The rules, the same on every engine:
+- **Parts**: each use (limit, part, turn) is counted by itself, whatever its limit says of
+  groups; `queue:<queue>` of all its jobs is the part "".
 - **Room** of a use is what its limit still allows: concurrency less those that hold it, and
   no more than the tokens of its rate. A lease, and what was acquired, holds its concurrency
-  until it is settled, lapsed and reaped, or released. A lease takes a token when given. A
-  `turn` has room for one; its job holds it from its first lease until its end (or deletion),
-  also while it waits for a retry, a snooze or for jobs. Who holds a use has room in it.
+  until it is settled, lapsed and reaped, or released. A lease takes a token when given, of
+  each limit it is under.
+- A **turn** has room for one. Its job holds it from when it first gets in line and finds it
+  free until its end (or deletion): while it is ready, blocked on something else, runs, or waits
+  for a retry, a snooze or for jobs. Who holds a turn has room in it.
 - **In line**: whenever a job would become ready (append, due, back from a lease, unblocked,
-  redriven), it becomes blocked instead if, for one of its uses, as many jobs of its queue that
-  use it are ready already as there is room, or more wait blocked for it. It is blocked on the
-  first such use.
+  redriven, moved), it becomes blocked instead if, for one of its uses, as many jobs of its queue
+  that use it are ready already as there is room, or one of its queue that goes before it waits
+  blocked for it. It is blocked on the first such use; turns are looked at before limits. The
+  queue's own limit is not looked at.
 - **Woken**: a claim, before it takes anything, makes blocked jobs of the queues it wants ready:
   for each use as many as it has room beyond those ready in these queues, by rank, place and
-  order of append (a turn: by place and order of append alone), at most 1,000 in all. Which uses
-  may have room is kept, so that full ones are not looked at: a claim costs the same however
-  many jobs are blocked.
-- **Taken**: a ready job with a use that has no room is not leased; it becomes blocked on
-  that use, at most 1,000 a claim. Of a queue whose own limit has no room nothing is taken, and
-  nothing in it is moved.
-- What frees room rings the queues that have jobs blocked on it; `Claimed.next_due_ms` counts
-  the next token of a rate that jobs wait for.
+  order of append (a turn: by place and order of append alone), at most 1,000 in all. One
+  that has to wait for another of its uses then is blocked on that one, and counts as one of the
+  1,000, but not as made ready. Uses are gone through by limit, part and turn. Which uses may
+  have room is kept, so that full ones are not looked at: a claim costs the same however many
+  jobs are blocked. (With `ids`, the queues are those of these jobs.)
+- **Taken**: a ready job with a use that has no room is not leased; it becomes blocked on the
+  first such use, at most 1,000 a claim. Of a queue that is paused, of another kind, or whose
+  own limit has no room nothing is taken, and nothing in it is moved or woken, nor counted as
+  ready when others are woken. A sealed store wakes nothing.
+- What frees room rings the queues that have jobs blocked on it (a queue's own limit: the queue);
+  `Claimed.next_due_ms` counts the next token of a rate that jobs of the wanted queues wait for,
+  and is 0 where 1,000 were moved.
 - A blocked job counts in its queue's depth, expires, and can be cancelled, deleted, moved and
-  reprioritised as a ready one. Ageing passes it by.
+  reprioritised as a ready one. Ageing passes it by. Its record tells `due_ms` as a ready one's.
+- A job under several limits starts when all of them have room at one time: none is kept free
+  for it while it waits for another.
 """
 
 from __future__ import annotations
@@ -68,7 +79,9 @@ class Limiting(Protocol):
     def regulate(self, name: str, change: Declared | Tuned) -> Plan[LimitRecord | None]:
         """Declare or tune a limit. It counts from the next claim on; what runs beyond a
         lowered concurrency runs on. `Tuned` of an unknown limit answers None, but for
-        `queue:<a known queue>`, which it makes."""
+        `queue:<a known queue>`, which it makes (declared as `Limit()`). Rings `queue:`'s
+        queue, and those that have jobs blocked on it. An append that is accepted declares
+        what its `Admission.limits` holds."""
 
     def acquire(
         self, use: Use, declared: Limit | None, holder: bytes, lease_ms: int
@@ -77,7 +90,8 @@ class Limiting(Protocol):
 
         Of a holder that has one, the end of its lease moves to now + `lease_ms`, and no
         token is taken. A lease that ended frees its place at the next look. An unknown limit is
-        made as declared.
+        made as declared; one that is known stays as it is. `wait_ms` is known where only
+        a token is missing.
         """
 
     def release(self, use: Use, holder: bytes) -> Plan[bool]:
