@@ -16,7 +16,7 @@ from backlane.engine.moving import Seal
 from backlane.engine.portion import Line, Portion
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
-from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
+from backlane.model.job import DEFAULT_RULE, Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.pressure.pace import LONGEST_PROMISE_MS
 from backlane.model.queue import DEFAULT_BOUNDS
 
@@ -41,8 +41,8 @@ Repeats = dict[tuple[str, str], Repeat]  # by scope and name
 class Store:
     """What the store holds that an append is judged by; grows with each batch accepted."""
 
-    ids: set[bytes]
-    keys: dict[Key, bytes]
+    ids: set[bytes]  # known already: of those appended, and of those they wait for
+    keys: dict[Key, bytes]  # who holds them now
     repeats: Repeats  # whose time is not over
     lines: dict[str, Line]
     newest: int
@@ -55,6 +55,11 @@ class Store:
     has_resources: bool = False  # that some of the jobs name
     seal: Seal | None = None
     has_followers: bool = False  # whose waits and shares depend on what is accepted before
+    are_ticks: bool = False  # of schedules: may use headroom, and are never stale
+    # Holders of `keys` that wait and were never leased: their queue and size. And those whose
+    # arguments are to be replaced, by what.
+    unstarted: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    newcomers: dict[bytes, Job] = field(default_factory=dict)
 
 
 def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
@@ -69,7 +74,7 @@ def weigh(store: Store, jobs: Sequence[Job], admission: Admission) -> Judging | 
     refusal = judging.look_at(jobs)
     if refusal is None and store.seal is not None:
         refusal = judging.moving(store.seal)
-    refusal = refusal or judging.at_fault()
+    refusal = refusal or judging.at_fault() or judging.waits_in_vain()
     if refusal:
         return refusal
     for portion in judging.portions.values():
@@ -85,14 +90,17 @@ class Judging:
 
     __slots__ = (
         "_admission",
+        "_clash",
         "_expected",
         "_firsts",
         "_fullness",
         "_ids",
         "_keys",
         "_new",
+        "_newcomers",
         "_oldest",
         "_repeats",
+        "_replaced",
         "_store",
         "portions",
     )
@@ -105,6 +113,9 @@ class Judging:
         self._oldest = NEWEST_ID
         self._ids: set[bytes] = set()
         self._keys: dict[Key, bytes] = {}
+        self._clash: tuple[Job, bytes] | None = None  # one that must not meet its key held
+        self._newcomers: dict[bytes, Job] = {}  # the newest, by holder
+        self._replaced: set[int] = set()  # which of the jobs are those
         self._repeats: Repeats = {}
         self._expected: list[int | None] = []  # the wait of each new job; empty: none is known
         self._fullness: dict[str, float] = {}  # how full each queue is with this batch in it
@@ -126,6 +137,8 @@ class Judging:
                     first = job_id
                 elif job.key:
                     first = store.keys.get(job.key) or keys.get(job.key)
+                    if first and job.rule is not DEFAULT_RULE:
+                        self._meet(job, first)
             if job.idempotency:
                 self._ask(job.idempotency, first or job_id)
             self._firsts.append(first)
@@ -142,7 +155,41 @@ class Judging:
             portion.size += len(job.body) + len(job.headers or b"")
             if job.expires_ms is not None:
                 portion.has_deadlines = True
+        if self._clash is not None:
+            job, holder = self._clash
+            return replace(_fault(job, "key", store.lines.get(job.queue)), first=holder)
+        if self._newcomers:
+            self._grow()
         return None
+
+    def _meet(self, job: Job, holder: bytes) -> None:
+        """A job finds its key held: note whether its holder takes its arguments."""
+        conflict = job.rule.conflict
+        if conflict == "raise" and self._clash is None:
+            self._clash = (job, holder)
+        can_replace = holder in self._ids or holder in self._store.unstarted
+        if conflict in ("replace", "debounce") and can_replace:
+            self._replaced.add(len(self._firsts))
+            if holder in self._ids:
+                self._supplant(self._new, holder, job)
+            else:
+                self._newcomers[holder] = job
+
+    def _supplant(self, jobs: list[Job], holder: bytes, newcomer: Job) -> None:
+        """Let a job of this batch take the arguments of a later one."""
+        at = next(i for i, job in enumerate(jobs) if job.id == holder)
+        held = jobs[at]
+        jobs[at] = taken = supplanted(held, newcomer)
+        portion = self.portions[held.queue]
+        portion.jobs[portion.jobs.index(held)] = taken
+        portion.size += taken.size - held.size
+
+    def _grow(self) -> None:
+        """Count by how much jobs grow that are replaced, where they are."""
+        for holder, newcomer in self._newcomers.items():
+            queue, size = self._store.unstarted[holder]
+            portion = self.portions.get(queue) or self._open(queue)
+            portion.size += newcomer.size - size
 
     def _known(self, asked: Idempotency) -> Repeat | None:
         name = (asked.scope, asked.name)
@@ -161,12 +208,13 @@ class Judging:
         if line is None:
             line = Line(0, name, admission.kind.value, declared or DEFAULT_BOUNDS)
         portion = Portion(line, line.bounds(declared), admission.paces.get(name))
+        portion.are_ticks = self._store.are_ticks
         self.portions[name] = portion
         return portion
 
     def moving(self, seal: Seal) -> Refusal | None:
         """Refuse what is new, but for work born inside a job that still runs here."""
-        new = self._new
+        new = [*self._new, *self._newcomers.values()]
         if not new or (not seal.is_done and all(job.parent for job in new)):
             return None
         refusal = _fault(new[0], "moving", self._store.lines.get(new[0].queue))
@@ -176,6 +224,8 @@ class Judging:
         """Refuse what no waiting would mend: the wrong kind of queue, an id from before
         history."""
         kind, forgotten_ms = self._admission.kind, self._store.forgotten_ms
+        if self._store.are_ticks:
+            forgotten_ms = -1
         # The oldest id speaks for all: looking at each took a tenth of a whole bulk.
         has_stale = id_ms(self._oldest) <= forgotten_ms
         is_ours = True
@@ -189,6 +239,14 @@ class Judging:
                 return _fault(job, "kind", line)
             if id_ms(job.id) <= forgotten_ms:
                 return _fault(job, "stale", line)
+        return None
+
+    def waits_in_vain(self) -> Refusal | None:
+        """Refuse what waits for a job that nobody knows."""
+        for job in self._new:
+            for edge in job.after:
+                if edge.job not in self._ids and edge.job not in self._store.ids:
+                    return _fault(job, "after", self.portions[job.queue].line)
         return None
 
     def accept(self, jobs: Sequence[Job]) -> None:
@@ -206,14 +264,33 @@ class Judging:
             if store.has_followers:
                 line.add(portion.jobs)
         self._foretell()
+        if self._newcomers:
+            self._replace()
         if len(portions) == 1:
             store.accepted += [(job, line) for job in self._new]
         else:
             store.accepted += [(job, portions[job.queue].line) for job in self._new]
+        if store.has_followers:
+            store.unstarted |= {
+                job.id: (job.queue, job.size) for job in self._new if job.key is not None
+            }
         if len(portions) == 1 and len(self._new) == len(jobs):
             self._fullness = {name: portion.pressure()}
         else:
             self._fullness = {queue: self._pressure(queue) for queue in {it.queue for it in jobs}}
+
+    def _replace(self) -> None:
+        """Keep what is to be replaced, of jobs of earlier batches at once."""
+        store = self._store
+        places = {job.id: at for at, (job, _) in enumerate(store.accepted)}
+        for holder, newcomer in self._newcomers.items():
+            at = places.get(holder)
+            if at is None:
+                store.newcomers[holder] = newcomer
+            else:
+                job, line = store.accepted[at]
+                store.accepted[at] = (supplanted(job, newcomer), line)
+            store.unstarted[holder] = (store.unstarted[holder][0], newcomer.size)
 
     def _foretell(self) -> None:
         """Let the last job that waits from now on keep the wait it is told."""
@@ -241,12 +318,12 @@ class Judging:
                 Receipt(job.id, None, fullest, expected_ms, now, _due(job, now))
                 for job, expected_ms in zip(jobs, expected, strict=True)
             ]
-        waits = iter(expected)
+        waits, replaced = iter(expected), self._replaced
         return [
-            Receipt(job.id, first, fullness[job.queue])
+            Receipt(job.id, first, fullness[job.queue], replaced=i in replaced)
             if first
             else Receipt(job.id, None, fullness[job.queue], next(waits, None), now, _due(job, now))
-            for job, first in zip(jobs, self._firsts, strict=True)
+            for i, (job, first) in enumerate(zip(jobs, self._firsts, strict=True))
         ]
 
     def _first_portion(self) -> Portion:
@@ -258,6 +335,18 @@ class Judging:
         if portion is None and queue in self._store.lines:
             portion = self._open(queue)
         return portion.pressure() if portion else 0.0
+
+
+def supplanted(held: Job, newcomer: Job) -> Job:
+    """A job that was appended in the same moment, with what it takes of its newcomer."""
+    delay_ms = most_delayed(newcomer, newcomer.rule.most_ms)
+    return replace(held, body=newcomer.body, headers=newcomer.headers, delay_ms=delay_ms)
+
+
+def most_delayed(newcomer: Job, left_ms: int | None) -> int:
+    """The delay that a newcomer brings its holder, of which `left_ms` may be put off."""
+    is_capped = newcomer.rule.conflict == "debounce" and left_ms is not None
+    return min(newcomer.delay_ms, left_ms or 0) if is_capped else newcomer.delay_ms
 
 
 def _due(job: Job, now: int) -> int:

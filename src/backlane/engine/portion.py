@@ -54,6 +54,7 @@ class Portion:
     """What a batch brings to one queue, judged by its bounds."""
 
     __slots__ = (
+        "are_ticks",
         "bounds",
         "expected",
         "has_deadlines",
@@ -73,14 +74,17 @@ class Portion:
         self.has_deadlines = False
         self.expected: list[int | None] = []  # the wait of each job; empty: none is known
         self.longest_ms: int | None = None
+        self.are_ticks = False  # of schedules, which may use headroom
 
     def over_bound(self) -> Refusal | None:
         """Refuse what would pass a bound on jobs, bytes or the share of a group."""
-        if self.pace is not None:
+        if not self.jobs and self.size <= 0:
+            return None  # what is replaced in it does not grow
+        if self.pace is not None and self.jobs:
             self._foretell(self.pace)
         line, bounds, number = self.line, self.bounds, len(self.jobs)
-        if line.jobs + number > bounds.max_jobs:
-            most = _places(bounds.max_jobs, self.jobs)
+        if number and line.jobs + number > bounds.max_jobs:
+            most = self._places(bounds.max_jobs, self.jobs)
             if line.jobs + number > most:
                 return self._refusal("jobs", line.jobs, most, number, can_fit=number <= most)
         if line.bytes + self.size > bounds.max_bytes:
@@ -114,11 +118,17 @@ class Portion:
         ours = Counter(job.group for job in self.jobs if job.group is not None)
         for group, number in ours.items():
             held = (self.line.groups or {}).get(group, 0)
-            most = _places(places, [job for job in self.jobs if job.group == group])
+            most = self._places(places, [job for job in self.jobs if job.group == group])
             if held + number > most:
                 refusal = self._refusal("group", held, most, number, can_fit=number <= most)
                 return msgspec.structs.replace(refusal, group=group)
         return None
+
+    def _places(self, number: int, jobs: Sequence[Job]) -> int:
+        """The places for these jobs: work born inside a job, or of a schedule, may use
+        headroom."""
+        may = self.are_ticks or all(job.parent for job in jobs)
+        return number + headroom(number) if may else number
 
     def too_slow(self) -> Refusal | None:
         """Refuse what would wait for too long, or start too late to be done in time."""
@@ -126,7 +136,7 @@ class Portion:
         if pace is None or not self.longest_ms:  # who need not wait is never too late
             return None
         if max_wait and self.longest_ms > max_wait:
-            waits = [(ms, i) for ms, i, job in self._due() if not job.parent]
+            waits = [(ms, i) for ms, i, job in self._due() if not (job.parent or self.are_ticks)]
             longest, i = max(waits, default=(0, 0))
             if longest > max_wait:
                 return self._late(pace, "wait", longest, i, max_wait)
@@ -180,8 +190,3 @@ def _are_alike(jobs: Sequence[Job]) -> bool:
         return True
     priority, is_delayed = jobs[0].priority, jobs[0].delay_ms > 0
     return all(job.priority == priority and (job.delay_ms > 0) == is_delayed for job in jobs)
-
-
-def _places(number: int, jobs: Sequence[Job]) -> int:
-    """The places for these jobs: work born inside a job may use headroom."""
-    return number + headroom(number) if all(job.parent for job in jobs) else number
