@@ -1,11 +1,10 @@
--- What few jobs have is packed in `extra` (null: nothing), and what is looked for by it is
--- in tables of its own. `traits` are bits, null for a plain job: 1 its newest result is kept
+-- What few jobs have is packed in `job.extra`, and what is looked for by it is in tables of
+-- its own. `traits` are bits, null for a plain job: 1 its newest result is kept
 -- for its task; 2 it waits, or waited, for jobs, so there are rows of `edge` to forget.
 alter table backlane.job
     add column keep_ms bigint,              -- of the record once it ended; -1: for ever
     add column traits smallint,
-    add column workflow bytea,
-    add column extra bytea;                 -- MessagePack: rule, uses, after, tags
+    add column workflow bytea;
 create index job_workflow on backlane.job (workflow, seq) where workflow is not null;
 create index job_keep on backlane.job (seq) where keep_ms is not null;
 
@@ -37,6 +36,9 @@ create table backlane.edge (
     autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0,
     autovacuum_vacuum_insert_threshold = -1, vacuum_truncate = off);
 create index edge_waiting on backlane.edge (waiting);
+
+-- How many open edges it has; 0: it waits for a limit.
+alter table backlane.blocked add column waits_for int not null default 0;
 
 create table backlane.step (
     seq bigint not null,
