@@ -9,7 +9,7 @@ import msgspec
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, seal, tune
+from backlane.engine.sqlite import group, schedules, seal, steps, tune
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite.amend import (
     FORGET_DEADLINE,
@@ -95,9 +95,14 @@ async def dump(tx: SqliteTx, limit: int, cursor: bytes | None, final: Sequence[S
 async def _whole(tx: SqliteTx, seqs: Sequence[int]) -> list[Whole]:
     if not seqs:
         return []
-    rest = {one.id: (one.crashes, one.parked_ms) for one in await standings(tx, seqs)}
+    found = {one.id: one for one in await standings(tx, seqs)}
+    kept = await steps.recall_all(tx, seqs)
     records = await whole_records(tx, seqs)
-    return [Whole(record, *rest[record.id]) for record in reversed(records)]
+    return [
+        Whole(record, one.crashes, one.parked_ms, steps=kept.get(one.seq, ()))
+        for record in reversed(records)
+        for one in (found[record.id],)
+    ]
 
 
 async def _dump_repeats(tx: SqliteTx, limit: int, scope: str, name: str) -> Part:
@@ -114,6 +119,8 @@ async def dump_settings(tx: SqliteTx, clock: Clock) -> Settings:
         resources=await resources.breakers_of_all(tx),
         secret=(await tx.rows(SECRET))[0][0],
         forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+        schedules=await schedules.all_schedules(tx),
+        latest=await steps.all_latest(tx),
     )
 
 

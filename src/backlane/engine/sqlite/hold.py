@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Extended
+from backlane.engine.sqlite import steps
 from backlane.engine.sqlite.claim import LOWER_EARLIEST
 from backlane.engine.sqlite.moves import storable
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -60,15 +61,18 @@ async def extend(
 
 
 async def note(tx: SqliteTx, notes: Sequence[Note]) -> list[bytes]:
-    """Keep progress; return the jobs whose lease was no longer current."""
+    """Keep progress and steps; return the jobs whose lease was no longer current."""
     lost = []
     for one in notes:
         held = await tx.rows(REVISE, one.job, one.token)
         if not held:
             lost.append(one.job)
             continue
-        message = one.progress.message
-        text = None if message is None else storable(message)
-        await tx.rows(PROGRESS, held[0][1], one.token, one.progress.fraction, text)
+        seq, progress = held[0][1], one.progress
+        if progress is not None:
+            text = None if progress.message is None else storable(progress.message)
+            await tx.rows(PROGRESS, seq, one.token, progress.fraction, text)
+        if one.steps:
+            await steps.keep(tx, seq, one.steps)
         tx.rings.jobs.append(one.job)
     return lost

@@ -8,7 +8,7 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, resource
+from backlane.engine.sqlite import group, resource, schedules, steps
 from backlane.engine.sqlite.append import (
     INSERT,
     NEWEST,
@@ -146,6 +146,7 @@ class Arriving:
         self._keys: list[tuple[Any, ...]] = []
         self._deadlines: list[tuple[int, int]] = []
         self._progress: list[tuple[Any, ...]] = []
+        self._steps: list[tuple[Any, ...]] = []
         self._groups: dict[tuple[int, str], int] = {}
 
     async def take_in(self, jobs: Sequence[Whole]) -> None:
@@ -163,6 +164,7 @@ class Arriving:
         await tx.each(TAKE_FREE_KEY, self._keys)
         await tx.each(SET_DEADLINE, self._deadlines)
         await tx.each(KEEP_PROGRESS, self._progress)
+        await tx.each(steps.KEEP, self._steps)
         await tx.each(ERROR, self._moves.errors)
         self._moves.errors.clear()
         await group.join(tx, self._groups)
@@ -176,6 +178,7 @@ class Arriving:
         if record.progress is not None:
             progress = record.progress
             self._progress.append((seq, record.token, progress.fraction, progress.message))
+        self._steps += [(seq, storable(step.name), step.result) for step in whole.steps]
         for number, kept in enumerate(record.errors, 1 - len(record.errors)):
             error = kept.error
             text = (error.kind, error.message, error.traceback, error.fingerprint)
@@ -295,6 +298,8 @@ async def restore_settings(tx: SqliteTx, settings: Settings) -> None:
     if settings.secret:
         await tx.rows(SET_SECRET, settings.secret)
     await tx.rows(RAISE_FORGOTTEN, settings.forgotten_ms)
+    await schedules.keep(tx, settings.schedules, None)
+    await steps.keep_latest(tx, settings.latest)
 
 
 def _set(queue: QueueRecord) -> tuple[Any, ...]:
