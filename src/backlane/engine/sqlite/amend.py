@@ -21,32 +21,19 @@ from backlane.engine.selection import (
 )
 from backlane.engine.sqlite import group, steps
 from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
+from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.record import READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.sqlite.record import BLOCKED, READY, RUNNING, SCHEDULED, Standing, standings
 from backlane.engine.sqlite.seal import sealed
-from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 from backlane.model.job import State
 from backlane.model.queue import DEFAULT_BOUNDS, group_places
 
 AMENDED = 1_000  # jobs an amend changes at most
-CHANGEABLE = (RUNNING, SCHEDULED, READY)
+CHANGEABLE = (RUNNING, SCHEDULED, READY, BLOCKED)
 
-UNSCHEDULE: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_scheduled
-    where due_ms = ?
-    and seq = ?
-    """
-)
-UNFINISH: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_finished
-    where seq = ?
-    """
-)
 FLAG: Sql[tuple[()]] = Sql(
     """
     update backlane_lease
@@ -200,7 +187,7 @@ class Amending:
         return None
 
     async def _why_not_to(self, one: Standing, queue: str) -> str | None:
-        if one.code not in (SCHEDULED, READY):
+        if one.code not in (SCHEDULED, READY, BLOCKED):
             return f"it is {one.state}"
         if one.queue_name == queue:
             return "it is there already"
@@ -235,16 +222,7 @@ class Amending:
 
     async def _take_out(self, one: Standing) -> None:
         """Take a waiting or finished job out of the table of its state."""
-        counts = self.moves.at(one.queue, one.priority)
-        if one.code == READY:
-            counts.ready -= 1
-            await self._tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
-        elif one.code == SCHEDULED:
-            counts.scheduled -= 1
-            await self._tx.rows(UNSCHEDULE, one.place, one.seq)
-        else:
-            counts.keep(one.state, -1)
-            await self._tx.rows(UNFINISH, one.seq)
+        await take_out(self._tx, self.moves, [one])
 
     async def _redrive(self, one: Standing) -> None:
         await self._take_out(one)
@@ -294,7 +272,10 @@ class Amending:
 
     def _put_in(self, one: Standing) -> None:
         """Put a waiting job back in its state, at its place."""
-        self.moves.put_off(one.held(), one.place, is_due=one.code == READY)
+        if one.code == BLOCKED and one.gate is None:
+            self.moves.block(one.held(), waits_for=one.waits_for or 0)
+        else:
+            self.moves.put_off(one.held(), one.place, is_due=one.code != SCHEDULED)
 
     async def _delete(self, one: Standing) -> None:
         await self._take_out(one)

@@ -11,25 +11,17 @@ from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import group, schedules, seal, steps, tune
 from backlane.engine.sqlite import resource as resources
-from backlane.engine.sqlite.amend import (
-    FORGET_DEADLINE,
-    FREE_KEY,
-    UNFINISH,
-    UNSCHEDULE,
-    forget,
-)
+from backlane.engine.sqlite.amend import FORGET_DEADLINE, FREE_KEY, forget
+from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.measure import SECRET
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.record import (
-    READY,
     RUNNING,
-    SCHEDULED,
     SEQS,
     Standing,
     standings,
     whole_records,
 )
-from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import State
@@ -147,23 +139,10 @@ async def discard(tx: SqliteTx, jobs: Sequence[tuple[bytes, int]]) -> list[bytes
 
 async def _take_out(tx: SqliteTx, found: Sequence[Standing]) -> None:
     moves = Moves()
-    waiting = []
-    for one in found:
-        counts = moves.at(one.queue, one.priority)
-        if one.code == READY:
-            counts.ready -= 1
-        elif one.code == SCHEDULED:
-            counts.scheduled -= 1
-        else:
-            counts.keep(one.state, -1)
-            continue
-        counts.bytes -= one.size
-        waiting.append(one)
-    ready = [one for one in waiting if one.code == READY]
-    await tx.each(UNREADY, [(one.queue, one.lane, one.rank, one.place, one.seq) for one in ready])
-    scheduled = [one for one in waiting if one.code == SCHEDULED]
-    await tx.each(UNSCHEDULE, [(one.place, one.seq) for one in scheduled])
-    await tx.each(UNFINISH, [(one.seq,) for one in found if one.code not in (READY, SCHEDULED)])
+    await take_out(tx, moves, found)
+    waiting = [one for one in found if not one.state.is_final]
+    for one in waiting:
+        moves.at(one.queue, one.priority).bytes -= one.size
     keyed = [one for one in waiting if one.key_name is not None]
     await tx.each(FREE_KEY, [(one.key_scope, one.key_name, one.seq) for one in keyed])
     ending = [one for one in waiting if one.deadline_ms is not None]

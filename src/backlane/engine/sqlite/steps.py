@@ -119,7 +119,7 @@ async def latest(tx: SqliteTx, task: str) -> Latest | None:
 
 async def all_latest(tx: SqliteTx) -> dict[str, Latest]:
     """Return the newest results by task."""
-    return {task: Latest(*rest) for task, *rest in await tx.rows(ALL_LATEST)}
+    return {row[0]: Latest(*row[1:]) for row in await tx.rows(ALL_LATEST)}
 
 
 async def keep_latest(tx: SqliteTx, results: Mapping[str, Latest]) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.retention import Retention, Swept
-from backlane.engine.sqlite.amend import FORGET_DEADLINE, UNFINISH, UNSCHEDULE, forget
+from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.claim import bring_back
+from backlane.engine.sqlite.exits import UNFINISH, UNREADY, take_out
 from backlane.engine.sqlite.idempotency import forget_repeats
 from backlane.engine.sqlite.moves import FINAL_STATES, Moves
-from backlane.engine.sqlite.record import READY, SCHEDULED, standings
+from backlane.engine.sqlite.record import RUNNING, standings
 from backlane.engine.sqlite.resource import LANES
-from backlane.engine.sqlite.take import UNREADY
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.workers import forget_silent
 from backlane.model.clock import Clock
@@ -135,22 +135,15 @@ async def _expire(tx: SqliteTx, clock: Clock, limit: int, moves: Moves) -> int:
     """End waiting jobs past their deadline."""
     now = clock.wall_ms()
     overdue = await tx.rows(OVERDUE, now, max(0, limit))
-    expired = 0
-    for one in await standings(tx, [seq for _, seq in overdue]):
-        counts = moves.at(one.queue, one.priority)
-        if one.code == READY:
-            counts.ready -= 1
-            await tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
-        elif one.code == SCHEDULED:
-            counts.scheduled -= 1
-            await tx.rows(UNSCHEDULE, one.place, one.seq)
-        else:
-            continue  # it runs; should it come back, its claim looks at the deadline again
+    # Those that run may come back; then their claim looks at the deadline again.
+    found = await standings(tx, [seq for _, seq in overdue])
+    waiting = [one for one in found if one.code != RUNNING and not one.state.is_final]
+    await take_out(tx, moves, waiting)
+    for one in waiting:
         moves.finish(one.held(), State.EXPIRED, now)
         tx.rings.jobs.append(one.id)
-        expired += 1
     await tx.each(FORGET_DEADLINE, overdue)
-    return expired
+    return len(waiting)
 
 
 async def _age(tx: SqliteTx, now: int, limit: int) -> int:

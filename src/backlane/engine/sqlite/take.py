@@ -13,6 +13,7 @@ import msgspec
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite.counts import Counts
+from backlane.engine.sqlite.exits import UNREADY
 from backlane.engine.sqlite.group import recount
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import Moves
@@ -122,16 +123,6 @@ GIVE_PICKED: Sql[tuple[()]] = Sql(
     and rank = ?
     and ready.place = ?
     and ready.seq = ?
-    """
-)
-UNREADY: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_ready
-    where queue = ?
-    and lane = ?
-    and rank = ?
-    and place = ?
-    and seq = ?
     """
 )
 TEXTS: Sql[tuple[str | None, str | None, str | None, str | None]] = Sql(
