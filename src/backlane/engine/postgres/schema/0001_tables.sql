@@ -250,7 +250,7 @@ create table backlane.lease (
     crashes int not null,
     size int not null,
     priority smallint not null,
-    is_plain boolean not null,              -- no key to free, no deadline, no group
+    is_plain boolean not null,              -- no key to free, no deadline, group or traits
     cancelling boolean not null default false,
     id bytea primary key,
     owner text not null

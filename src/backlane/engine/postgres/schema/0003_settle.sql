@@ -1,28 +1,68 @@
 -- Jobs that end, or are forgotten: their keys are free, their deadlines and places in a
--- group given up.
+-- group given up; what they wait for, or waited for, may be pruned. Of one that failed the key
+-- is held on where it is held until it succeeds.
 create function backlane.let_go(seqs bigint[]) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
+declare
+    had record;
 begin
-    delete from backlane.unique_key
-    using backlane.job
-    where job.seq = any (seqs)
-    and job.key_name is not null
-    and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
-    and unique_key.seq = job.seq;
-    delete from backlane.deadline
-    using backlane.job
-    where job.seq = any (seqs)
-    and job.deadline_ms is not null
-    and (deadline.deadline_ms, deadline.seq) = (job.deadline_ms, job.seq);
-    insert into backlane.group_tally (queue, jobs, name)
-    select queue, -count(*), group_name
+    select count(key_name) as keys, count(deadline_ms) as deadlines, count(group_name) as groups,
+        coalesce(bit_or(traits), 0) as traits
+    into had
     from backlane.job
-    where seq = any (seqs)
-    and group_name is not null
-    group by queue, group_name;
+    where job.seq = any (seqs);
+    if had.keys > 0 then
+        delete from backlane.unique_key
+        using backlane.job
+        where job.seq = any (seqs)
+        and job.key_name is not null
+        and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
+        and unique_key.seq = job.seq
+        and unique_key.until_ms is null
+        and (unique_key.hold <> 2
+            or not exists (select 1 from backlane.failed where failed.seq = job.seq));
+    end if;
+    if had.deadlines > 0 then
+        delete from backlane.deadline
+        using backlane.job
+        where job.seq = any (seqs)
+        and job.deadline_ms is not null
+        and (deadline.deadline_ms, deadline.seq) = (job.deadline_ms, job.seq);
+    end if;
+    if had.groups > 0 then
+        insert into backlane.group_tally (queue, jobs, name)
+        select queue, -count(*), group_name
+        from backlane.job
+        where seq = any (seqs)
+        and group_name is not null
+        group by queue, group_name;
+    end if;
+    if had.traits & 1 = 1 then
+        insert into backlane.latest (task, job, ended_ms, result)
+        select distinct on (task) task, job.id, ended_ms, result
+        from backlane.job
+        join backlane.finished on finished.seq = job.seq
+        where job.seq = any (seqs)
+        and job.traits & 1 = 1
+        and finished.state = 1
+        and result is not null
+        and task is not null
+        order by task, job.id desc          -- so that no two wait for each other in a circle
+        on conflict (task) do update
+        set job = excluded.job,
+            ended_ms = excluded.ended_ms,
+            result = excluded.result
+        where excluded.job > latest.job;
+    end if;
+    if had.traits & 2 = 2 then
+        delete from backlane.edge
+        where waiting = any (seqs);
+    end if;
 end
 $$;
 

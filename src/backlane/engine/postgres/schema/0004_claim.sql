@@ -257,7 +257,7 @@ begin
         select gone.queue, gone.lane, gone.rank, gone.place, gone.seq, gone.priority,
             gone.attempt, gone.token, gone.revision, gone.crashes, gone.parked_ms, gone.size,
             job.id, job.task, job.body, job.headers, job.policy, job.group_name, job.key_name,
-            job.enqueued_ms, job.deadline_ms, job.predicted_ms
+            job.enqueued_ms, job.deadline_ms, job.predicted_ms, job.traits
         from gone
         join backlane.job on job.seq = gone.seq
     ),
@@ -266,7 +266,8 @@ begin
             queue, lane, attempt, revision, crashes, size, priority, is_plain, id, owner)
         select seq, token + 1, give.now_ms, place, give.until_ms, give.term, parked_ms, queue,
             lane, attempt, revision + 1, crashes, size, priority,
-            key_name is null and deadline_ms is null and group_name is null, id, give.owner
+            key_name is null and deadline_ms is null and group_name is null and traits is null,
+            id, give.owner
         from held
     ),
     begun as (

@@ -62,9 +62,9 @@ create table backlane.schedule (
     revision bigint not null,
     is_declared boolean not null,
     paused boolean not null default false,
-    name text primary key,
+    name text collate "C" primary key,
     task text not null,
     spec bytea not null,
     last_job bytea
 ) with (fillfactor = 50);
-create index schedule_next on backlane.schedule (coalesce(next_ms, 0), name) where not paused;
+create index schedule_next on backlane.schedule (coalesce(next_ms, -1), name) where not paused;
