@@ -53,9 +53,11 @@ async def _append_quickly(tx: PostgresTx, purse: Purse, batch: Batch) -> Answer 
     return found[0] if found else None
 
 
-async def append_all(tx: PostgresTx, purse: Purse, batches: Sequence[Batch]) -> list[Answer]:
+async def append_all(
+    tx: PostgresTx, purse: Purse, batches: Sequence[Batch], *, are_ticks: bool = False
+) -> list[Answer]:
     """Answer each batch as if the others had come one by one before it: the exact way."""
-    reading = Reading(tx, purse, batches)
+    reading = Reading(tx, purse, batches, are_ticks=are_ticks)
     judged = await reading.judge()
     store = reading.store
     entered = None

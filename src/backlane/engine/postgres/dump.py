@@ -10,7 +10,7 @@ import msgspec
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import resource as resources
-from backlane.engine.postgres import tune
+from backlane.engine.postgres import schedules, steps, tune
 from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.measure import SECRET
 from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
@@ -79,8 +79,9 @@ async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence
             held += size
     if behind is None:
         behind = [JOBS, rows[-1][0] + 1] if len(rows) == PART_ROWS else [REPEATED, b""]
+    done = await steps.recall_all(tx, seqs) if seqs else {}
     found = [
-        Whole(record, one.crashes, one.parked_ms)
+        Whole(record, one.crashes, one.parked_ms, steps=done.get(one.seq, ()))
         for one, record in reversed(await wholes(tx, seqs))
         if one.code != RUNNING and (one.code in (READY, SCHEDULED) or one.state in final)
     ]
@@ -101,6 +102,8 @@ async def dump_settings(tx: PostgresTx) -> Settings:
         resources=await resources.breakers_of_all(tx),
         secret=(await tx.rows(SECRET))[0][0],
         forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+        schedules=await schedules.schedules_of_all(tx),
+        latest=await steps.latest_of_all(tx),
     )
 
 

@@ -15,10 +15,11 @@ from backlane.engine.postgres import append as appending
 from backlane.engine.postgres import block as blocks
 from backlane.engine.postgres import dump as dumping
 from backlane.engine.postgres import find as finding
-from backlane.engine.postgres import joining, measure, migrations, tune, workers
+from backlane.engine.postgres import joining, measure, migrations, steps, tune, workers
 from backlane.engine.postgres import lease as leasing
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import restore as restoring
+from backlane.engine.postgres import schedules as scheduling
 from backlane.engine.postgres import seal as sealing
 from backlane.engine.postgres import sweep as sweeping
 from backlane.engine.postgres import turn as turning
@@ -50,11 +51,22 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.recalling import Latest
 from backlane.engine.retention import Retention, Swept
+from backlane.engine.scheduling import (
+    Pause,
+    Put,
+    Remove,
+    Resume,
+    ScheduleRecord,
+    Tick,
+    Ticked,
+    Timetable,
+)
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -130,6 +142,34 @@ class PostgresEngine:
         brief: bool = False,
     ) -> Page:
         return await finding.find(tx, selection, limit, cursor, brief=brief)
+
+    # -- schedules, steps and newest results --
+
+    @reading
+    async def list_schedules(self, tx: PostgresTx, *, due: bool = False) -> Timetable:
+        return await scheduling.list_schedules(tx, due=due)
+
+    @plan
+    async def alter_schedule(
+        self, tx: PostgresTx, name: str, change: Put | Pause | Resume | Remove
+    ) -> ScheduleRecord | None:
+        return await scheduling.alter_schedule(tx, name, change)
+
+    @plan
+    async def tick(
+        self, tx: PostgresTx, ticks: Sequence[Tick], admission: Admission
+    ) -> list[Ticked]:
+        return await scheduling.tick(tx, self._purse, ticks, admission)
+
+    @reading
+    async def recall(self, tx: PostgresTx, job: bytes) -> list[Step]:
+        return await steps.recall(tx, job)
+
+    @reading
+    async def latest(self, tx: PostgresTx, task: str) -> Latest | None:
+        return await steps.latest(tx, task)
+
+    # -- queues, resources, workers --
 
     @reading
     async def list_queues(self, tx: PostgresTx) -> list[QueueRecord]:

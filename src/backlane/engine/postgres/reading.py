@@ -147,8 +147,11 @@ GRANT: Sql[tuple[int, int]] = Sql(
 class Reading:
     """What the exact way reads, under the locks of its queues."""
 
-    def __init__(self, tx: PostgresTx, purse: Purse, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, tx: PostgresTx, purse: Purse, batches: Sequence[Batch], *, are_ticks: bool = False
+    ) -> None:
         self._tx = tx
+        self._are_ticks = are_ticks
         self._purse = purse
         self._batches = batches
         self._jobs = [job for jobs, _ in batches for job in jobs]
@@ -199,6 +202,7 @@ class Reading:
         store.seal = msgspec.json.decode(seal, type=Seal) if seal else None
         store.has_resources = any(job.resource for job in jobs)
         store.has_followers = len(self._batches) > 1
+        store.are_ticks = self._are_ticks
         await self._read_groups(lines)
         return store
 

@@ -8,7 +8,7 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource
+from backlane.engine.postgres import resource, schedules, steps
 from backlane.engine.postgres.enter import encode_policy, make_line
 from backlane.engine.postgres.moves import Moves, Placed, many
 from backlane.engine.postgres.text import stored, stored_or_none
@@ -371,6 +371,9 @@ async def restore_settings(tx: PostgresTx, settings: Settings) -> None:
     if settings.secret:
         await tx.rows(SET_SECRET, settings.secret)
     await tx.rows(RAISE_FORGOTTEN, settings.forgotten_ms)
+    await schedules.keep_all(tx, settings.schedules)
+    if settings.latest:
+        await steps.keep_latest(tx, settings.latest)
 
 
 def _set(queue: QueueRecord) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.reading import FOLD, FOLDED
+from backlane.engine.postgres.schedules import forget_undeclared
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.postgres.turn import QUEUE_NAMES
 from backlane.engine.postgres.workers import forget_silent
@@ -50,6 +51,7 @@ async def sweep(tx: PostgresTx, limit: int, retention: Retention) -> Swept:
     left -= len(pruned)
     left -= await _number(tx, CLEAR, now, max(0, left))
     await forget_silent(tx)
+    await forget_undeclared(tx)
     await _number(tx, FOLD, FOLDED)
     await _number(tx, FOLD_GROUPS, FOLDED)
     await _number(tx, ARRANGE)

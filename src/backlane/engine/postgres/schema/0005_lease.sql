@@ -36,12 +36,16 @@ begin
 end
 $$;
 
--- Progress of running jobs, a revision later; those not told of are running no more.
+-- Progress and steps of running jobs, a revision later; those not told of are running no more.
 create function backlane.note(
     ids bytea[],
     tokens bigint[],
+    have_progress boolean[],                -- else it stays as it was
     fractions float8[],
-    messages text[]
+    messages text[],
+    steps_of int[],                         -- which of these jobs each step is of
+    step_names text[],
+    step_results bytea[]
 )
 returns table (id bytea, token bigint)
 language plpgsql
@@ -55,19 +59,32 @@ begin
     with held as (
         update backlane.lease
         set revision = revision + 1
-        from unnest(ids, tokens, fractions, messages) as given (job, fence, fraction, message)
+        from unnest(ids, tokens, have_progress, fractions, messages)
+            with ordinality as given (job, fence, has_progress, fraction, message, at)
         where lease.id = given.job
         and lease.token = given.fence
-        returning lease.id, lease.token, lease.seq, given.fraction, given.message
+        returning lease.id, lease.token, lease.seq, has_progress, given.fraction, given.message,
+            given.at
     ),
     kept as (
         insert into backlane.progress (seq, token, fraction, message)
         select seq, token, fraction, message
         from held
+        where has_progress
         on conflict (seq) do update
         set token = excluded.token,
             fraction = excluded.fraction,
             message = excluded.message
+    ),
+    done as (
+        insert into backlane.step (seq, name, result)
+        select seq, given.name, given.result
+        from unnest(steps_of, step_names, step_results)
+            with ordinality as given (at, name, result, nth)
+        join held on held.at = given.at
+        order by given.nth
+        on conflict (seq, md5(name)) do update
+        set result = excluded.result        -- its number stays
     )
     select held.id, held.token
     from held;
