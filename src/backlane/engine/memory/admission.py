@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from backlane.engine.memory.limiting import declare
+from backlane.engine.memory.ending import follow_ended
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.standing import Standing, reused, standing, supplant
@@ -66,13 +68,19 @@ def _carry_out(
     """Insert what is new and change what is replaced: nothing can be refused any more."""
     expected = {job: ms for portion in portions for job, ms in portion.expected.items()}
     for portion in portions:
-        store.lines.setdefault(portion.queue, portion.line)
+        line = store.lines.setdefault(portion.queue, portion.line)
+        line.is_fair = portion.queue in admission.fair
+    for name, limit in admission.limits.items():
+        declare(store, name, limit)
     told = None
     made: dict[bytes, Row] = {}
     for job in found.new.values():
         row = made[job.id] = store.insert(job)
         if expected[job.id] is not None:
             told = row
+    for row in made.values():
+        if row.job.after:
+            follow_ended(store, row)
     for holder, newcomer in found.newcomers.items():
         supplant(store, store.rows[holder], newcomer)
     if told:
@@ -129,14 +137,23 @@ def _moving(store: Store, new: Sequence[Job]) -> Refusal | None:
 def _at_fault(
     store: Store, new: Sequence[Job], admission: Admission, *, ticking: bool
 ) -> Refusal | None:
-    """Refuse the wrong kind of queue, and an id from before history."""
+    """Refuse the wrong kind of queue, an id from before history, and an edge to nowhere."""
+    come = {job.id for job in new}
     for job in new:
         line = store.lines.get(job.queue)
         if line and line.kind is not admission.kind:
             return _fault(job, "kind", line)
         if id_ms(job.id) <= store.forgotten_ms and not ticking:
             return _fault(job, "stale", line)
+        if job.after and not _are_known(store, job, come):
+            return _fault(job, "after", line)
     return None
+
+
+def _are_known(store: Store, job: Job, come: Collection[bytes]) -> bool:
+    """Whether all that a job waits for is in the store, or comes with it."""
+    others = [edge.job for edge in job.after]
+    return job.id not in others and all(it in store.rows or it in come for it in others)
 
 
 def _fault(job: Job, limit: str, line: Line | None) -> Refusal:
@@ -186,7 +203,7 @@ def _portion(
     if pace:
         running, ready = line.held[State.RUNNING], _ready(line)
         for job in mine:
-            if job.delay_ms <= 0:
+            if job.delay_ms <= 0 and not job.after:
                 ahead = sum(ready[job.priority :])
                 expected[job.id] = pace.expected_ms(job.priority, ahead, running)
                 ready[job.priority] += 1

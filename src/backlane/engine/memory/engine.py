@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from backlane.engine.caller import HeldTransaction, called
 from backlane.engine.joining import Joined
+from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.memory import admission as admitting
-from backlane.engine.memory import changes, measure, moving, schedules, steps, sweeper
+from backlane.engine.memory import changes, limiting, measure, moving, schedules, steps, sweeper
 from backlane.engine.memory import leases as leasing
 from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
@@ -52,6 +53,7 @@ from backlane.errors import BadOption, NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
+from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -196,7 +198,7 @@ class MemoryEngine:
         if isinstance(change, Declare):
             line = line or tx.line(queue, change.kind, change.bounds)
             if line.kind is change.kind:  # otherwise the answer says what it is
-                line.declared = change.bounds
+                line.declared, line.is_fair = change.bounds, change.is_fair
             return before
         if line is None:
             return None
@@ -220,6 +222,26 @@ class MemoryEngine:
         known = tx.workers.get(presence.owner)
         since = known[1] if known else tx.clock.wall_ms()
         tx.workers[presence.owner] = (presence, since, tx.clock.boot_ms())
+
+    # -- limits --
+
+    @reading
+    async def list_limits(self, tx: Store) -> list[LimitRecord]:
+        return limiting.list_limits(tx)
+
+    @plan
+    async def regulate(self, tx: Store, name: str, change: Declared | Tuned) -> LimitRecord | None:
+        return limiting.regulate(tx, name, change)
+
+    @plan
+    async def acquire(
+        self, tx: Store, use: Use, declared: Limit | None, holder: bytes, lease_ms: int
+    ) -> Acquired:
+        return limiting.acquire(tx, use, declared, holder, lease_ms)
+
+    @plan
+    async def release(self, tx: Store, use: Use, holder: bytes) -> bool:
+        return limiting.release(tx, use, holder)
 
     # -- moving --
 

@@ -6,15 +6,18 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from backlane.engine.memory import resource
+from backlane.engine.memory.ending import finish, follow, wait_for
 from backlane.engine.memory.record import job_record
 from backlane.engine.memory.resource import Rooms
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.store import Store
+from backlane.engine.memory.waking import Waking, has_room, waking
 from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
 from backlane.engine.recalling import Latest
 from backlane.model.job import JobRecord, Lane, Lease, State
 from backlane.model.outcome import (
     POISON_CAP,
+    Awaiting,
     Cancelled,
     Crashed,
     Failed,
@@ -33,20 +36,26 @@ MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays s
 def claim(store: Store, wanted: Wanted) -> Claimed:
     buried = _bring_in(store, wanted.departed)
     leases: list[Lease] = []
-    rooms = Rooms(store)
+    expired: list[bytes] = []
+    rooms, awake = Rooms(store), waking(store, wanted)
     number = 0 if store.seal else wanted.number
-    while len(leases) < number and (row := _next_in_line(store, wanted, rooms)):
+    if not store.seal:
+        awake.wake()
+    while len(leases) < number and (row := _next_in_line(store, wanted, rooms, awake)):
         if store.has_expired(row):
-            store.finish(row, State.EXPIRED)
-        else:
+            store.end(row, State.EXPIRED)
+            expired.append(row.job.id)
+        elif not awake.stop(row):
             rooms.give(row.job.resource, row.job.id)
             leases.append(store.lease(row, wanted.owner, wanted.lease_ms))
+    for job in expired:  # who waited for these is for the next claim
+        follow(store, job, State.EXPIRED)
     turned = rooms.tell()
     mine = [row for row in store.in_state(State.RUNNING) if row.owner == wanted.owner]
     return Claimed(
         leases=leases,
         cancelled=[row.job.id for row in mine if row.cancelling],
-        next_due_ms=_next_due_ms(store),
+        next_due_ms=_next_due_ms(store, awake),
         buried=buried,
         turned=turned,
     )
@@ -66,20 +75,32 @@ def extend(store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Ext
 def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
     lost, buried = [], []
     of_resources: dict[str, list[tuple[bytes, Outcome]]] = {}
-    for one in settlements:
+    for at, one in sorted(enumerate(settlements), key=_awaits):
         row = store.held(one.job, one.token)
         if row is None:
-            lost.append(one.job)
+            lost.append(at)
             continue
         if row.job.resource:
             of_resources.setdefault(row.job.resource, []).append((one.job, one.outcome))
         if not isinstance(one.outcome, Released):  # of that the attempt may not have started
-            store.lines[row.queue].tally(row.priority).end(one.ran_ms)
+            line = store.lines[row.queue]
+            line.tally(row.priority).end(one.ran_ms)
+            if line.is_fair:
+                line.fairness.end(row.job.group, one.ran_ms)
         _carry_out(store, row, one.outcome)
         row.ran_ms = one.ran_ms if row.state.is_final else 0
         if row.state is State.FAILED:
             buried.append(one.job)
-    return Settled(lost=lost, buried=buried, turned=resource.feed(store, of_resources))
+    return Settled(
+        lost=[settlements[at].job for at in sorted(lost)],
+        buried=buried,
+        turned=resource.feed(store, of_resources),
+    )
+
+
+def _awaits(one: tuple[int, Settlement]) -> bool:
+    """What is awaited is looked at last: it may end in the same call."""
+    return isinstance(one[1].outcome, Awaiting)
 
 
 def lapse(store: Store, row: Row) -> None:
@@ -105,32 +126,34 @@ def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
     return [job_record(row) for row in lapsed if row.state is State.FAILED]
 
 
-def _next_in_line(store: Store, wanted: Wanted, rooms: Rooms) -> Row | None:
+def _next_in_line(store: Store, wanted: Wanted, rooms: Rooms, awake: Waking) -> Row | None:
     """What is claimed next, if anything may be."""
+    if awake.is_at_its_end:
+        return None
+    giving = {queue for queue in awake.queues if has_room(store, queue)}
     if wanted.ids:
         known = [store.rows[job] for job in wanted.ids if job in store.rows]
         ready = [row for row in known if row.state is State.READY]
     else:
-        ready = store.heads(wanted.queues, wanted.lane)
+        ready = store.heads(giving, wanted.lane)
     may = [
         row
         for row in ready
-        if _may_be_claimed(store, row, wanted) and rooms.has_room(row.job.resource)
+        if row.queue in giving
+        and wanted.lane in (None, row.lane)
+        and rooms.has_room(row.job.resource)
     ]
     return min(may, key=lambda row: row.order, default=None)
 
 
-def _may_be_claimed(store: Store, row: Row, wanted: Wanted) -> bool:
-    line = store.lines[row.queue]
-    return line.kind is wanted.kind and not line.paused and wanted.lane in (None, row.lane)
-
-
-def _next_due_ms(store: Store) -> int | None:
+def _next_due_ms(store: Store, awake: Waking) -> int | None:
     wall, boot = store.clock.wall_ms(), store.clock.boot_ms()
     waits = [row.place_ms - wall for row in store.in_state(State.SCHEDULED)]
     waits += [row.lease_end_ms - boot for row in store.in_state(State.RUNNING)]
     next_trial_ms = resource.next_trial_ms(store)
     waits += [] if next_trial_ms is None else [next_trial_ms]
+    next_token_ms = awake.next_token_ms()
+    waits += [] if next_token_ms is None else [next_token_ms]
     return max(0, min(waits)) if waits else None
 
 
@@ -141,15 +164,15 @@ def _carry_out(store: Store, row: Row, outcome: Outcome) -> None:
     match outcome:
         case Succeeded(result=result):
             row.attempt += 1
-            store.finish(row, State.SUCCEEDED, result=result)
+            finish(store, row, State.SUCCEEDED, result=result)
             _keep_latest(store, row)
         case Failed(reason=reason, error=error):
             row.keep_error(error, now)
             row.attempt += 1
-            store.finish(row, State.FAILED, reason=reason)
+            finish(store, row, State.FAILED, reason=reason)
         case Cancelled(error=error):
             row.keep_error(error, now)
-            store.finish(row, State.CANCELLED)
+            finish(store, row, State.CANCELLED)
         case RetryAfter():
             _retry(store, row, outcome)
         case Crashed(alone=alone, error=error):
@@ -162,9 +185,14 @@ def _carry_out(store: Store, row: Row, outcome: Outcome) -> None:
             _snooze(store, row, outcome)
         case Released():
             if row.cancelling:
-                store.finish(row, State.CANCELLED)
+                finish(store, row, State.CANCELLED)
             else:
                 store.put_back(row)
+        case Awaiting():
+            if row.cancelling:
+                finish(store, row, State.CANCELLED)
+            else:
+                wait_for(store, row, outcome)
         case _:
             assert_never(outcome)
 
@@ -182,9 +210,9 @@ def _retry(store: Store, row: Row, outcome: RetryAfter) -> None:
     row.keep_error(outcome.error, store.clock.wall_ms())
     row.attempt += 1
     if row.cancelling:
-        store.finish(row, State.CANCELLED)
+        finish(store, row, State.CANCELLED)
     elif row.attempt >= row.job.policy.attempts:
-        store.finish(row, State.FAILED, reason=Reason.ATTEMPTS)
+        finish(store, row, State.FAILED, reason=Reason.ATTEMPTS)
     else:
         store.lines[row.queue].tally(row.priority).retried += 1
         store.put_off(row, outcome.delay_ms)
@@ -196,7 +224,7 @@ def _snooze(store: Store, row: Row, outcome: Snoozed) -> None:
     elif row.parked_since_ms is None:
         row.parked_since_ms = store.clock.wall_ms()
     if row.cancelling:
-        store.finish(row, State.CANCELLED)
+        finish(store, row, State.CANCELLED)
     else:
         store.put_off(row, outcome.delay_ms)
 
@@ -204,8 +232,8 @@ def _snooze(store: Store, row: Row, outcome: Snoozed) -> None:
 def _go_on(store: Store, row: Row) -> None:
     """After an execution that nobody saw the end of: again from its place, if it may."""
     if row.cancelling:
-        store.finish(row, State.CANCELLED)
+        finish(store, row, State.CANCELLED)
     elif row.attempt >= row.job.policy.attempts or row.crashes >= POISON_CAP:
-        store.finish(row, State.FAILED, reason=Reason.CRASHED)
+        finish(store, row, State.FAILED, reason=Reason.CRASHED)
     else:
         store.put_back(row)

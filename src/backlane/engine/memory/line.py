@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from backlane.engine.memory.fairness import Fairness
 from backlane.model.job import FINAL, State
 from backlane.model.queue import Bounds, Depth, Kind
 
@@ -57,6 +58,8 @@ class Line:
     finished: dict[State, int] = field(default_factory=lambda: dict.fromkeys(FINAL, 0))
     tallies: dict[int, Tally] = field(default_factory=dict)  # by priority
     groups: Counter[str] = field(default_factory=Counter)  # jobs not finished, by group
+    is_fair: bool = False
+    fairness: Fairness = field(default_factory=Fairness)
     clock_us: int = 0  # the virtual clock: wall time
 
     @property

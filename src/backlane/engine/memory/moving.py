@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from backlane.engine.memory.limiting import list_limits, restore_limit
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record, queue_record
 from backlane.engine.memory.row import Repeat, Row
@@ -64,6 +65,7 @@ def _whole(store: Store, row: Row) -> Whole:
         job_record(row, whole=True),
         row.crashes,
         row.parked_since_ms,
+        turns=row.turns,
         steps=tuple(recall(store, row.job.id)),
     )
 
@@ -89,6 +91,7 @@ def dump_settings(store: Store) -> Settings:
         resources=dict(store.breakers),
         secret=store.secret,
         forgotten_ms=store.forgotten_ms,
+        limits=[replace(one, running=0, blocked=0) for one in list_limits(store)],
         schedules=[one.record for one in store.schedules.values()],
         latest=dict(store.latest),
     )
@@ -122,11 +125,13 @@ def restore_settings(store: Store, settings: Settings) -> None:
             line = store.line(queue.name, queue.kind)
             _count(line, queue)
         if line.kind is queue.kind:
-            line.declared, line.paused = queue.declared, queue.paused
+            line.declared, line.paused, line.is_fair = queue.declared, queue.paused, queue.is_fair
             line.tuned_max_jobs, line.tuned_max_bytes = queue.tuned_max_jobs, queue.tuned_max_bytes
             line.tuned_max_wait_ms = queue.tuned_max_wait_ms
             line.tuned_group_share = queue.tuned_group_share
             store.rung_queues.add(queue.name)
+    for limit in settings.limits:
+        restore_limit(store, limit)
     store.breakers |= settings.resources
     store.secret = settings.secret or store.secret
     store.forgotten_ms = max(store.forgotten_ms, settings.forgotten_ms)
@@ -148,6 +153,7 @@ def _take_in(store: Store, whole: Whole) -> None:
     kind = Kind.MESSAGES if record.task is None else Kind.TASKS
     store.lines.setdefault(record.queue, Line(record.queue, kind, DEFAULT_BOUNDS))
     due_ms = record.enqueued_ms if record.due_ms is None else record.due_ms
+    blocked_on = next((use for use in record.uses if use.limit == record.blocked_on), None)
     store.take_in(
         Row(
             job=_job(record),
@@ -160,6 +166,8 @@ def _take_in(store: Store, whole: Whole) -> None:
             place_ms=due_ms,
             deadline_ms=record.deadline_ms,
             state=record.state,
+            blocked_on=blocked_on,
+            turns=whole.turns,
             revision=record.revision,
             attempt=record.attempt,
             token=record.token,
@@ -198,6 +206,7 @@ def _job(record: JobRecord) -> Job:
         parent=record.parent,
         resource=record.resource,
         rule=record.rule,
+        uses=record.uses,
         workflow=record.workflow,
         tags=record.tags,
     )

@@ -13,7 +13,7 @@ from backlane.model.queue import QueueRecord
 def job_record(row: Row, *, whole: bool = False) -> JobRecord:
     """The record of a job; only a `whole` one has body, headers, result and errors."""
     job = row.job
-    is_due_known = row.state in (State.SCHEDULED, State.READY)
+    is_due_known = row.state in (State.SCHEDULED, State.READY, State.BLOCKED)
     return JobRecord(
         id=job.id,
         queue=row.queue,
@@ -38,8 +38,12 @@ def job_record(row: Row, *, whole: bool = False) -> JobRecord:
         group=job.group,
         parent=job.parent,
         rule=job.rule,
+        uses=job.uses,
+        after=job.after,
+        waits_for=row.waits_for,
         workflow=job.workflow,
         tags=job.tags,
+        blocked_on=row.blocked_on.limit if row.blocked_on else None,
         policy=job.policy,
         size=job.size,
         resource=job.resource,
@@ -56,6 +60,7 @@ def queue_record(store: Store, line: Line) -> QueueRecord:
         name=line.name,
         kind=line.kind,
         paused=line.paused,
+        is_fair=line.is_fair,
         bounds=line.bounds(),
         declared=line.declared,
         tuned_max_jobs=line.tuned_max_jobs,

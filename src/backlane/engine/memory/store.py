@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
+from backlane.engine.memory.edges import Edges, by_job, is_met
 from backlane.engine.memory.keys import Keys
 from backlane.engine.memory.limits import Limits
 from backlane.engine.memory.line import Line
@@ -30,6 +31,7 @@ from backlane.model.job import (
     Lease,
     State,
 )
+from backlane.model.limit import Use
 from backlane.model.outcome import Reason
 from backlane.model.queue import DEFAULT_BOUNDS, Bounds, Kind
 
@@ -48,6 +50,7 @@ class Store:
         self.lines: dict[str, Line] = {}
         self.limits = Limits(clock)
         self.keys = Keys(clock)
+        self.edges = Edges()
         self.schedules: dict[str, Scheduled] = {}
         self.latest: dict[str, Latest] = {}  # by task
         self.repeats: dict[tuple[str, str], Repeat] = {}  # by scope and name
@@ -124,6 +127,8 @@ class Store:
         if job.resource:
             self.breakers.setdefault(job.resource, CLOSED)
         row.place_ms += max(0, job.delay_ms)
+        if job.after:
+            self._tie(row, is_new=True)
         self._line_up(row, is_due=job.delay_ms <= 0)
         self._count(row, +1)
         self.lines[job.queue].tally(row.priority).appended += 1
@@ -137,31 +142,38 @@ class Store:
         row.seq = self._seq
         self.rows[row.job.id] = row
         self.keys.take(row.job, row.state, row.token, row.enqueued_ms)
+        self.limits.take_in(row)
+        if row.state is State.READY or row.blocked_on:
+            self._place(row)
         self._count(row, +1)
         self.rung_jobs.add(row.job.id)
 
     def put_off(self, row: Row, delay_ms: int) -> None:
         """Due after a delay, at a new place."""
-        row.place_ms, row.virtual_ms = self.clock.wall_ms() + max(0, delay_ms), None
-        row.rank = row.priority
-        self.get_in_line(row, is_due=delay_ms <= 0)
+        due_ms = self.clock.wall_ms() + max(0, delay_ms)
+        self.get_in_line(row, is_due=delay_ms <= 0, due_ms=due_ms)
 
     def put_back(self, row: Row) -> None:
         """In line, at the place it had."""
-        row.rank = row.priority
         self.get_in_line(row)
 
-    def get_in_line(self, row: Row, *, is_due: bool = True) -> None:
+    def get_in_line(self, row: Row, *, is_due: bool = True, due_ms: int | None = None) -> None:
         """Let a row wait as it may: for other jobs, for its time, for a limit, or ready.
 
+        At the place it had, or at a new one (`due_ms`); what ageing gave it is gone.
         The one way for a row that exists to become ready; of a new one, `insert` is.
         """
+        if row.state is State.RUNNING:
+            self._free(row)
         self._count(row, -1)
+        row.rank = row.priority
+        if due_ms is not None:
+            row.place_ms, row.virtual_ms = due_ms, None
         self._line_up(row, is_due=is_due)
         self._count(row, +1)
         self._entered(row)
 
-    def _line_up(self, row: Row, *, is_due: bool) -> None:
+    def _line_up(self, row: Row, *, is_due: bool, woken: Use | None = None) -> None:
         """Decide how a row waits that counts nowhere just now."""
         row.blocked_on = None
         if row.waits_for:
@@ -169,8 +181,50 @@ class Store:
         elif not is_due:
             row.state = State.SCHEDULED
         else:
-            row.blocked_on = self.limits.first_full(row) if row.job.uses else None
+            self._place(row)
+            row.blocked_on = self.limits.line_up(row, woken) if row.job.uses else None
             row.state = State.BLOCKED if row.blocked_on else State.READY
+
+    def _place(self, row: Row) -> None:
+        """Give a row that is in line its place, if its queue is a fair one."""
+        line = self.lines[row.queue]
+        if line.is_fair and row.virtual_ms is None:
+            is_idle = not (line.held[State.READY] or line.held[State.RUNNING])
+            now = self.clock.wall_ms()
+            row.virtual_ms = line.fairness.place_ms(row.job.group, now, is_idle=is_idle)
+
+    def wake(self, row: Row) -> None:
+        """There is room in what a row is blocked on: it is ready, or blocked on another use."""
+        use = row.blocked_on
+        self._count(row, -1)
+        self._line_up(row, is_due=True, woken=use)
+        self._count(row, +1)
+        self._entered(row)
+
+    def block(self, row: Row, use: Use) -> None:
+        """Let a ready row wait for a use."""
+        self._count(row, -1)
+        row.state, row.blocked_on = State.BLOCKED, use
+        self._count(row, +1)
+        self._entered(row)
+
+    def _tie(self, row: Row, *, is_new: bool = False) -> None:
+        """Let a job wait for those of its edges that are open.
+
+        Of a new one these are also edges to jobs that are still to be inserted, and
+        those that failed already: they are followed once all of its append is there.
+        """
+        for job, when in by_job(row.job.after).items():
+            other = self.rows.get(job)
+            if other is None:
+                is_open = is_new
+            else:
+                is_open = not other.state.is_final or not is_met(when, other.state)
+            if is_open:
+                self.edges.open(row.job.id, job, when)
+            elif other is not None:
+                self.edges.remember(row.job.id, job)
+        row.waits_for = self.edges.left(row.job.id)
 
     def lease(self, row: Row, owner: str, lease_ms: int) -> Lease:
         now = self.clock.wall_ms()
@@ -178,6 +232,9 @@ class Store:
         row.owner, row.started_ms, row.progress = owner, now, None
         row.lease_end_ms = self.clock.boot_ms() + lease_ms
         self._enter(row, State.RUNNING)
+        self.limits.spend(row)
+        if row.virtual_ms is not None and self.lines[row.queue].is_fair:
+            self.lines[row.queue].fairness.take(row.virtual_ms)
         self.keys.free(row.job, row.state, row.token)
         self.lines[row.queue].tally(row.priority).start(
             row.predicted_ms if row.token == 1 else None, now - row.place_ms
@@ -209,11 +266,16 @@ class Store:
             self._enter(row, State.RUNNING)
             self.rung_queues.add(row.queue)
 
-    def finish(
+    def end(
         self, row: Row, state: State, *, reason: Reason | None = None, result: bytes | None = None
     ) -> None:
+        """Final; `finish` also follows the edges of those who waited for it."""
         row.reason, row.result, row.ended_ms = reason, result, self.clock.wall_ms()
+        row.waits_for = 0
+        self.edges.drop(row.job.id)
+        self._free(row)
         self._enter(row, state)
+        self.limits.let_go(row)
         self.lines[row.queue].finished[state] += 1
         self.keys.free(row.job, state, row.token)
 
@@ -222,12 +284,15 @@ class Store:
         row.attempt = row.crashes = 0
         row.reason = row.result = row.ended_ms = row.deadline_ms = row.parked_since_ms = None
         row.progress, row.ran_ms = None, 0
+        if row.job.after:
+            self._tie(row)
         self.put_off(row, 0)
         self.keys.take(row.job, row.state, row.token, row.enqueued_ms)
 
     def move(self, row: Row, queue: str) -> None:
         """To another queue, in line there; the priority that ageing gave stays behind."""
         is_due = row.state is not State.SCHEDULED
+        self._free(row)
         self._count(row, -1)
         row.queue, row.rank, row.virtual_ms = queue, row.priority, None
         self._line_up(row, is_due=is_due)
@@ -253,8 +318,11 @@ class Store:
         self._count(row, +1)
 
     def forget(self, row: Row, *, pruned: bool = False) -> None:
+        self._free(row)
         self._count(row, -1)
+        self.limits.let_go(row)
         self.keys.forget(row.job, pruned=pruned)
+        self.edges.drop(row.job.id)
         del self.rows[row.job.id]
         self.steps.pop(row.job.id, None)
         self.rung_jobs.add(row.job.id)
@@ -282,6 +350,13 @@ class Store:
         if row.state not in (State.RUNNING, *FINAL):
             self.rung_queues.add(row.queue)
         self.change(row)
+
+    def _free(self, row: Row) -> None:
+        """Tell those who wait for what a row holds, or would soon: it is about to leave."""
+        if row.job.uses:
+            self.rung_queues |= self.limits.waiting_queues(row.job.uses)
+        if row.state is State.RUNNING and self.limits.of_queue(row.queue):
+            self.rung_queues.add(row.queue)
 
     def _count(self, row: Row, by: int) -> None:
         """Put a row where its state and order say (by +1), or take it from there (by -1)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from backlane.engine.memory.ending import follow
 from backlane.engine.memory.leases import lapse
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.schedules import forget_undeclared
@@ -26,13 +27,16 @@ def sweep(store: Store, limit: int, retention: Retention) -> Swept:
     waiting = store.in_state(State.SCHEDULED, State.READY, State.BLOCKED)
     expired = [row for row in waiting if store.has_expired(row)][:left]
     for row in expired:
-        store.finish(row, State.EXPIRED)
+        store.end(row, State.EXPIRED)
+    for row in expired:
+        follow(store, row.job.id, State.EXPIRED)
     left -= len(expired)
     aged = [row for row in store.in_state(State.READY) if row.rank < _aged_rank(store, row)][:left]
     for row in aged:
         store.age(row, _aged_rank(store, row))
     left -= len(aged)
-    old = (_outkept(store, retention) + _outdated(store, retention))[:left]
+    old = _outkept(store, retention) + _outdated(store, retention)
+    old = [row for row in old if not store.edges.is_needed(row.job.id)][:left]
     for row in old:
         store.forget(row, pruned=True)
     left -= len(old)
