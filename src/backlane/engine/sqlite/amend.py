@@ -19,8 +19,8 @@ from backlane.engine.selection import (
     Selection,
     Skipped,
 )
-from backlane.engine.sqlite import group, steps
-from backlane.engine.sqlite.append import HOLDER, TAKE_KEY, make_line, read_lines
+from backlane.engine.sqlite import group, keys, steps
+from backlane.engine.sqlite.append import make_line, read_lines
 from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.moves import Moves
@@ -88,14 +88,6 @@ FORGET_PROGRESS: Sql[tuple[()]] = Sql(
     """
     delete from backlane_progress
     where seq = ?
-    """
-)
-FREE_KEY: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_unique_key
-    where scope = ?
-    and name = ?
-    and seq = ?
     """
 )
 FORGET_DEADLINE: Sql[tuple[()]] = Sql(
@@ -170,9 +162,9 @@ class Amending:
             return None
         if one.code in CHANGEABLE or one.state is State.SUCCEEDED:
             return f"it is {one.state}"
-        if one.key_name is not None:
-            held = await self._tx.rows(HOLDER, one.key_scope, one.key_name)
-            if held:
+        if keys.taking_again(one, self._now):
+            held = await self._tx.rows(keys.HOLDER, one.key_scope, one.key_name, self._now)
+            if held and held[0][2] != one.id:
                 return f"its key is held by job {held[0][2].hex()}"
         line = await self._line(one.queue_name)
         if line is None:
@@ -234,8 +226,9 @@ class Amending:
             line.jobs += 1
             line.bytes += one.size
         self.moves.at(one.queue, one.priority).bytes += one.size
-        if one.key_name is not None:
-            await tx.rows(TAKE_KEY, one.key_scope, one.key_name, one.seq, one.id)
+        key = keys.taking_again(one, self._now)
+        if key:
+            await tx.rows(keys.TAKE, *key)
         if one.group is not None:
             await group.join(tx, {(one.queue, one.group): 1})
         await tx.rows(NO_DEADLINE, one.seq)
@@ -281,11 +274,11 @@ class Amending:
         await self._take_out(one)
         if one.code in CHANGEABLE:
             self.moves.at(one.queue, one.priority).bytes -= one.size
-            if one.key_name is not None:
-                await self._tx.rows(FREE_KEY, one.key_scope, one.key_name, one.seq)
             if one.deadline_ms is not None:
                 await self._tx.rows(FORGET_DEADLINE, one.deadline_ms, one.seq)
             await group.leave(self._tx, [one.seq])
+        if one.key_name is not None:
+            await self._tx.rows(keys.FREE, one.key_scope, one.key_name, one.seq)
         await forget(self._tx, [one.seq])
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from backlane.engine.admission import Answer, Batch, Store, judge
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
-from backlane.engine.sqlite import group, resource, seal
+from backlane.engine.sqlite import group, keys, resource, seal
 from backlane.engine.sqlite.extra import encode_extra
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
@@ -29,14 +29,6 @@ TAKEN: Sql[tuple[bytes]] = Sql(
     select id
     from backlane_job
     where id in (select value from carray(?))
-    """
-)
-HOLDER: Sql[tuple[str, str, bytes]] = Sql(
-    """
-    select scope, name, id
-    from backlane_unique_key
-    where scope = ?
-    and name = ?
     """
 )
 # One row for each priority of a queue: as a rule it has one, and summing up here cost more.
@@ -96,12 +88,6 @@ ENTER_SCHEDULED: Sql[tuple[()]] = Sql(
     and place > ?
     """
 )
-TAKE_KEY: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_unique_key (scope, name, seq, id)
-    values (?, ?, ?, ?)
-    """
-)
 SET_DEADLINE: Sql[tuple[()]] = Sql(
     """
     insert into backlane_deadline (deadline_ms, seq)
@@ -117,7 +103,7 @@ async def append_all(
     store = await _read(tx, clock.wall_ms(), batches)
     store.are_ticks = are_ticks
     answers = [judge(store, jobs, admission) for jobs, admission in batches]
-    if store.accepted:
+    if store.accepted or store.newcomers:
         await _insert(tx, store)
     if store.asked:
         await keep_repeats(tx, store.asked)
@@ -125,7 +111,8 @@ async def append_all(
 
 
 async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
-    ids, names, keys, groups, asked = [], set(), [], set(), []
+    ids, names, groups, asked = [], set(), set(), []
+    keyed: list[Job] = []
     is_paced = has_resources = False
     for jobs, admission in batches:
         is_paced = is_paced or bool(admission.paces)
@@ -133,19 +120,22 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
             ids.append(job.id)
             names.add(job.queue)
             if job.key:
-                keys.append((job.key.scope, job.key.name))
+                keyed.append(job)
             if job.group is not None:
                 groups.add((job.queue, job.group))
             if job.idempotency:
                 asked.append(job.idempotency)
             if job.resource:
                 has_resources = True
+            if job.after:
+                ids += [edge.job for edge in job.after]
     if not ids:
         return Store(set(), {}, {}, {}, 0, -1, now_ms)
     taken = {row[0] for row in await tx.rows(TAKEN, array(ids))}
-    holders = {}
-    if keys:
-        holders = {Key(scope, name): job for scope, name, job in await tx.each(HOLDER, keys)}
+    holders: dict[Key, bytes] = {}
+    unstarted: dict[bytes, tuple[str, int]] = {}
+    if keyed:
+        holders, unstarted = await keys.read_holders(tx, keyed, now_ms)
     repeats = await read_repeats(tx, asked, now_ms) if asked else {}
     found = await tx.rows(LINES, array(list(names)))
     lines = _lines(found)
@@ -153,8 +143,9 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms)
     store.has_resources = has_resources
     store.seal = seal.decoded(stored) if stored else None
+    store.unstarted = unstarted
     has_shares = await _read_groups(tx, lines, groups, batches) if groups else False
-    store.has_followers = len(batches) > 1 and (is_paced or has_shares)
+    store.has_followers = len(batches) > 1 and (is_paced or has_shares or bool(keyed))
     return store
 
 
@@ -215,7 +206,7 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         named = {job.resource for job, _ in store.accepted if job.resource}
         resources = await resource.number(tx, named)
     moves = Moves()
-    rows, keys, deadlines = [], [], []
+    rows, taken, deadlines = [], [], []
     groups: dict[tuple[int, str], int] = {}
     is_delayed = False
     for seq, (job, line) in enumerate(store.accepted, store.newest + 1):
@@ -231,7 +222,7 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         else:
             counts.ready += 1
         if job.key:
-            keys.append((job.key.scope, job.key.name, seq, job.id))
+            taken.append(keys.taking(job.key, job.rule, seq, job.id, now))
         if job.expires_ms is not None:
             deadlines.append((now + job.expires_ms, seq))
         if job.group is not None:
@@ -242,13 +233,15 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
     await tx.rows(ENTER_READY, store.newest, now)
     if is_delayed:
         await tx.rows(ENTER_SCHEDULED, store.newest, now)
-    if keys:
-        await tx.each(TAKE_KEY, keys)
+    if taken:
+        await tx.each(keys.TAKE, taken)
     if deadlines:
         await tx.each(SET_DEADLINE, deadlines)
     if groups:
         await group.join(tx, groups)
-    await moves.store_counts(tx)
+    if store.newcomers:
+        await keys.replace_all(tx, store.newcomers, now, moves)
+    await moves.store(tx)
 
 
 def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]:

@@ -9,9 +9,9 @@ import msgspec
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, schedules, seal, steps, tune
+from backlane.engine.sqlite import group, keys, schedules, seal, steps, tune
 from backlane.engine.sqlite import resource as resources
-from backlane.engine.sqlite.amend import FORGET_DEADLINE, FREE_KEY, forget
+from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.measure import SECRET
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
@@ -143,8 +143,8 @@ async def _take_out(tx: SqliteTx, found: Sequence[Standing]) -> None:
     waiting = [one for one in found if not one.state.is_final]
     for one in waiting:
         moves.at(one.queue, one.priority).bytes -= one.size
-    keyed = [one for one in waiting if one.key_name is not None]
-    await tx.each(FREE_KEY, [(one.key_scope, one.key_name, one.seq) for one in keyed])
+    keyed = [one for one in found if one.key_name is not None]
+    await tx.each(keys.FREE, [(one.key_scope, one.key_name, one.seq) for one in keyed])
     ending = [one for one in waiting if one.deadline_ms is not None]
     await tx.each(FORGET_DEADLINE, [(one.deadline_ms, one.seq) for one in ending])
     grouped = [one.seq for one in waiting if one.group is not None]

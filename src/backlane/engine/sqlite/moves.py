@@ -75,6 +75,11 @@ KEY_FREED: Sql[tuple[()]] = Sql(
     delete from backlane_unique_key
     where (scope, name) = (select key_scope, key_name from backlane_job where seq = ?1)
     and seq = ?1
+    and (
+        until < 2
+        or until = 2
+        and exists (select 1 from backlane_finished where seq = ?1 and state <> 2)
+    )
     """
 )
 DEADLINE_FORGOTTEN: Sql[tuple[()]] = Sql(

@@ -8,7 +8,7 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, resource, schedules, steps
+from backlane.engine.sqlite import group, keys, resource, schedules, steps
 from backlane.engine.sqlite.append import (
     INSERT,
     NEWEST,
@@ -29,13 +29,6 @@ from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
 
 COUNTED_AT = 5  # the priority under which the lifetime counts of another store are kept
 
-TAKE_FREE_KEY: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_unique_key (scope, name, seq, id)
-    values (?, ?, ?, ?)
-    on conflict do nothing
-    """
-)
 KEEP_PROGRESS: Sql[tuple[()]] = Sql(
     """
     insert into backlane_progress (seq, token, fraction, message)
@@ -104,7 +97,7 @@ async def restore(tx: SqliteTx, clock: Clock, part: Part, move: bytes) -> list[b
     """Take whole jobs in; return those that were new."""
     new = await _new(tx, part.jobs, await _arrived(tx, move))
     if new:
-        await Arriving(tx).take_in(new)
+        await Arriving(tx, clock.wall_ms()).take_in(new)
     if part.repeats:
         await _keep_repeats(tx, part.repeats, clock.wall_ms())
     if move:
@@ -139,8 +132,9 @@ async def _keep_repeats(tx: SqliteTx, repeats: Sequence[MovedRepeat], now: int) 
 class Arriving:
     """The jobs of one part, on their way into the tables."""
 
-    def __init__(self, tx: SqliteTx) -> None:
+    def __init__(self, tx: SqliteTx, now: int) -> None:
         self._tx = tx
+        self._now = now
         self._moves = Moves()
         self._rows: list[tuple[Any, ...]] = []
         self._keys: list[tuple[Any, ...]] = []
@@ -161,7 +155,7 @@ class Arriving:
             name = whole.record.resource
             self._add(whole, seq, queues[whole.record.queue], resources[name] if name else 0)
         await tx.each(INSERT, self._rows)
-        await tx.each(TAKE_FREE_KEY, self._keys)
+        await tx.each(keys.TAKE_FREE, self._keys)
         await tx.each(SET_DEADLINE, self._deadlines)
         await tx.each(KEEP_PROGRESS, self._progress)
         await tx.each(steps.KEEP, self._steps)
@@ -185,14 +179,15 @@ class Arriving:
             moves.errors.append(
                 (seq, record.token + number, kept.attempt, kept.at_ms, *map(storable, text))
             )
+        if record.key and keys.would_hold(record.rule, record, self._now):
+            taking = keys.taking(record.key, record.rule, seq, record.id, record.enqueued_ms)
+            self._keys.append((*taking, self._now))
         if record.state.is_final:
             moves.at(queue, record.priority).keep(record.state, 1)
             moves.finished.append(_finished(record, held))
             return
         moves.at(queue, record.priority).bytes += held.size
         moves.put_off(held, held.place, is_due=record.state is not State.SCHEDULED)
-        if record.key:
-            self._keys.append((record.key.scope, record.key.name, seq, record.id))
         if record.deadline_ms is not None:
             self._deadlines.append((record.deadline_ms, seq))
         if record.group is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.retention import Retention, Swept
+from backlane.engine.sqlite import keys, schedules
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.exits import UNFINISH, UNREADY, take_out
@@ -120,6 +121,8 @@ async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) ->
     pruned = await Pruning(tx, clock.wall_ms(), retention).prune(left - aged)
     left -= aged + pruned
     left -= await forget_repeats(tx, clock.wall_ms(), left)
+    left -= await keys.forget_windows(tx, clock.wall_ms(), left)
+    await schedules.forget_undeclared(tx, clock)
     await forget_silent(tx, clock)
     return Swept(
         lapsed=lapsed,
@@ -233,5 +236,6 @@ class Pruning:
         await self._tx.rows(RAISE_FORGOTTEN, newest)
         seqs = [row[0] for row in old]
         await self._tx.each(UNFINISH, [(seq,) for seq in seqs])
+        await self._tx.each(keys.PRUNED, [(seq,) for seq in seqs])
         await forget(self._tx, seqs)
         await moves.store(self._tx)

@@ -12,6 +12,7 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
+from backlane.engine.sqlite import keys
 from backlane.engine.sqlite.counts import Counts
 from backlane.engine.sqlite.exits import UNREADY
 from backlane.engine.sqlite.group import recount
@@ -44,7 +45,7 @@ HEAD: Sql[TakenRow] = Sql(
     select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
         ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
         rank, ready.place, ready.seq, revision, ready.size, key_name,
-        predicted_ms
+        predicted_ms, extra
     from backlane_ready as ready
     cross join backlane_job as job on job.seq = ready.seq
     where ready.queue = ?
@@ -93,7 +94,7 @@ PICK: Sql[TakenRow] = Sql(
     select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
         ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
         rank, ready.place, ready.seq, revision, ready.size, key_name,
-        predicted_ms, queue.id, queue.name
+        predicted_ms, extra, queue.id, queue.name
     from carray(?) as given
     cross join backlane_job as job on job.id = given.value
     cross join backlane_queue as queue on queue.id = job.queue
@@ -170,6 +171,7 @@ class Taking:
         "_line",
         "_moves",
         "_rooms",
+        "_started",
         "_terms",
         "_tx",
         "_wall",
@@ -189,6 +191,7 @@ class Taking:
         self._line: tuple[int, int] | None = None  # the last one counted: mostly the next too
         self._counts = Counts()
         self._ended: list[tuple[bytes]] = []
+        self._started: list[tuple[int]] = []  # that have a key, for the first time
 
     async def take(self) -> list[Lease]:
         """Take up to the wanted number; expired and undecodable jobs end on the way."""
@@ -200,6 +203,8 @@ class Taking:
         if self._ended:
             await self._tx.each(UNLEASE, self._ended)
             await self._moves.store_rows(self._tx)
+        if self._started:
+            await self._tx.each(keys.STARTED, self._started)
         self._tx.rings.starts += [lease.job for lease in self._leases]
         return self._leases
 
@@ -283,7 +288,7 @@ class Taking:
     async def _take_ids(self) -> None:
         wanted = self._wanted
         rows = await self._tx.rows(PICK, array(wanted.ids), wanted.kind)
-        keys = []
+        places = []
         if self._rooms.has_any:
             await self._rooms.read(self._tx, {resource_of(row[7]) for row in rows})
         for row in rows:
@@ -292,17 +297,17 @@ class Taking:
             if self._rooms.left(resource_of(row[7])) == 0:
                 continue
             if wanted.lane is None or wanted.lane == row[7] & 1:
-                queue, name = row[21:]
-                keys.append((queue, row[7], *row[14:17]))
-                self._take_row(row[:21], queue, name)
-        await self._tx.each(GIVE_PICKED, [(*self._terms, *key) for key in keys])
-        await self._tx.each(UNREADY, keys)
+                queue, name = row[22:]
+                places.append((queue, row[7], *row[14:17]))
+                self._take_row(row[:22], queue, name)
+        await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in places])
+        await self._tx.each(UNREADY, places)
 
     def _take_row(self, row: TakenRow, queue: int, name: str) -> None:
         """Make the lease of one row, or end its job when it cannot run any more."""
         (
             job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
-            deadline_ms, parked_ms, crashes, _, place, _, _, _, _, predicted_ms,
+            deadline_ms, parked_ms, crashes, _, place, seq, _, _, key, predicted_ms, extra,
         ) = row  # fmt: skip
         line = (queue, priority)
         if line != self._line:
@@ -339,6 +344,8 @@ class Taking:
         if lane > 1:
             self._rooms.give(resource_of(lane), job)
             lease = msgspec.structs.replace(lease, resource=self._rooms.name(lane))
+        if extra is not None and key is not None and token == 1:
+            self._started.append((seq,))
         counts.started += 1
         if predicted_ms is not None and token == 1:
             counts.foretold += 1
