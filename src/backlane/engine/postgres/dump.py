@@ -7,12 +7,9 @@ from typing import Any
 
 import msgspec
 
-from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
+from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource as resources
-from backlane.engine.postgres import schedules, steps, tune
-from backlane.engine.postgres.head import Heads
-from backlane.engine.postgres.measure import SECRET
+from backlane.engine.postgres import steps
 from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
 from backlane.engine.postgres.record import READY, RUNNING, SCHEDULED, seqs_of, standings, wholes
 from backlane.engine.postgres.seal import sealed_for_changes
@@ -48,14 +45,6 @@ REPEATS: Sql[tuple[bytes, str, str, bytes, bytes, int]] = Sql(
     limit $2::int
     """
 )
-FORGOTTEN: Sql[tuple[int]] = Sql(
-    """
-    select number
-    from backlane.meta
-    where name = 'forgotten_ms'
-    """
-)
-
 JOBS, REPEATED = 0, 1  # what a cursor goes on with
 LOOKS = 20  # at a job that moves while we want to discard it
 
@@ -93,18 +82,6 @@ async def _dump_repeats(tx: PostgresTx, limit: int, digest: bytes) -> Part:
     behind = [REPEATED, rows[-1][0]] if len(rows) == limit else None
     repeats = [Repeat(loaded(row[1]), loaded(row[2]), *row[3:]) for row in rows]
     return Part(repeats=repeats, cursor=msgspec.msgpack.encode(behind) if behind else None)
-
-
-async def dump_settings(tx: PostgresTx) -> Settings:
-    """Read what is known beside jobs."""
-    return Settings(
-        queues=await tune.list_queues(tx, Heads()),
-        resources=await resources.breakers_of_all(tx),
-        secret=(await tx.rows(SECRET))[0][0],
-        forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
-        schedules=await schedules.schedules_of_all(tx),
-        latest=await steps.latest_of_all(tx),
-    )
 
 
 # -- once they are elsewhere --

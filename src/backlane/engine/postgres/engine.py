@@ -21,6 +21,7 @@ from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import restore as restoring
 from backlane.engine.postgres import schedules as scheduling
 from backlane.engine.postgres import seal as sealing
+from backlane.engine.postgres import settings as stating
 from backlane.engine.postgres import sweep as sweeping
 from backlane.engine.postgres import turn as turning
 from backlane.engine.postgres.address import parse
@@ -242,11 +243,11 @@ class PostgresEngine:
 
     @reading
     async def dump_settings(self, tx: PostgresTx) -> Settings:
-        return await dumping.dump_settings(tx)
+        return await stating.dump_settings(tx)
 
     @plan
     async def restore_settings(self, tx: PostgresTx, settings: Settings) -> None:
-        await restoring.restore_settings(tx, settings)
+        await stating.restore_settings(tx, settings)
 
     # -- running them --
 

@@ -147,6 +147,18 @@ FORGET_ERRORS: Sql[tuple[()]] = Sql(
     where seq = any ($1::bigint[])
     """
 )
+FORGET_STEPS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.step
+    where seq = any ($1::bigint[])
+    """
+)
+FORGET_TAGS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.tag
+    where seq = any ($1::bigint[])
+    """
+)
 FORGET_JOBS: Sql[tuple[()]] = Sql(
     """
     delete from backlane.job
@@ -290,5 +302,5 @@ async def many(tx: PostgresTx, statement: Sql[Any], rows: Sequence[Sequence[Any]
 
 async def forget(tx: PostgresTx, seqs: Sequence[int]) -> None:
     """Delete what is kept of jobs beside the table of their state."""
-    for statement in (FORGET_JOBS, FORGET_ERRORS, FORGET_PROGRESS):
+    for statement in (FORGET_JOBS, FORGET_ERRORS, FORGET_PROGRESS, FORGET_STEPS, FORGET_TAGS):
         await tx.rows(statement, seqs)

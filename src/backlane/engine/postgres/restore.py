@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from backlane.engine.moving import Part, Settings, Whole
+from backlane.engine.moving import Part, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource, schedules, steps
+from backlane.engine.postgres import resource
 from backlane.engine.postgres.enter import encode_policy, make_line
 from backlane.engine.postgres.moves import Moves, Placed, many
+from backlane.engine.postgres.steps import KEEP as KEEP_STEPS
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import DEFAULT_POLICY, JobRecord, Key, State
-from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
-
-COUNTED_AT = 5  # the priority under which the lifetime counts of another store are kept
+from backlane.model.queue import DEFAULT_BOUNDS, Kind
 
 NUMBERS: Sql[tuple[int]] = Sql(
     """
@@ -122,55 +121,6 @@ LINES: Sql[tuple[str, int]] = Sql(
     where name = any ($1::text[])
     """
 )
-SET_QUEUE: Sql[tuple[()]] = Sql(
-    """
-    update backlane.queue
-    set declared_jobs = $3::bigint,
-        declared_bytes = $4::bigint,
-        declared_wait_ms = $5::bigint,
-        declared_share = $6::float8,
-        tuned_jobs = $7::bigint,
-        tuned_bytes = $8::bigint,
-        tuned_wait_ms = $9::bigint,
-        tuned_share = $10::float8,
-        paused = $11::boolean
-    where name = $1::text
-    and kind = $2::text
-    """
-)
-# Lifetime counts may be longer than those of a verb: they go to the sum itself.
-COUNT: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane.counter as held (queue, priority, appended, retried, succeeded,
-        failed, cancelled, expired, started, ended, ran_ms)
-    values ($1::int, $2::smallint, $3::bigint, $4::bigint, $5::bigint, $6::bigint, $7::bigint,
-        $8::bigint, $9::bigint, $10::bigint, $11::bigint)
-    on conflict (queue, priority) do update
-    set appended = held.appended + excluded.appended,
-        retried = held.retried + excluded.retried,
-        succeeded = held.succeeded + excluded.succeeded,
-        failed = held.failed + excluded.failed,
-        cancelled = held.cancelled + excluded.cancelled,
-        expired = held.expired + excluded.expired,
-        started = held.started + excluded.started,
-        ended = held.ended + excluded.ended,
-        ran_ms = held.ran_ms + excluded.ran_ms
-    """
-)
-SET_SECRET: Sql[tuple[()]] = Sql(
-    """
-    update backlane.meta
-    set value = $1::bytea
-    where name = 'secret'
-    """
-)
-RAISE_FORGOTTEN: Sql[tuple[()]] = Sql(
-    """
-    update backlane.meta
-    set number = greatest(number, $1::bigint)
-    where name = 'forgotten_ms'
-    """
-)
 
 
 async def restore(tx: PostgresTx, part: Part, move: bytes) -> list[bytes]:
@@ -227,6 +177,7 @@ class Arriving:
         self._deadlines: list[tuple[int, int]] = []
         self._progress: list[tuple[Any, ...]] = []
         self._errors: list[tuple[Any, ...]] = []
+        self._steps: list[tuple[int, str, bytes]] = []
 
     async def take_in(self, jobs: Sequence[Whole]) -> set[bytes]:
         """Insert new jobs in this order; return those that nobody else took in meanwhile."""
@@ -248,13 +199,15 @@ class Arriving:
         rows = [_row(record, one) for record, one in zip(records, placed, strict=True)]
         columns = (list(column) for column in zip(*rows, strict=True))
         taken = {job for (job,) in await tx.rows(INSERT, *columns)}
-        for record, one in zip(records, placed, strict=True):
-            if record.id in taken:
-                self._add(record, one)
+        for whole, one in zip(jobs, placed, strict=True):
+            if whole.record.id in taken:
+                self._add(whole.record, one)
+                self._steps += [(one.seq, stored(it.name), it.result) for it in whole.steps]
         await many(tx, TAKE_FREE_KEYS, self._keys)
         await many(tx, SET_DEADLINES, self._deadlines)
         await many(tx, KEEP_PROGRESS, self._progress)
         await many(tx, KEEP_ERRORS, self._errors)
+        await many(tx, KEEP_STEPS, self._steps)
         await self._moves.store(tx)
         tx.rings.jobs += taken
         return taken
@@ -353,47 +306,3 @@ def _row(record: JobRecord, one: Placed) -> tuple[Any, ...]:
 
 def _stored(key: Key) -> tuple[str, str]:
     return stored(key.scope), stored(key.name)
-
-
-# -- settings --
-
-
-async def restore_settings(tx: PostgresTx, settings: Settings) -> None:
-    """Take in what another store knew beside jobs."""
-    known = dict(await tx.rows(LINES, [queue.name for queue in settings.queues]))
-    for queue in sorted(settings.queues, key=lambda queue: queue.name):
-        if queue.name not in known:
-            number = await make_line(tx, queue.name, queue.kind.value, queue.declared)
-            await tx.rows(COUNT, number, COUNTED_AT, *_counts(queue))
-        await tx.rows(SET_QUEUE, *_set(queue))
-        tx.rings.queues.add(queue.name)
-    await resource.keep_all(tx, settings.resources)
-    if settings.secret:
-        await tx.rows(SET_SECRET, settings.secret)
-    await tx.rows(RAISE_FORGOTTEN, settings.forgotten_ms)
-    await schedules.keep_all(tx, settings.schedules)
-    if settings.latest:
-        await steps.keep_latest(tx, settings.latest)
-
-
-def _set(queue: QueueRecord) -> tuple[Any, ...]:
-    declared = queue.declared
-    return (
-        queue.name,
-        queue.kind.value,
-        declared.max_jobs,
-        declared.max_bytes,
-        declared.max_wait_ms,
-        declared.group_share,
-        queue.tuned_max_jobs,
-        queue.tuned_max_bytes,
-        queue.tuned_max_wait_ms,
-        queue.tuned_group_share,
-        queue.paused,
-    )
-
-
-def _counts(queue: QueueRecord) -> tuple[int, ...]:
-    """The lifetime counts of the same queue elsewhere."""
-    ended = (queue.succeeded, queue.failed, queue.cancelled, queue.expired)
-    return (queue.appended, queue.retried, *ended, queue.started, queue.ended, queue.ran_ms)

@@ -366,6 +366,8 @@ begin
     end if;
     delete from backlane.attempt_error where seq = any (old);
     delete from backlane.progress where seq = any (old);
+    delete from backlane.step where seq = any (old);
+    delete from backlane.tag where seq = any (old);
     update backlane.meta
     set number = newest
     where name = 'forgotten_ms'
