@@ -37,9 +37,6 @@ create table backlane.edge (
     autovacuum_vacuum_insert_threshold = -1, vacuum_truncate = off);
 create index edge_waiting on backlane.edge (waiting);
 
--- How many open edges it has; 0: it waits for a limit.
-alter table backlane.blocked add column waits_for int not null default 0;
-
 create table backlane.step (
     seq bigint not null,
     number bigint generated always as identity,  -- the order of the first notes
