@@ -318,11 +318,11 @@ class Judging:
                 Receipt(job.id, None, fullest, expected_ms, now, _due(job, now))
                 for job, expected_ms in zip(jobs, expected, strict=True)
             ]
-        waits, replaced = iter(expected), self._replaced
+        waits, dues = iter(expected), (_due(job, now) for job in self._new)
         return [
-            Receipt(job.id, first, fullness[job.queue], replaced=i in replaced)
+            Receipt(job.id, first, fullness[job.queue], replaced=i in self._replaced)
             if first
-            else Receipt(job.id, None, fullness[job.queue], next(waits, None), now, _due(job, now))
+            else Receipt(job.id, None, fullness[job.queue], next(waits, None), now, next(dues))
             for i, (job, first) in enumerate(zip(jobs, self._firsts, strict=True))
         ]
 

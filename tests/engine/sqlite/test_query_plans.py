@@ -30,6 +30,8 @@ MAY_SCAN = {
     "resource.HELD_BACK": ("backlane_resource_not_closed", "queue"),
     "resource.LANES": ("used",),
     "resource.WAITED_FOR_BY": ("queue",),
+    "schedules.BEGIN_SILENCE": ("backlane_schedule",),
+    "schedules.FORGET_SILENT": ("backlane_schedule", "backlane_worker"),
     "settle.QUEUE_NAMES": ("backlane_queue",),
     "sweep.KEPT": ("backlane_counter",),
     "sweep.WAITING": ("backlane_counter",),
@@ -49,6 +51,8 @@ WALKED = {
     "claim.STATUS",
     "claim.UNSCHEDULE",
     "find.ALL",
+    "schedules.SCHEDULES",
+    "steps.ALL_LATEST",
 }
 
 

@@ -136,6 +136,7 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     unstarted: dict[bytes, tuple[str, int]] = {}
     if keyed:
         holders, unstarted = await keys.read_holders(tx, keyed, now_ms)
+        names |= {queue for queue, _ in unstarted.values()}
     repeats = await read_repeats(tx, asked, now_ms) if asked else {}
     found = await tx.rows(LINES, array(list(names)))
     lines = _lines(found)

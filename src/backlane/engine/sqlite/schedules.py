@@ -22,7 +22,7 @@ from backlane.engine.scheduling import (
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import Refusal
+from backlane.model.job import Receipt, Refusal
 
 LISTED = 10_000
 DUE_LISTED = 1_000
@@ -40,13 +40,18 @@ SCHEDULES: Sql[_Row] = Sql(
     limit ?
     """
 )
-# Served by backlane_schedule_next, whose nulls (at once) come first.
+# Served by backlane_schedule_next, twice.
 DUE: Sql[_Row] = Sql(
     """
     select name, spec, task, is_declared, paused, revision, last_ms, next_ms, last_job
-    from backlane_schedule indexed by backlane_schedule_next
+    from backlane_schedule
     where paused = 0
-    and (next_ms is null or next_ms <= ?)
+    and next_ms is null
+    union all
+    select name, spec, task, is_declared, paused, revision, last_ms, next_ms, last_job
+    from backlane_schedule
+    where paused = 0
+    and next_ms <= ?
     order by next_ms, name
     limit ?
     """
@@ -184,26 +189,20 @@ async def _put(
             spec=put.spec,
             task=put.task,
             is_declared=put.is_declared,
-            revision=1,
+            revision=now,  # one that is made again is another
             last_ms=now,
         )
         return await _store(tx, clock, new)
     if put.is_declared and not known.is_declared:
         return known  # what a person put stays until it is removed
-    if (put.spec, put.task, put.is_declared) == (known.spec, known.task, known.is_declared):
-        if put.is_declared:
-            await tx.rows(DECLARED_NOW, clock.boot_ms(), name)
-        return known
-    altered = replace(
-        known,
-        spec=put.spec,
-        task=put.task,
-        is_declared=put.is_declared,
-        revision=known.revision + 1,
-    )
-    if put.spec != known.spec:
-        altered = replace(altered, last_ms=now, next_ms=None)
-    return await _store(tx, clock, altered)
+    altered = replace(known, is_declared=put.is_declared)
+    if (put.spec, put.task) != (known.spec, known.task):
+        altered = replace(altered, spec=put.spec, task=put.task, last_ms=now, next_ms=None)
+    if altered != known:
+        return await _store(tx, clock, replace(altered, revision=known.revision + 1))
+    if put.is_declared:
+        await tx.rows(DECLARED_NOW, clock.boot_ms(), name)
+    return known
 
 
 async def _store(tx: SqliteTx, clock: Clock, record: ScheduleRecord) -> ScheduleRecord:
@@ -221,28 +220,28 @@ async def tick(
 ) -> list[Ticked]:
     """Apply schedules, each if its revision is still the one given and its jobs are taken."""
     revisions = dict(await tx.rows(REVISIONS, array([one.name for one in ticks])))
-    ticked = [Ticked(one.name, is_applied=False) for one in ticks]
-    current: list[int] = []
+    current: dict[str, int] = {}  # of several for one schedule the first counts
     for at, one in enumerate(ticks):
         if revisions.get(one.name) == one.revision:
-            current.append(at)
-            del revisions[one.name]  # a second one of that revision comes too late
-    batches = [(ticks[at].jobs, admission) for at in current]
+            current.setdefault(one.name, at)
+    ticked = [Ticked(one.name, is_applied=False) for one in ticks]
+    batches = [(ticks[at].jobs, admission) for at in current.values()]
     answers = await append_all(tx, clock, batches, are_ticks=True)
-    for at, answer in zip(current, answers, strict=True):
+    for at, answer in zip(current.values(), answers, strict=True):
+        one = ticks[at]
         if isinstance(answer, Refusal):
-            ticked[at] = Ticked(ticks[at].name, is_applied=False, refusal=answer)
+            ticked[at] = Ticked(one.name, is_applied=False, refusal=answer)
             continue
-        await _move_on(tx, ticks[at])
-        ticked[at] = Ticked(ticks[at].name, is_applied=True)
+        await _move_on(tx, one, answer)
+        ticked[at] = Ticked(one.name, is_applied=True)
     return ticked
 
 
-async def _move_on(tx: SqliteTx, one: Tick) -> None:
+async def _move_on(tx: SqliteTx, one: Tick, receipts: Sequence[Receipt]) -> None:
     if one.next_ms is None:
         await tx.rows(REMOVE, one.name)
         return
-    newest = one.jobs[-1].id if one.jobs else None
+    newest = (receipts[-1].first or receipts[-1].job) if receipts else None
     await tx.rows(MOVE_ON, one.last_ms, one.next_ms, newest, one.name)
 
 
