@@ -76,7 +76,7 @@ def supplant(store: Store, row: Row, newcomer: Job) -> None:
     if delay_ms <= 0 and row.place_ms <= now:
         store.change(row)
     else:
-        store.put_off(row, delay_ms)
+        store.put_off(row, delay_ms)  # one that waits for other jobs waits on
 
 
 def reused(store: Store, jobs: Sequence[Job]) -> Job | None:
