@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import (
     Admission,
@@ -19,6 +20,7 @@ from backlane.engine.retention import Retention, Swept
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import Job, JobRecord, Lane, Lease, Receipt, Refusal, State
+from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import (
     Cancelled,
     Crashed,
@@ -71,6 +73,8 @@ class Desk:
     def __init__(self, engine: Engine, clock: FakeClock, first: int = 1) -> None:
         self.engine, self.clock = engine, clock
         self._ids = itertools.count(first)
+        self.limits: dict[str, Limit] = {}  # what appends declare
+        self.fair: set[str] = set()  # queues
 
     def new_id(self) -> bytes:
         """A UUIDv7 that depends on nothing but the clock and the ids made before."""
@@ -98,7 +102,8 @@ class Desk:
         if bounds:
             declared = {"mail": bounds}
         paces = {"mail": pace} if pace else {}
-        return self.run(self.engine.append(jobs, Admission(declared or {}, kind, paces)))
+        admission = Admission(declared or {}, kind, paces, self.limits, frozenset(self.fair))
+        return self.run(self.engine.append(jobs, admission))
 
     def add(self, number: int = 1, queue: str = "mail", **fields: Any) -> list[bytes]:
         """Append some new jobs that must be taken; return their ids."""
@@ -143,6 +148,12 @@ class Desk:
     def settle(self, lease: Lease, outcome: Outcome) -> Settled:
         return self.run(self.engine.settle([settlement(lease, outcome)]))
 
+    def end(self, *jobs: bytes, outcome: Outcome = SUCCEEDED, ran_ms: int = 0) -> Settled:
+        """Settle running jobs by the tokens they have."""
+        tokens = {job: self.record(job).token for job in jobs}
+        ended = [Settlement(job, token, outcome, ran_ms) for job, token in tokens.items()]
+        return self.run(self.engine.settle(ended))
+
     def lose(self) -> Lease:
         """Claim the next job and let the lease end by time."""
         lease = self.lease(seconds=30, lane=None)
@@ -185,6 +196,9 @@ class Desk:
         (record,) = [one for one in self.run(self.engine.list_queues()) if one.name == name]
         return record
 
+    def blocked_on(self, *jobs: bytes) -> list[str | None]:
+        return [self.record(job).blocked_on for job in jobs]
+
     def depth(self, name: str = "mail") -> Depth:
         return self.queue(name).depth
 
@@ -196,6 +210,27 @@ class Desk:
 
     def resume(self, queue: str = "mail") -> None:
         self.run(self.engine.tune(queue, Tune(paused=False)))
+
+    # -- limits --
+
+    def limit(self, name: str, change: Limit | None = None) -> LimitRecord:
+        """A limit as it is; declared anew, if so given."""
+        if change is not None:
+            self.run(self.engine.regulate(name, Declared(change)))
+        (record,) = [it for it in self.run(self.engine.list_limits()) if it.name == name]
+        return record
+
+    def tune_limit(self, name: str, limit: Limit | None) -> LimitRecord | None:
+        return self.run(self.engine.regulate(name, Tuned(limit)))
+
+    def acquire(
+        self, limit: str, holder: bytes = b"me", *, part: str = "", seconds: float = 30
+    ) -> Acquired:
+        use = Use(limit, part)
+        return self.run(self.engine.acquire(use, None, holder, int(seconds * 1000)))
+
+    def release(self, limit: str, holder: bytes = b"me", *, part: str = "") -> bool:
+        return self.run(self.engine.release(Use(limit, part), holder))
 
     # -- jobs brought into a state --
 
