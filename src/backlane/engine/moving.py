@@ -29,6 +29,7 @@ class Whole(msgspec.Struct, frozen=True):
     open: tuple[Edge, ...] = ()  # edges it still waits for, `Awaiting` included
     turns: tuple[Use, ...] = ()  # that it holds
     steps: tuple[Step, ...] = ()
+    waited: tuple[bytes, ...] = ()  # jobs beyond `after` that it waited for: they stay for it
 
 
 class Repeat(msgspec.Struct, frozen=True):
@@ -107,8 +108,9 @@ class Moving(Protocol):
         self, limit: int = 1_000, cursor: bytes | None = None, *, final: Sequence[State] = ()
     ) -> Plan[Part]:
         """Read whole jobs that wait, in the order of their append; and those that ended in
-        one of the `final` states. Running ones are passed over. Reads at most `PART_ROWS`
-        rows a call and stops behind `PART_BYTES`."""
+        one of the `final` states, or that a job which has not ended waited for. Running ones
+        are passed over, and those that wait for one that runs: its end is followed here.
+        Reads at most `PART_ROWS` rows a call and stops behind `PART_BYTES`."""
 
     def discard(self, jobs: Sequence[tuple[bytes, int]]) -> Plan[list[bytes]]:
         """Forget jobs (id, revision) that are elsewhere by now; return those that were not.
@@ -126,7 +128,8 @@ class Moving(Protocol):
         enough; an empty part ends the memory.) Bounds and `forgotten_ms` do not apply; of
         a key that another job holds, the holder keeps it; a queue that is not known is
         made with the default bounds, for messages if the job has no task. Nothing is
-        counted as appended or ended. Of an idempotency key that counts here, what it
+        counted as appended or ended. An open edge stays open until its job comes and has
+        ended, or ends here. Of an idempotency key that counts here, what it
         stands for stays. The queues of waiting jobs are rung.
         """
 

@@ -203,11 +203,14 @@ class Verbs(Protocol):
         print is refused.
 
         A job with `after` is blocked until all of these have ended; each must be known, or
-        in the same append. One whose edge an ended job fails already is cancelled at once.
+        new in the same append (limit "after"; cycles are the caller's to avoid). Of two edges
+        to the same job the first counts. Edges to jobs that have ended are judged at once. No
+        wait is foretold of a job with edges, as of one with a delay.
         However a job ends (or is deleted: as if cancelled), its edges are followed in the
-        same transaction: who waited for the last of his is in line (scheduled, if its
-        delay is not over), who hoped in vain ends as cancelled, with an error of kind
-        "Skipped" kept, and so on.
+        same transaction: who waited for the last of his is in line at the place he had
+        (scheduled, if he never ran and his delay is not over), who hoped in vain ends as
+        cancelled, with an error of kind "Skipped" kept that names one job which failed him,
+        and so on. While one of several has ended, the waiting job's revision stays.
 
         In a fair queue the place of a job that gets in line (ready, or blocked on a use) is its
         virtual time (start-time fair queueing): F of its group becomes max(V, F) + c, and
@@ -228,7 +231,7 @@ class Verbs(Protocol):
         First moves up to 1,000 due, lapsed and departed owners' jobs into ready. A lapse
         counts the attempt and keeps the job's place; out of attempts it is failed
         (crashed), flagged it is cancelled. A job past its deadline ends as expired,
-        unrun. Paused queues give nothing. Token + 1.
+        unrun; who waited for it is for the next claim. Paused queues give nothing. Token + 1.
         """
 
     def extend(self, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Plan[Extended]:
@@ -244,7 +247,8 @@ class Verbs(Protocol):
 
         `RetryAfter` counts the attempt; out of attempts the job is failed (attempts).
         A job asked to stop is never retried, snoozed or released: it is cancelled.
-        `Snoozed`, `Released` and `Awaiting` count nothing. A retried job's place is its new
+        `Snoozed`, `Released` and `Awaiting` count nothing. What is awaited is looked at once
+        all other outcomes of the call were carried out. A retried job's place is its new
         due time, a released, crashed or awaiting one keeps its place.
         """
 
@@ -257,7 +261,10 @@ class Verbs(Protocol):
     def amend(
         self, selection: Selection, change: Change, cursor: bytes | None = None
     ) -> Plan[Amended]:
-        """Change up to 1,000 selected jobs; `cursor` goes on behind the last answer."""
+        """Change up to 1,000 selected jobs; `cursor` goes on behind the last answer.
+
+        Edges are judged as they were before the call, and followed once all were changed.
+        """
 
     def find(
         self,

@@ -41,7 +41,8 @@ class Redrive(msgspec.Struct, frozen=True):
 
     Scheduled ones become due now. A job whose key another holds by now is skipped. One with
     edges (`after`) waits again for those of its jobs that have not ended; where one of them
-    ended otherwise than its edge asks for, it is skipped: redrive that one first.
+    ended otherwise than its edge asks for, it is skipped: redrive that one first. What is not
+    known any more is not waited for.
     """
 
 

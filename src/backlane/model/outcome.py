@@ -89,8 +89,8 @@ class Awaiting(msgspec.Struct, frozen=True, array_like=True, tag="awaiting"):
     """The job waits, blocked, until these jobs have ended, however they did; then it runs
     again from the place it had. The attempt is not counted.
 
-    Jobs that ended already, and unknown ones, are not waited for. The results of those
-    that are stay until this job has ended.
+    Jobs that ended already, unknown ones and the job itself are not waited for. The records
+    of all that are known stay until this job has ended.
     """
 
     jobs: tuple[bytes, ...]

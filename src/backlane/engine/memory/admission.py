@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from backlane.engine.memory.limiting import declare
 from backlane.engine.memory.ending import follow_ended
+from backlane.engine.memory.limiting import declare
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.standing import Standing, reused, standing, supplant
@@ -203,7 +203,7 @@ def _portion(
     if pace:
         running, ready = line.held[State.RUNNING], _ready(line)
         for job in mine:
-            if job.delay_ms <= 0 and not job.after:
+            if _is_next(job):
                 ahead = sum(ready[job.priority :])
                 expected[job.id] = pace.expected_ms(job.priority, ahead, running)
                 ready[job.priority] += 1
@@ -218,9 +218,14 @@ def _ready(line: Line) -> list[int]:
     return ready
 
 
+def _is_next(job: Job) -> bool:
+    """Whether a job is in line from its append on."""
+    return job.delay_ms <= 0 and not job.after
+
+
 def _ahead(jobs: Sequence[Job], i: int) -> int:
     """How many jobs of a batch go before this one of it."""
-    return sum(job.delay_ms <= 0 and job.priority >= jobs[i].priority for job in jobs[:i])
+    return sum(_is_next(job) and job.priority >= jobs[i].priority for job in jobs[:i])
 
 
 def _over_bound(portion: Portion) -> Refusal | None:

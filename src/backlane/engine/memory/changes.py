@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import assert_never
 
+from backlane.engine.memory.edges import as_text, by_job, is_met
+from backlane.engine.memory.ending import follow
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record
 from backlane.engine.memory.row import Row
@@ -39,17 +41,23 @@ def find(
 def amend(store: Store, selection: Selection, change: Change, cursor: bytes | None) -> Amended:
     rows, cursor = _select(store, selection, AMENDED, cursor)
     changed, flagged, skipped = [], [], []
+    stuck = {row.job.id: _why_stuck(store, row) for row in rows if isinstance(change, Redrive)}
+    ended = []
     for row in rows:
         job = row.job.id
-        why_not = _why_not(store, row, change)
+        why_not = _why_not(store, row, change) or stuck.get(job)
         if why_not:
             skipped.append(Skipped(job, why_not))
         elif isinstance(change, Cancel) and row.state is State.RUNNING:
             store.flag(row)
             flagged.append(job)
         else:
+            if isinstance(change, Cancel | Delete) and row.state in WAITING:
+                ended.append(job)
             _carry_out(store, row, change)
             changed.append(job)
+    for job in ended:  # of those that were selected too nobody is told that he waited in vain
+        follow(store, job, State.CANCELLED)
     return Amended(changed, flagged, skipped, cursor)
 
 
@@ -141,6 +149,17 @@ def _why_not_again(store: Store, row: Row) -> str | None:
     return None
 
 
+def _why_stuck(store: Store, row: Row) -> str | None:
+    """Why a job would wait in vain for what it waits for, as that is before the call."""
+    if row.state in WAITING:
+        return None
+    for job, when in by_job(row.job.after).items():
+        other = store.rows.get(job)
+        if other is not None and other.state.is_final and not is_met(when, other.state):
+            return f"job {as_text(job)}, which it waits for, ended as {other.state}"
+    return None
+
+
 def _why_not_to(store: Store, row: Row, queue: str) -> str | None:
     if row.state is State.RUNNING or row.state not in WAITING:
         return f"it is {row.state}"
@@ -155,7 +174,7 @@ def _why_not_to(store: Store, row: Row, queue: str) -> str | None:
 def _carry_out(store: Store, row: Row, change: Change) -> None:
     match change:
         case Cancel():
-            store.finish(row, State.CANCELLED)
+            store.end(row, State.CANCELLED)
         case Redrive():
             if row.state is State.SCHEDULED:
                 store.put_off(row, 0)

@@ -7,6 +7,7 @@ from collections import deque
 from backlane.engine.memory.edges import by_job, is_met, skipped
 from backlane.engine.memory.row import Row
 from backlane.engine.memory.store import Store
+from backlane.engine.moving import Whole
 from backlane.model.job import FINAL, State, When
 from backlane.model.outcome import Awaiting, Reason
 
@@ -66,6 +67,23 @@ def wait_for(store: Store, row: Row, outcome: Awaiting) -> None:
             store.edges.open(row.job.id, job, When.ENDED)
     row.waits_for = store.edges.left(row.job.id)
     store.put_back(row)
+
+
+def resume(store: Store, row: Row, whole: Whole) -> None:
+    """Let a job from another store wait on; follow its edges, if it has ended there."""
+    job = row.job.id
+    if row.state in FINAL:
+        follow(store, job, row.state)
+        return
+    for other in (*(edge.job for edge in row.job.after), *whole.waited):
+        store.edges.remember(job, other)
+    for edge in whole.open:
+        store.edges.open(job, edge.job, edge.when)
+    row.waits_for = store.edges.left(job)
+    for edge in whole.open:
+        ended = store.rows.get(edge.job)
+        if ended is not None and ended.state in FINAL:
+            follow(store, edge.job, ended.state)
 
 
 def _unblock(store: Store, row: Row) -> None:

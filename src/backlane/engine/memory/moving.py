@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from backlane.engine.memory.ending import resume
 from backlane.engine.memory.limiting import list_limits, restore_limit
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.record import job_record, queue_record
@@ -50,7 +51,9 @@ def dump(store: Store, limit: int, cursor: bytes | None, final: Sequence[State])
     for read, row in enumerate(rows):
         if len(found) >= limit or read >= PART_ROWS or held >= PART_BYTES:
             return Part(found, cursor=row.seq.to_bytes(8))
-        if row.state in wanted:
+        if row.state in wanted or (row.state in FINAL and store.edges.is_needed(row.job.id)):
+            if _waits_for_a_running_one(store, row):
+                continue
             found.append(_whole(store, row))
             held += row.job.size + len(row.result or b"")
     repeats = [
@@ -60,11 +63,20 @@ def dump(store: Store, limit: int, cursor: bytes | None, final: Sequence[State])
     return Part(found, repeats)
 
 
+def _waits_for_a_running_one(store: Store, row: Row) -> bool:
+    others = (store.rows.get(edge.job) for edge in store.edges.open_of(row.job.id))
+    return any(other is not None and other.state is State.RUNNING for other in others)
+
+
 def _whole(store: Store, row: Row) -> Whole:
+    still = store.edges.open_of(row.job.id)
+    told = {edge.job for edge in (*still, *row.job.after)}
     return Whole(
         job_record(row, whole=True),
         row.crashes,
         row.parked_since_ms,
+        open=still,
+        waited=tuple(job for job in store.edges.waited_of(row.job.id) if job not in told),
         turns=row.turns,
         steps=tuple(recall(store, row.job.id)),
     )
@@ -154,37 +166,37 @@ def _take_in(store: Store, whole: Whole) -> None:
     store.lines.setdefault(record.queue, Line(record.queue, kind, DEFAULT_BOUNDS))
     due_ms = record.enqueued_ms if record.due_ms is None else record.due_ms
     blocked_on = next((use for use in record.uses if use.limit == record.blocked_on), None)
-    store.take_in(
-        Row(
-            job=_job(record),
-            seq=0,
-            enqueued_ms=record.enqueued_ms,
-            queue=record.queue,
-            lane=record.lane,
-            priority=record.priority,
-            rank=record.priority,
-            place_ms=due_ms,
-            deadline_ms=record.deadline_ms,
-            state=record.state,
-            blocked_on=blocked_on,
-            turns=whole.turns,
-            revision=record.revision,
-            attempt=record.attempt,
-            token=record.token,
-            crashes=whole.crashes,
-            owner=record.owner,
-            parked_since_ms=whole.parked_ms,
-            progress=record.progress,
-            started_ms=record.started_ms,
-            ended_ms=record.ended_ms,
-            ran_ms=record.ran_ms or 0,
-            reason=record.reason,
-            result=record.result,
-            errors=record.errors,
-        )
+    row = Row(
+        job=_job(record),
+        seq=0,
+        enqueued_ms=record.enqueued_ms,
+        queue=record.queue,
+        lane=record.lane,
+        priority=record.priority,
+        rank=record.priority,
+        place_ms=due_ms,
+        deadline_ms=record.deadline_ms,
+        state=record.state,
+        blocked_on=blocked_on,
+        turns=whole.turns,
+        revision=record.revision,
+        attempt=record.attempt,
+        token=record.token,
+        crashes=whole.crashes,
+        owner=record.owner,
+        parked_since_ms=whole.parked_ms,
+        progress=record.progress,
+        started_ms=record.started_ms,
+        ended_ms=record.ended_ms,
+        ran_ms=record.ran_ms or 0,
+        reason=record.reason,
+        result=record.result,
+        errors=record.errors,
     )
+    store.take_in(row)
     if whole.steps:
         store.steps[record.id] = {step.name: step.result for step in whole.steps}
+    resume(store, row, whole)
     if record.state not in FINAL:
         store.rung_queues.add(record.queue)
     if record.resource:
@@ -207,6 +219,7 @@ def _job(record: JobRecord) -> Job:
         resource=record.resource,
         rule=record.rule,
         uses=record.uses,
+        after=record.after,
         workflow=record.workflow,
         tags=record.tags,
     )

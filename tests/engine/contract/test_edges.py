@@ -1,0 +1,857 @@
+"""after: a job waits, blocked, for others to end; how they end decides what becomes of it."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from tests.engine.contract.desk import (
+    CRASHED_ALONE,
+    FAILED,
+    RELEASED,
+    STOPPED,
+    SUCCEEDED,
+    Desk,
+    firsts,
+    retry,
+    settlement,
+    snooze,
+)
+
+from backlane.engine.protocol import Wanted
+from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise
+from backlane.model.job import (
+    FINAL,
+    AttemptError,
+    Edge,
+    Job,
+    Key,
+    Lease,
+    Policy,
+    Receipt,
+    Refusal,
+    State,
+    When,
+)
+from backlane.model.outcome import ErrorRecord, Outcome, Succeeded
+from backlane.model.pressure.pace import Pace
+from backlane.model.queue import Bounds
+
+ENDED = When.ENDED
+ON_FAILURE = When.FAILED
+
+
+def after(*jobs: bytes | Job, when: When = When.SUCCEEDED) -> tuple[Edge, ...]:
+    return tuple(Edge(job if isinstance(job, bytes) else job.id, when) for job in jobs)
+
+
+def skipped(job: bytes, state: State) -> ErrorRecord:
+    told = f"job {uuid.UUID(bytes=job)}, which it waited for, ended as {state}"
+    return ErrorRecord("Skipped", told)
+
+
+def took(answer: list[Receipt] | Refusal) -> None:
+    assert isinstance(answer, list), answer
+    assert all(receipt.is_new for receipt in answer)
+
+
+def end(desk: Desk, job: bytes, outcome: Outcome = SUCCEEDED, queue: str = "mail") -> None:
+    """Lease this very job and settle it."""
+    (lease,) = desk.claim(1, queue, ids=(job,)).leases
+    desk.settle(lease, outcome)
+
+
+# -- append --
+
+
+def test_a_job_waits_blocked_for_another(desk: Desk) -> None:
+    first = desk.add_one()
+
+    second = desk.add_one(after=after(first))
+
+    record = desk.record(second)
+    assert (record.state, record.waits_for, record.blocked_on) == (State.BLOCKED, 1, None)
+    assert record.after == after(first)
+    assert record.revision == 1
+    assert desk.depth().blocked == 1
+    assert desk.claimed_ids() == [first]
+
+
+def test_a_blocked_job_is_ready_once_the_other_succeeded(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+
+    end(desk, first)
+
+    record = desk.record(second)
+    assert (record.state, record.waits_for, record.revision) == (State.READY, 0, 2)
+    assert record.after == after(first)
+    assert desk.depth().blocked == 0
+    assert desk.claimed_ids() == [second]
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "the other way round"])
+def test_jobs_of_one_append_wait_for_each_other(desk: Desk, order: int) -> None:
+    first = desk.job()
+    second = desk.job(after=after(first))
+    third = desk.job(after=after(second))
+
+    took(desk.append(*[first, second, third][::order]))
+
+    assert desk.states([first.id, second.id, third.id]) == [
+        State.READY,
+        State.BLOCKED,
+        State.BLOCKED,
+    ]
+    for job in (first, second, third):
+        assert desk.claimed_ids(ids=(job.id,), owner="bob") == [job.id]
+        (lease,) = [Lease(job.id, desk.record(job.id).token, 0, "mail", "send", b"")]
+        desk.settle(lease, SUCCEEDED)
+    assert desk.state(third.id) is State.SUCCEEDED
+
+
+def test_an_edge_to_an_unknown_job_is_refused_and_nothing_is_stored(desk: Desk) -> None:
+    known, stranger = desk.add_one(), desk.new_id()
+    fine, wrong = desk.job(), desk.job("video", after=after(known, stranger))
+
+    refusal = desk.append(fine, wrong)
+
+    assert isinstance(refusal, Refusal)
+    assert (refusal.limit, refusal.queue, refusal.job) == ("after", "video", wrong.id)
+    assert not refusal.can_fit
+    assert not desk.is_known(fine.id)
+    assert not desk.is_known(wrong.id)
+
+
+def test_an_edge_to_oneself_is_refused(desk: Desk) -> None:
+    job = desk.new_id()
+
+    refusal = desk.append(desk.job(id=job, after=after(job)))
+
+    assert isinstance(refusal, Refusal)
+    assert (refusal.limit, refusal.job) == ("after", job)
+
+
+def test_an_edge_to_a_deleted_job_is_refused(desk: Desk) -> None:
+    gone = desk.finished()
+    desk.amend(Delete(), gone)
+
+    refusal = desk.append(desk.job(after=after(gone)))
+
+    assert isinstance(refusal, Refusal)
+    assert refusal.limit == "after"
+
+
+def test_an_edge_to_a_duplicate_by_key_of_the_same_append_is_refused(desk: Desk) -> None:
+    """Only the job that was there first is known, and the edge does not name it."""
+    key = Key("send", "welcome")
+    desk.add_one(key=key)
+    copy = desk.job(key=key)
+
+    refusal = desk.append(copy, desk.job(after=after(copy)))
+
+    assert isinstance(refusal, Refusal)
+    assert refusal.limit == "after"
+
+
+def test_an_append_sent_again_is_not_judged_by_its_edges(desk: Desk) -> None:
+    first = desk.job()
+    second = desk.job(after=after(first))
+    took(desk.append(first, second))
+    end(desk, first.id)
+    desk.amend(Delete(), first.id)
+
+    again = desk.append(second)
+
+    assert firsts(again) == [(second.id, second.id)]
+    assert desk.state(second.id) is State.READY
+
+
+def test_a_new_job_may_wait_for_one_that_is_sent_again(desk: Desk) -> None:
+    first = desk.job()
+    took(desk.append(first))
+    second = desk.job(after=after(first))
+
+    answer = desk.append(first, second)
+
+    assert firsts(answer) == [(first.id, first.id), (second.id, None)]
+    assert desk.state(second.id) is State.BLOCKED
+
+
+def test_a_job_named_twice_is_waited_for_once_by_the_first_edge(desk: Desk) -> None:
+    first = desk.add_one()
+    edges = (*after(first, when=ENDED), *after(first))
+
+    second = desk.add_one(after=edges)
+    waits_for = desk.record(second).waits_for
+    end(desk, first, FAILED)
+
+    assert waits_for == 1
+    assert desk.state(second) is State.READY
+
+
+# -- how the other one ended --
+
+IMMEDIATE = {
+    State.SUCCEEDED: lambda desk, job: end(desk, job),
+    State.FAILED: lambda desk, job: end(desk, job, FAILED),
+    State.CANCELLED: lambda desk, job: end(desk, job, STOPPED),
+}
+
+
+def out_of_attempts(desk: Desk, job: bytes) -> None:
+    end(desk, job, retry(0))
+
+
+def lapse_in_claim(desk: Desk, job: bytes) -> None:
+    assert desk.claimed_ids(1, ids=(job,)) == [job]
+    desk.clock.advance(seconds=31)
+    desk.claim(0)
+
+
+def lapse_in_sweep(desk: Desk, job: bytes) -> None:
+    assert desk.claimed_ids(1, ids=(job,)) == [job]
+    desk.clock.advance(seconds=31)
+    desk.sweep()
+
+
+def depart(desk: Desk, job: bytes) -> None:
+    assert desk.claimed_ids(1, ids=(job,), owner="gone") == [job]
+    desk.claim(0, departed=("gone",))
+
+
+def expire_in_claim(desk: Desk, job: bytes) -> None:
+    desk.clock.advance(seconds=61)
+    assert desk.claimed_ids(1, ids=(job,)) == []
+
+
+def expire_in_sweep(desk: Desk, job: bytes) -> None:
+    desk.clock.advance(seconds=61)
+    assert desk.sweep().expired == 1
+
+
+def cancel_flagged(desk: Desk, job: bytes) -> None:
+    (lease,) = desk.claim(1, ids=(job,)).leases
+    desk.amend(Cancel(), job)
+    desk.settle(lease, RELEASED)
+
+
+def cancel_flagged_then_lapse(desk: Desk, job: bytes) -> None:
+    assert desk.claimed_ids(1, ids=(job,)) == [job]
+    desk.amend(Cancel(), job)
+    desk.clock.advance(seconds=31)
+    desk.claim(0)
+
+
+ENDS = [
+    ("success", State.SUCCEEDED, lambda desk, job: end(desk, job)),
+    ("success with a result", State.SUCCEEDED, lambda desk, job: end(desk, job, Succeeded(b"1"))),
+    ("failure", State.FAILED, lambda desk, job: end(desk, job, FAILED)),
+    ("out of attempts", State.FAILED, out_of_attempts),
+    ("a crash too many", State.FAILED, lambda desk, job: end(desk, job, CRASHED_ALONE)),
+    ("a lapse too many, in a claim", State.FAILED, lapse_in_claim),
+    ("a lapse too many, in a sweep", State.FAILED, lapse_in_sweep),
+    ("its owner departed", State.FAILED, depart),
+    ("stopped", State.CANCELLED, lambda desk, job: end(desk, job, STOPPED)),
+    ("cancelled while it waited", State.CANCELLED, lambda desk, job: desk.amend(Cancel(), job)),
+    ("cancelled, then released", State.CANCELLED, cancel_flagged),
+    ("cancelled, then lapsed", State.CANCELLED, cancel_flagged_then_lapse),
+    ("expired in a claim", State.EXPIRED, expire_in_claim),
+    ("expired in a sweep", State.EXPIRED, expire_in_sweep),
+    ("deleted", State.CANCELLED, lambda desk, job: desk.amend(Delete(), job)),
+]
+
+
+@pytest.mark.parametrize("how", ENDS, ids=lambda how: how[0])
+@pytest.mark.parametrize("when", When)
+def test_an_edge_is_followed_however_the_job_ends(desk: Desk, how, when: When) -> None:
+    _, state, happen = how
+    first = desk.add_one(expires_ms=60_000, policy=Policy(attempts=1))
+    second = desk.add_one("video", after=after(first, when=when))
+    third = desk.add_one("video", after=after(second, when=ENDED))
+
+    happen(desk, first)
+
+    fits = when is ENDED or (when is ON_FAILURE) != (state is State.SUCCEEDED)
+    now = desk.clock.wall_ms()
+    record = desk.record(second)
+    assert record.revision == 2
+    if fits:
+        assert (record.state, record.waits_for, record.errors) == (State.READY, 0, ())
+        assert desk.state(third) is State.BLOCKED
+        assert desk.depth("video").blocked == 1
+    else:
+        assert (record.state, record.ended_ms, record.attempt) == (State.CANCELLED, now, 0)
+        assert (record.waits_for, record.due_ms, record.reason) == (0, None, None)
+        assert record.errors == (AttemptError(1, now, skipped(first, state)),)
+        assert desk.state(third) is State.READY
+        assert desk.queue("video").cancelled == 1
+    assert desk.depth("video").ready == 1
+
+
+@pytest.mark.parametrize("outcome", [retry(60), retry(0), snooze(60), RELEASED])
+def test_an_edge_is_not_followed_before_the_end(desk: Desk, outcome: Outcome) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first, when=ENDED))
+
+    end(desk, first, outcome)
+
+    assert desk.state(second) is State.BLOCKED
+    assert desk.record(second).revision == 1
+
+
+ENDED_ALREADY = [state for state in State if state in FINAL]
+
+
+@pytest.mark.parametrize("state", ENDED_ALREADY)
+@pytest.mark.parametrize("when", When)
+def test_an_edge_to_a_job_that_has_ended_is_judged_at_the_append(
+    desk: Desk, state: State, when: When
+) -> None:
+    first = desk.in_state(state)
+    second = desk.job(after=after(first, when=when))
+    third = desk.job(after=after(second))
+
+    took(desk.append(second, third))
+
+    fits = when is ENDED or (when is ON_FAILURE) != (state is State.SUCCEEDED)
+    now = desk.clock.wall_ms()
+    if fits:
+        assert desk.states([second.id, third.id]) == [State.READY, State.BLOCKED]
+        assert desk.record(second.id).revision == 1
+        assert desk.record(second.id).waits_for == 0
+        return
+    assert desk.states([second.id, third.id]) == [State.CANCELLED, State.CANCELLED]
+    record = desk.record(second.id)
+    assert (record.revision, record.ended_ms) == (2, now)
+    assert record.errors == (AttemptError(1, now, skipped(first, state)),)
+    error = AttemptError(1, now, skipped(second.id, State.CANCELLED))
+    assert desk.record(third.id).errors == (error,)
+    assert desk.depth().jobs == 0
+    assert desk.queue().cancelled == 2 + (state is State.CANCELLED)
+    assert desk.queue().appended == 3
+
+
+def test_a_failed_edge_ends_the_job_at_once_though_it_waits_for_others(desk: Desk) -> None:
+    bad, good = desk.add(2)
+    waiting = desk.add_one(after=after(good, bad))
+
+    end(desk, bad, FAILED)
+    state = desk.state(waiting)
+    end(desk, good)
+
+    assert state is State.CANCELLED
+    assert desk.state(waiting) is State.CANCELLED
+    assert desk.record(waiting).revision == 2
+
+
+def test_a_failure_cascades_through_all_levels(desk: Desk) -> None:
+    root = desk.add_one()
+    levels = [root]
+    for _ in range(3):
+        levels.append(desk.add_one(after=after(levels[-1])))
+    rescue = desk.add_one(after=after(levels[2], when=ON_FAILURE))
+    either = desk.add_one(after=after(levels[3], when=ENDED))
+
+    end(desk, root, FAILED)
+
+    now = desk.clock.wall_ms()
+    assert desk.states(levels) == [State.FAILED, *[State.CANCELLED] * 3]
+    states = [State.FAILED, State.CANCELLED, State.CANCELLED]
+    for before, ended, job in zip(levels, states, levels[1:], strict=False):
+        assert desk.record(job).errors == (AttemptError(1, now, skipped(before, ended)),)
+    assert desk.states([rescue, either]) == [State.READY, State.READY]
+
+
+def test_a_long_chain_is_cancelled_whole(desk: Desk) -> None:
+    jobs = [desk.job()]
+    for _ in range(999):
+        jobs.append(desk.job(after=after(jobs[-1])))
+    took(desk.append(*jobs))
+
+    end(desk, jobs[0].id, FAILED)
+
+    depth = desk.depth()
+    assert (depth.jobs, depth.blocked) == (0, 0)
+    assert desk.queue().cancelled == 999
+    assert desk.state(jobs[-1].id) is State.CANCELLED
+
+
+# -- shapes --
+
+
+def test_a_diamond_runs_its_last_job_once_both_sides_are_done(desk: Desk) -> None:
+    top = desk.job()
+    left, right = desk.job(after=after(top)), desk.job(after=after(top))
+    bottom = desk.job(after=after(left, right))
+    took(desk.append(bottom, right, left, top))
+
+    claims = [desk.claimed_ids()]
+    desk.settle(Lease(top.id, 1, 0, "mail", "send", b""), SUCCEEDED)
+    claims.append(sorted(desk.claimed_ids()))
+    desk.settle(Lease(left.id, 1, 0, "mail", "send", b""), SUCCEEDED)
+    waiting = desk.record(bottom.id)
+    claims.append(desk.claimed_ids())
+    desk.settle(Lease(right.id, 1, 0, "mail", "send", b""), SUCCEEDED)
+    claims.append(desk.claimed_ids())
+
+    assert claims == [[top.id], sorted([left.id, right.id]), [], [bottom.id]]
+    assert (waiting.state, waiting.waits_for, waiting.revision) == (State.BLOCKED, 1, 1)
+
+
+def test_one_job_waits_for_a_thousand_that_settle_in_batches(desk: Desk) -> None:
+    leaves = desk.add(1_000)
+    last = desk.add_one("video", after=after(*leaves))
+    seen = [desk.record(last).waits_for]
+
+    for _ in range(4):
+        leases = desk.claim(250).leases
+        desk.run(desk.engine.settle([settlement(lease, SUCCEEDED) for lease in leases]))
+        seen.append(desk.record(last).waits_for)
+
+    assert seen == [1_000, 750, 500, 250, 0]
+    record = desk.record(last)
+    assert (record.state, record.revision) == (State.READY, 2)
+
+
+def test_a_thousand_jobs_wait_for_one(desk: Desk) -> None:
+    root = desk.add_one("video")
+    leaves = [desk.job(after=after(root)) for _ in range(1_000)]
+    took(desk.append(*leaves))
+
+    end(desk, root, queue="video")
+
+    assert desk.depth().ready == 1_000
+    assert desk.claimed_ids(1_000) == [leaf.id for leaf in leaves]
+
+
+def test_a_turn_settles_what_its_own_claim_then_takes(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+    lease = desk.lease()
+    wanted = Wanted(owner="ann", number=1, lease_ms=30_000, queues=("mail",))
+
+    turn = desk.run(desk.engine.turn([settlement(lease, SUCCEEDED)], [wanted]))
+
+    assert [lease.job for lease in turn.claimed[0].leases] == [second]
+
+
+def test_two_that_fail_in_one_call_cancel_who_waits_for_both_once(desk: Desk) -> None:
+    pair = desk.add(2)
+    waiting = desk.add_one("video", after=after(*pair))
+    leases = desk.claim().leases
+
+    settled = desk.run(desk.engine.settle([settlement(lease, FAILED) for lease in leases]))
+
+    record = desk.record(waiting)
+    assert sorted(settled.buried) == sorted(pair)  # not who was cancelled by it
+    assert (record.state, record.revision) == (State.CANCELLED, 2)
+    assert [kept.error.kind for kept in record.errors] == ["Skipped"]
+    assert record.errors[0].error in [skipped(job, State.FAILED) for job in pair]
+
+
+# -- fencing --
+
+
+def test_a_late_settle_follows_no_edge(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first))
+    old = desk.lose()
+    new = desk.lease(owner="bob")
+
+    late = desk.settle(old, SUCCEEDED)
+    state = desk.state(second)
+    desk.settle(new, FAILED)
+
+    assert late.lost == [first]
+    assert state is State.BLOCKED
+    assert desk.state(second) is State.CANCELLED
+
+
+def test_a_settle_sent_again_follows_nothing_again(desk: Desk) -> None:
+    first, other = desk.add(2)
+    second = desk.add_one("video", after=after(first, other))
+    leases = desk.claim().leases
+    one = next(lease for lease in leases if lease.job == first)
+
+    desk.settle(one, SUCCEEDED)
+    again = desk.settle(one, SUCCEEDED)
+
+    assert again.lost == [first]
+    assert desk.record(second).waits_for == 1
+
+
+# -- delays, places, deadlines --
+
+
+def test_a_delay_counts_from_the_append_on(desk: Desk) -> None:
+    first = desk.add_one()
+    soon = desk.add_one("video", after=after(first), delay_ms=5_000)
+    late = desk.add_one("video", after=after(first), delay_ms=60_000)
+    due = desk.clock.wall_ms() + 60_000
+    desk.clock.advance(seconds=10)
+
+    states = desk.states([soon, late])
+    end(desk, first)
+
+    assert states == [State.BLOCKED, State.BLOCKED]
+    assert desk.states([soon, late]) == [State.READY, State.SCHEDULED]
+    assert desk.record(late).due_ms == due
+    desk.clock.advance(seconds=50)
+    assert desk.claimed_ids(10, "video") == [soon, late]
+
+
+def test_who_waited_has_the_place_of_his_append(desk: Desk) -> None:
+    first = desk.add_one("video")
+    waited = desk.add_one(after=after(first))
+    enqueued = desk.record(waited).enqueued_ms
+    desk.clock.advance(seconds=1)
+    later = desk.add_one()
+    urgent = desk.add_one(priority=9)
+
+    end(desk, first, queue="video")
+
+    assert desk.record(waited).due_ms == enqueued
+    assert desk.claimed_ids() == [urgent, waited, later]
+
+
+def test_a_receipt_says_when_a_blocked_job_is_due_and_foretells_nothing(desk: Desk) -> None:
+    first = desk.add_one()
+    now = desk.clock.wall_ms()
+    pace = Pace(starts=(1.0,) * 10, slots=1, service_ms=1_000.0)
+    jobs = [desk.job(after=after(first), delay_ms=5_000), desk.job(after=after(first)), desk.job()]
+
+    answer = desk.append(*jobs, pace=pace)
+
+    assert isinstance(answer, list)
+    assert [receipt.due_ms for receipt in answer] == [now + 5_000, now, now]
+    assert [receipt.expected_ms for receipt in answer] == [None, None, 2_000]
+
+
+def test_a_blocked_job_expires(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first), expires_ms=60_000)
+    third = desk.add_one("video", after=after(second))
+    desk.clock.advance(seconds=61)
+
+    desk.sweep()
+    end(desk, first)
+
+    assert desk.states([second, third]) == [State.EXPIRED, State.CANCELLED]
+    assert desk.record(second).errors == ()
+
+
+def test_a_job_past_its_deadline_when_it_is_unblocked_never_runs(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first), expires_ms=60_000)
+    desk.clock.advance(seconds=61)
+
+    end(desk, first)
+    claimed = desk.claimed_ids(1, "video")
+
+    assert claimed == []
+    assert desk.state(second) is State.EXPIRED
+
+
+def test_blocked_jobs_do_not_age(desk: Desk) -> None:
+    first = desk.add_one("video")
+    waited = desk.add_one(after=after(first), priority=1)
+    desk.clock.advance(minutes=20)
+    desk.sweep()
+    end(desk, first, queue="video")
+    higher = desk.add_one(priority=2)
+
+    assert desk.claimed_ids() == [higher, waited]
+
+
+# -- bounds --
+
+
+def test_blocked_jobs_count_against_the_bound(desk: Desk) -> None:
+    first = desk.add_one("video")
+    desk.add(2, after=after(first))
+
+    refusal = desk.append(desk.job(), bounds=Bounds(max_jobs=2))
+
+    assert isinstance(refusal, Refusal)
+    assert (refusal.limit, refusal.depth, refusal.jobs) == ("jobs", 2, 2)
+
+
+def test_a_cancelled_waiter_gives_its_place_back(desk: Desk) -> None:
+    first = desk.add_one("video")
+    desk.add(2, after=after(first))
+
+    end(desk, first, FAILED, queue="video")
+
+    assert isinstance(desk.append(desk.job(), bounds=Bounds(max_jobs=1)), list)
+
+
+def test_a_skipped_job_frees_its_key(desk: Desk) -> None:
+    first = desk.add_one()
+    key = Key("send", "welcome")
+    waiting = desk.add_one(after=after(first), key=key)
+    held = desk.append(desk.job(key=key))
+
+    end(desk, first, FAILED)
+
+    assert isinstance(held, list)
+    assert held[0].first == waiting
+    assert isinstance(desk.append(desk.job(key=key)), list)
+    assert desk.depth().ready == 1
+
+
+# -- amend --
+
+
+def test_a_blocked_job_can_be_cancelled_by_hand(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first))
+    third = desk.add_one("video", after=after(second))
+
+    amended = desk.amend(Cancel(), second)
+    end(desk, first)
+
+    assert amended.changed == [second]
+    assert desk.states([second, third]) == [State.CANCELLED, State.CANCELLED]
+    assert desk.record(second).errors == ()
+
+
+def test_a_cancel_of_both_changes_each_as_if_it_were_alone(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+
+    amended = desk.amend(Cancel(), first, second)
+
+    assert desk.states([first, second]) == [State.CANCELLED, State.CANCELLED]
+    assert sorted(amended.changed) == sorted([first, second])
+    assert desk.record(second).errors == ()  # it was selected itself
+
+
+def test_a_blocked_job_can_be_deleted(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first))
+
+    desk.amend(Delete(), second)
+    end(desk, first)
+
+    assert not desk.is_known(second)
+    assert desk.depth("video").jobs == 0
+
+
+def test_a_blocked_job_waits_on_in_another_queue(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+
+    desk.amend(Move("video"), second)
+    record = desk.record(second)
+    end(desk, first)
+
+    assert (record.queue, record.state, record.waits_for) == ("video", State.BLOCKED, 1)
+    assert desk.claimed_ids(1, "video") == [second]
+
+
+def test_a_blocked_job_takes_another_priority(desk: Desk) -> None:
+    first = desk.add_one("video")
+    second = desk.add_one(after=after(first))
+    other = desk.add_one()
+
+    desk.amend(Reprioritise(9), second)
+    state = desk.state(second)
+    desk.amend(Reprioritise(1), other)
+    end(desk, first, queue="video")
+
+    assert state is State.BLOCKED
+    assert desk.claimed_ids() == [second, other]
+
+
+def test_a_job_whose_edge_failed_is_not_redriven_before_the_other_is(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+    end(desk, first, FAILED)
+
+    too_soon = desk.amend(Redrive(), second)
+    desk.amend(Redrive(), first)
+    in_order = desk.amend(Redrive(), second)
+
+    told = f"job {uuid.UUID(bytes=first)}, which it waits for, ended as failed"
+    assert [(skip.job, skip.why) for skip in too_soon.skipped] == [(second, told)]
+    assert in_order.changed == [second]
+    record = desk.record(second)
+    assert (record.state, record.waits_for) == (State.BLOCKED, 1)
+    end(desk, first)
+    assert desk.claimed_ids() == [second]
+
+
+def test_a_redrive_is_judged_by_what_was_before_it(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+    end(desk, first, FAILED)
+
+    amended = desk.amend(Redrive(), first, second)
+
+    assert amended.changed == [first]
+    assert [skip.job for skip in amended.skipped] == [second]
+    assert desk.states([first, second]) == [State.READY, State.CANCELLED]
+
+
+def test_a_graph_is_redriven_level_by_level(desk: Desk) -> None:
+    top = desk.job()
+    left, right = desk.job(after=after(top)), desk.job(after=after(top))
+    bottom = desk.job(after=after(left, right))
+    took(desk.append(top, left, right, bottom))
+    end(desk, top.id)
+    end(desk, left.id, FAILED)
+    end(desk, right.id)
+    assert desk.state(bottom.id) is State.CANCELLED
+
+    assert desk.amend(Redrive(), left.id).changed == [left.id]
+    assert desk.amend(Redrive(), bottom.id).changed == [bottom.id]
+    waits_for = desk.record(bottom.id).waits_for
+    end(desk, left.id)
+    end(desk, bottom.id)
+
+    assert waits_for == 1  # the right side is done
+    assert desk.state(bottom.id) is State.SUCCEEDED
+
+
+def test_a_redriven_job_does_not_wait_for_what_is_not_known_any_more(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one(after=after(first))
+    end(desk, first)
+    end(desk, second, FAILED)
+    desk.amend(Delete(), first)
+
+    desk.amend(Redrive(), second)
+
+    assert desk.state(second) is State.READY
+
+
+def test_a_redriven_job_is_followed_once_more(desk: Desk) -> None:
+    first = desk.add_one()
+    rescue = desk.add_one("video", after=after(first, when=ON_FAILURE))
+    end(desk, first, FAILED)
+
+    desk.amend(Redrive(), first)
+    late = desk.add_one("video", after=after(first))
+    end(desk, first)
+
+    assert desk.state(rescue) is State.READY  # what was decided stays so
+    assert desk.state(late) is State.READY
+
+
+# -- retention --
+
+
+def test_what_a_job_waits_for_or_waited_for_is_not_pruned(desk: Desk) -> None:
+    done, running = desk.finished(), desk.add_one(priority=9)
+    lease = desk.lease()
+    waiting = desk.add_one("video", after=after(done, running))
+    unneeded = desk.finished()
+    desk.clock.advance(seconds=20)
+    desk.run(desk.engine.extend([(running, lease.token)], 40 * 24 * 3_600_000))
+    desk.clock.advance(hours=25)
+
+    desk.sweep()
+    while_it_waits = [desk.is_known(job) for job in (done, unneeded)]
+    desk.settle(lease, SUCCEEDED)
+    desk.clock.advance(hours=25)
+    desk.sweep()
+    while_it_is_ready = [desk.is_known(job) for job in (done, running)]
+    end(desk, waiting, queue="video")
+    desk.sweep()
+
+    assert while_it_waits == [True, False]
+    assert while_it_is_ready == [True, True]
+    assert [desk.is_known(job) for job in (done, running, waiting)] == [False, False, True]
+
+
+def test_what_a_cancelled_job_waited_for_is_pruned(desk: Desk) -> None:
+    done = desk.finished()
+    blocker = desk.add_one()
+    waiting = desk.add_one("video", after=after(done, blocker))
+    desk.clock.advance(hours=25)
+
+    desk.amend(Cancel(), waiting)
+    desk.sweep()
+
+    assert not desk.is_known(done)
+
+
+def test_what_a_redriven_job_waited_for_is_kept_again(desk: Desk) -> None:
+    done = desk.finished()
+    waiting = desk.add_one(after=after(done))
+    end(desk, waiting, FAILED)
+    desk.amend(Redrive(), waiting)
+    desk.clock.advance(hours=25)
+
+    desk.sweep()
+
+    assert desk.is_known(done)
+
+
+# -- bells --
+
+
+def quiet(bell) -> None:
+    while bell.heard(0):
+        pass
+
+
+def test_a_job_that_is_unblocked_rings_its_queue_and_its_watchers(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first))
+    lease = desk.lease()
+    bell, watch = desk.engine.listen(["video"]), desk.engine.watch([second])
+    quiet(bell)
+    quiet(watch)
+
+    desk.settle(lease, SUCCEEDED)
+
+    assert bell.heard(5)
+    assert watch.heard(5)
+    bell.close()
+    watch.close()
+
+
+def test_a_job_that_is_skipped_rings_its_watchers(desk: Desk) -> None:
+    first = desk.add_one()
+    second = desk.add_one("video", after=after(first))
+    third = desk.add_one("video", after=after(second))
+    lease = desk.lease()
+    watch = desk.engine.watch([third])
+    quiet(watch)
+
+    desk.settle(lease, FAILED)
+
+    assert watch.heard(5)
+    watch.close()
+
+
+# -- to be found by --
+
+
+def test_jobs_are_found_by_their_workflow(desk: Desk) -> None:
+    flow, other = desk.new_id(), desk.new_id()
+    first = desk.add_one(workflow=flow)
+    second = desk.add_one("video", workflow=flow, after=after(first))
+    desk.add_one(workflow=other)
+    desk.add_one()
+    end(desk, first)
+
+    assert desk.found_ids(workflow=flow) == [second, first]
+    assert desk.found_ids(workflow=flow, states=(State.SUCCEEDED,)) == [first]
+    assert desk.found_ids(workflow=desk.new_id()) == []
+    assert desk.record(second).workflow == flow
+
+
+def test_a_whole_workflow_is_cancelled_by_its_id(desk: Desk) -> None:
+    flow = desk.new_id()
+    first = desk.job(workflow=flow)
+    jobs = [first, *(desk.job(workflow=flow, after=after(first)) for _ in range(5))]
+    took(desk.append(*jobs))
+    outside = desk.add_one()
+
+    desk.amend(Cancel(), workflow=flow)
+
+    assert set(desk.states([job.id for job in jobs])) == {State.CANCELLED}
+    assert desk.state(outside) is State.READY
