@@ -33,6 +33,7 @@ from backlane.model.job import (
     State,
     When,
 )
+from backlane.model.limit import Limit, Use
 from backlane.model.outcome import ErrorRecord, Outcome, Succeeded
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds
@@ -855,3 +856,53 @@ def test_a_whole_workflow_is_cancelled_by_its_id(desk: Desk) -> None:
 
     assert set(desk.states([job.id for job in jobs])) == {State.CANCELLED}
     assert desk.state(outside) is State.READY
+
+
+# -- with limits --
+
+
+def test_a_job_whose_wait_is_over_waits_for_a_limit_next(desk: Desk) -> None:
+    stripe = (Use("stripe"),)
+    desk.limits = {"stripe": Limit(concurrency=1)}
+    first, holder = desk.add_one(), desk.job("video", uses=stripe)
+    second = desk.job("video", uses=stripe, after=after(first))
+    took(desk.append(holder, second))
+    (lease,) = desk.claim(5, "video").leases
+    before = desk.record(second.id)
+
+    end(desk, first)
+    record = desk.record(second.id)
+    claimed = desk.claimed_ids(5, "video")
+    desk.settle(lease, SUCCEEDED)
+
+    assert lease.job == holder.id
+    assert (before.waits_for, before.blocked_on) == (1, None)
+    assert (record.state, record.waits_for, record.blocked_on) == (State.BLOCKED, 0, "stripe")
+    assert claimed == []
+    assert desk.claimed_ids(5, "video") == [second.id]
+
+
+def test_a_job_that_waits_for_others_takes_no_room_of_a_limit(desk: Desk) -> None:
+    stripe = (Use("stripe"),)
+    desk.limits = {"stripe": Limit(concurrency=1)}
+    first = desk.add_one()
+    waits = desk.job("video", uses=stripe, after=after(first))
+    free = desk.job("video", uses=stripe)
+
+    took(desk.append(waits, free))
+
+    assert desk.states([waits.id, free.id]) == [State.BLOCKED, State.READY]
+    assert desk.claimed_ids(5, "video") == [free.id]
+
+
+def test_a_skipped_job_lets_the_next_of_its_limit_run(desk: Desk) -> None:
+    turn = (Use("order", "ann", turn=True),)
+    first = desk.add_one()
+    vain = desk.job("video", uses=turn, after=after(first))
+    later = desk.job("video", uses=turn)
+    took(desk.append(vain, later))
+
+    end(desk, first, FAILED)
+
+    assert desk.state(vain.id) is State.CANCELLED
+    assert desk.claimed_ids(5, "video") == [later.id]
