@@ -21,9 +21,10 @@ from backlane.engine.selection import (
 )
 from backlane.engine.sqlite import group, keys, steps
 from backlane.engine.sqlite.append import make_line, read_lines
-from backlane.engine.sqlite.exits import take_out
+from backlane.engine.sqlite.exits import UNREADY, take_out
 from backlane.engine.sqlite.find import select
-from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.letting import ENDED
+from backlane.engine.sqlite.moves import UNBLOCK, Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, RUNNING, SCHEDULED, Standing, standings
 from backlane.engine.sqlite.seal import sealed
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -118,7 +119,7 @@ class Amending:
         self.changed: list[bytes] = []
         self.flagged: list[bytes] = []
         self.skipped: list[Skipped] = []
-        self.moves = Moves(clock.wall_ms())
+        self.moves = Moves(clock)
         self._tx = tx
         self._now = clock.wall_ms()
         self._seal = seal
@@ -245,8 +246,7 @@ class Amending:
             self.moves.at(one.queue, priority).running += 1
             await self._tx.rows(REPRIORITISE_LEASE, priority, one.id)
             return
-        await self._take_out(one)
-        self._put_in(one._replace(priority=priority))
+        await self._shift(one, one._replace(priority=priority))
 
     async def _move(self, one: Standing, queue: str) -> None:
         line = await self._line(queue)
@@ -263,12 +263,29 @@ class Amending:
         self._put_in(one._replace(queue=line.id))
         self._tx.rings.queues.add(queue)
 
+    async def _shift(self, one: Standing, changed: Standing) -> None:
+        """Let a waiting job stand elsewhere in the same state, whatever its uses say."""
+        held, moves, rank = changed.held(), self.moves, 9 - changed.priority
+        if one.code == READY:
+            moves.at(one.queue, one.priority).ready -= 1
+            await self._tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
+            moves.put_ready(held, rank)
+        elif one.code == BLOCKED:
+            moves.at(one.queue, one.priority).blocked -= 1
+            await self._tx.rows(UNBLOCK, one.seq)
+            waits_for, is_turn = one.waits_for or 0, bool(one.is_turn)
+            moves.block_at(held, one.gate, rank, is_turn=is_turn, waits_for=waits_for)
+        else:
+            await self._take_out(one)
+            self._put_in(changed)
+
     def _put_in(self, one: Standing) -> None:
-        """Put a waiting job back in its state, at its place."""
+        """Put a waiting job back in its state, in line by when it was due."""
         if one.code == BLOCKED and one.gate is None:
             self.moves.block(one.held(), waits_for=one.waits_for or 0)
-        else:
-            self.moves.put_off(one.held(), one.place, is_due=one.code != SCHEDULED)
+            return
+        due_ms = one.place if one.due_ms is None else one.due_ms
+        self.moves.put_off(one.held(), due_ms, is_due=one.code != SCHEDULED)
 
     async def _delete(self, one: Standing) -> None:
         await self._take_out(one)
@@ -277,6 +294,8 @@ class Amending:
             if one.deadline_ms is not None:
                 await self._tx.rows(FORGET_DEADLINE, one.deadline_ms, one.seq)
             await group.leave(self._tx, [one.seq])
+            self.moves.leave(one.seq, one.queue, ENDED)
+        await self.moves.let_go(self._tx)  # while it is known still what it uses
         if one.key_name is not None:
             await self._tx.rows(keys.FREE, one.key_scope, one.key_name, one.seq)
         await forget(self._tx, [one.seq])

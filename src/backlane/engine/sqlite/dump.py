@@ -13,6 +13,7 @@ from backlane.engine.sqlite import group, keys, schedules, seal, steps, tune
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.exits import take_out
+from backlane.engine.sqlite.letting import ENDED
 from backlane.engine.sqlite.measure import SECRET
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.record import (
@@ -150,5 +151,8 @@ async def _take_out(tx: SqliteTx, found: Sequence[Standing]) -> None:
     grouped = [one.seq for one in waiting if one.group is not None]
     if grouped:
         await group.leave(tx, grouped)
+    for one in waiting:
+        moves.leave(one.seq, one.queue, ENDED)
+    await moves.let_go(tx)  # while it is known still what they use
     await forget(tx, [one.seq for one in found])
     await moves.store_counts(tx)

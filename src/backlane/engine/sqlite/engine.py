@@ -130,7 +130,7 @@ class SqliteEngine:
 
     @plan
     async def claim(self, tx: SqliteTx, wanted: Wanted) -> Claimed:
-        moves = Moves(self._clock.wall_ms())
+        moves = Moves(self._clock)
         claimed = await claiming.claim(tx, self._clock, wanted, moves)
         await moves.store_counts(tx)
         return claimed
@@ -151,7 +151,7 @@ class SqliteEngine:
         """See `Verbs.turn`."""
 
         async def within(tx: SqliteTx) -> Turn:
-            moves = Moves(self._clock.wall_ms())
+            moves = Moves(self._clock)
             settled = await settling.settle_into(tx, self._clock, settlements, moves)
             claimed = [await claiming.claim(tx, self._clock, one, moves) for one in wanted]
             await moves.store_counts(tx)
@@ -203,9 +203,7 @@ class SqliteEngine:
         return await schedules.alter(tx, self._clock, name, change)
 
     @plan
-    async def tick(
-        self, tx: SqliteTx, ticks: Sequence[Tick], admission: Admission
-    ) -> list[Ticked]:
+    async def tick(self, tx: SqliteTx, ticks: Sequence[Tick], admission: Admission) -> list[Ticked]:
         return await schedules.tick(tx, self._clock, ticks, admission)
 
     @reading

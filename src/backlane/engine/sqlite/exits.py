@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
+from backlane.engine.sqlite import letting
 from backlane.engine.sqlite.moves import UNBLOCK, Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, SCHEDULED, Standing
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -45,12 +46,16 @@ async def take_out(tx: SqliteTx, moves: Moves, jobs: Sequence[Standing]) -> None
         if one.code == READY:
             counts.ready -= 1
             ready.append((one.queue, one.lane, one.rank, one.place, one.seq))
+            if one.extra is not None:
+                moves.leave(one.seq, one.queue, letting.READY)
         elif one.code == SCHEDULED:
             counts.scheduled -= 1
             scheduled.append((one.place, one.seq))
         elif one.code == BLOCKED:
             counts.blocked -= 1
             blocked.append((one.seq,))
+            if one.gate is not None:
+                moves.leave(one.seq, one.queue, letting.BLOCKED, one.gate)
         else:
             counts.keep(one.state, -1)
             finished.append((one.seq,))

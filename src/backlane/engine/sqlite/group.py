@@ -71,6 +71,8 @@ RECOUNT: Sql[tuple[()]] = Sql(
         union all
         select seq from backlane_scheduled where queue = ?1
         union all
+        select seq from backlane_blocked where queue = ?1
+        union all
         select seq from backlane_lease where queue = ?1
     ) as held
     cross join backlane_job as job on job.seq = held.seq

@@ -10,10 +10,14 @@ from __future__ import annotations
 from typing import Any
 
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, line
+from backlane.engine.sqlite import fair, group
 from backlane.engine.sqlite.counts import COUNTED, Counts
+from backlane.engine.sqlite.gates import Gate
 from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.letting import ENDED, RUNNING, Leaving, let_go
+from backlane.engine.sqlite.line import Asking, stand_in_line
 from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.model.clock import Clock
 from backlane.model.job import ERRORS_KEPT, State
 from backlane.model.outcome import ErrorRecord, Reason
 
@@ -37,8 +41,8 @@ SCHEDULED: Sql[tuple[()]] = Sql(
 BLOCKED: Sql[tuple[()]] = Sql(
     """
     insert into backlane_blocked (queue, lane, rank, place, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size, gate, waits_for)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        revision, crashes, parked_ms, size, level, gate, waits_for)
+    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     """
 )
 UNBLOCK: Sql[tuple[()]] = Sql(
@@ -126,8 +130,10 @@ class Moves:
     """Where the rows of one verb go. Who puts jobs in line says what time it is."""
 
     __slots__ = (
+        "_clock",
+        "_leaving",
         "_line",
-        "_now",
+        "_runs",
         "_undue",
         "blocked",
         "counts",
@@ -140,9 +146,11 @@ class Moves:
         "waiting",
     )
 
-    def __init__(self, now_ms: int = 0) -> None:
-        self._now = now_ms
-        self._line: list[Held] = []  # not plain, and in line from now on
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
+        self._leaving: list[Leaving] = []  # not plain, and no more where they were
+        self._runs: list[fair.Run] = []
+        self._line: list[Asking] = []  # not plain, and in line from now on
         self._undue: list[tuple[int]] = []
         self.ready: list[tuple[Any, ...]] = []
         self.scheduled: list[tuple[Any, ...]] = []
@@ -170,17 +178,37 @@ class Moves:
         if not held.is_plain:
             self.waiting.append((held.seq,))
 
+    def leave(self, seq: int, queue: int, was: int, gate: int | None = None) -> None:
+        """A job that is not plain is no more where its uses count it."""
+        self._leaving.append(Leaving(seq, queue, was, gate))
+
+    def stop_running(self, held: Held, ran_ms: int | None = None) -> None:
+        """A lease has ended; None: the attempt does not count as one that ran."""
+        self.at(held.queue, held.priority).running -= 1
+        if not held.is_plain:
+            self.leave(held.seq, held.queue, RUNNING)
+            if ran_ms is not None:
+                self._runs.append(fair.Run(held.seq, held.queue, ran_ms))
+
     def stand_in_line(self, held: Held) -> None:
         """In line at the place it had: ready, or blocked if a use of it has no room.
 
         What ageing gave is lost.
         """
         if held.is_plain:
-            self.at(held.queue, held.priority).ready += 1
-            self.place(held)
-            self.ready.append(_row(held, 9 - held.priority))
+            self.put_ready(held, 9 - held.priority)
         else:
-            self._line.append(held)
+            self._line.append(Asking(held, 9 - held.priority))
+
+    def wake(self, held: Held, rank: int, gate: int) -> None:
+        """In line again, for there is room at the gate it was blocked at."""
+        self._line.append(Asking(held, rank, gate))
+
+    def put_ready(self, held: Held, rank: int) -> None:
+        """Ready, whatever its uses say: it is so already."""
+        self.at(held.queue, held.priority).ready += 1
+        self._wait(held)
+        self.ready.append(_row(held, rank))
 
     def put_off(self, held: Held, due_ms: int, *, is_due: bool) -> None:
         """Due at a new time, at the place that it gives."""
@@ -210,24 +238,43 @@ class Moves:
         )
 
     def block(
-        self, held: Held, gate: int | None = None, *, is_turn: bool = False, waits_for: int = 0
+        self, held: Held, gate: Gate | None = None, *, rank: int | None = None, waits_for: int = 0
     ) -> None:
         """Blocked: at a gate, or (None) until jobs that it waits for have ended."""
-        self.at(held.queue, held.priority).blocked += 1
         self._wait(held)
-        rank = 0 if is_turn else 9 - held.priority
-        self.blocked.append((*_row(held, rank), gate, waits_for))
+        rank = 9 - held.priority if rank is None else rank
+        is_turn = gate is not None and gate.use.turn
+        self.block_at(held, gate.id if gate else None, rank, is_turn=is_turn, waits_for=waits_for)
 
-    async def _line_up(self, tx: SqliteTx) -> None:
+    def block_at(
+        self, held: Held, gate: int | None, rank: int, *, is_turn: bool, waits_for: int = 0
+    ) -> None:
+        """Like `block`, for a job that keeps its place."""
+        self.at(held.queue, held.priority).blocked += 1
+        self.blocked.append((*_row(held, rank), 0 if is_turn else rank, gate, waits_for))
+
+    async def line_up(self, tx: SqliteTx) -> int:
+        """Put who asked into ready or in front of a gate; return how many are ready."""
         jobs, self._line = self._line, []
-        for placed in await line.stand_in_line(tx, self._now, jobs):
-            held = placed.held
-            if placed.gate is not None:
-                self.block(held, placed.gate, is_turn=placed.is_turn)
-                continue
-            self.at(held.queue, held.priority).ready += 1
-            self._wait(held)
-            self.ready.append(_row(held, 9 - held.priority))
+        ready = 0
+        if jobs and self._clock is not None:
+            for held, rank, gate in await stand_in_line(tx, self._clock, jobs, self.counts):
+                if gate is not None:
+                    self.block(held, gate, rank=rank)
+                else:
+                    self.put_ready(held, rank)
+                    ready += 1
+        return ready
+
+    async def let_go(self, tx: SqliteTx) -> None:
+        """Count jobs no more where they were, so that others find room."""
+        if self._leaving:
+            now_us = self._clock.wall_ms() * 1000 if self._clock else 0
+            await let_go(tx, self._leaving, now_us)
+        self._leaving.clear()
+        if self._runs:
+            await fair.count(tx, self._runs)
+            self._runs.clear()
 
     def finish(
         self,
@@ -244,7 +291,7 @@ class Moves:
         counts.bytes -= held.size
         counts.end(state)
         if not held.is_plain:
-            self.freed.append((held.seq,))
+            self._free(held.seq, held.queue)
         self.finished.append(
             (
                 held.seq,
@@ -261,6 +308,16 @@ class Moves:
                 result,
             )
         )
+
+    def end_run(self, seq: int, queue: int, ran_ms: int) -> None:
+        """A job that is not plain succeeded: what it holds is free."""
+        self.leave(seq, queue, RUNNING)
+        self._runs.append(fair.Run(seq, queue, ran_ms))
+        self._free(seq, queue)
+
+    def _free(self, seq: int, queue: int) -> None:
+        self.freed.append((seq,))
+        self.leave(seq, queue, ENDED)
 
     def keep_error(self, held: Held, error: ErrorRecord | None, now_ms: int) -> None:
         """Keep what ended the execution after `held.attempt` others."""
@@ -286,8 +343,9 @@ class Moves:
         if self._undue:
             await tx.each(UNDUE, self._undue)
             self._undue.clear()
+        await self.let_go(tx)
         if self._line:
-            await self._line_up(tx)
+            await self.line_up(tx)
         if self.ready:
             await tx.each(READY, self.ready)
         if self.scheduled:

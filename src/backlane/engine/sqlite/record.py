@@ -68,7 +68,8 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
         finished.reason, finished.ended_ms, coalesce(lease.cancelling, 0), enqueued_ms,
         deadline_ms, task, key_scope, key_name, group_name, parent, policy,
         progress.token, progress.fraction, progress.message, resource.name,
-        finished.ran_ms, extra, workflow, job.due_ms, waits_for, gate.id, gate.name
+        finished.ran_ms, extra, workflow, job.due_ms, waits_for, gate.id,
+        gate.name, coalesce(gate.turn, 0), blocked.rank
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
@@ -151,6 +152,8 @@ class Standing(NamedTuple):
     waits_for: int | None
     gate: int | None
     blocked_on: str | None
+    is_turn: int  # what it is blocked on
+    blocked_rank: int | None
 
     @property
     def state(self) -> State:

@@ -83,7 +83,7 @@ QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
 
 async def settle(tx: SqliteTx, clock: Clock, settlements: Sequence[Settlement]) -> Settled:
     """Carry outcomes out; a lease that is not the current one changes nothing."""
-    moves = Moves(clock.wall_ms())
+    moves = Moves(clock)
     settled = await settle_into(tx, clock, settlements, moves)
     await moves.store_counts(tx)
     return settled
@@ -141,7 +141,7 @@ def _succeed(moves: Moves, done: Sequence[tuple[HeldRow, int, bytes | None]], no
         held += size
         ran += ran_ms
         if not is_plain:
-            moves.freed.append((seq,))
+            moves.end_run(seq, queue, ran_ms)
         moves.finished.append(
             (
                 seq,
@@ -237,7 +237,7 @@ class Ending:
 
     def carry_out(self, held: Held, outcome: Outcome) -> State:
         """Do what the outcome asks; return the state the job is in then."""
-        held = self._leave(held)
+        held = self._leave(held, None if isinstance(outcome, Released) else self._ran_ms)
         if not isinstance(outcome, Released):  # of that the attempt may not have started
             counts = self._moves.at(held.queue, held.priority)
             counts.ended += 1
@@ -271,8 +271,8 @@ class Ending:
         """Nobody holds the lease any more: the execution counts, the place is kept."""
         return self._go_on(_counted(self._leave(held)))
 
-    def _leave(self, held: Held) -> Held:
-        self._moves.at(held.queue, held.priority).running -= 1
+    def _leave(self, held: Held, ran_ms: int | None = None) -> Held:
+        self._moves.stop_running(held, ran_ms)
         return held._replace(revision=held.revision + 1)
 
     def _finish(

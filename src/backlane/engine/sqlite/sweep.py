@@ -112,7 +112,7 @@ OF_JOB: Sql[tuple[bytes, int]] = Sql(
 
 async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) -> Swept:
     """Do one bounded round; `more` says that it stopped at its limit."""
-    moves = Moves(clock.wall_ms())
+    moves = Moves(clock)
     lapsed, buried = await bring_back(tx, clock, (), limit, moves)
     expired = await _expire(tx, clock, limit - lapsed, moves)
     left = limit - lapsed - expired

@@ -6,7 +6,8 @@ alter table backlane_job add column due_ms integer;         -- where place is a 
 alter table backlane_counter add column blocked integer not null default 0;
 alter table backlane_scheduled add column is_plain integer not null default 1;
 alter table backlane_queue add column is_fair integer not null default 0;
-alter table backlane_queue add column virtual_ms integer not null default 0;
+alter table backlane_queue add column virtual_ms integer;   -- the greatest place that was taken
+alter table backlane_queue add column mean_us integer;      -- of what its attempts ran
 
 -- Both kinds: a job waits for others (gate is null), or for room at a gate.
 create table backlane_blocked (
@@ -15,7 +16,8 @@ create table backlane_blocked (
     waits_for integer not null,             -- jobs that have not ended
     queue integer not null,
     lane integer not null,
-    rank integer not null,                  -- 9 - priority; 0 at the gate of a turn
+    level integer not null,                 -- as rank; 0 at the gate of a turn
+    rank integer not null,
     place integer not null,
     priority integer not null,
     attempt integer not null,
@@ -25,7 +27,7 @@ create table backlane_blocked (
     parked_ms integer,
     size integer not null
 ) strict;
-create index backlane_blocked_gate on backlane_blocked (gate, queue, rank, place, seq)
+create index backlane_blocked_gate on backlane_blocked (gate, queue, level, place, seq)
 where gate is not null;
 
 create table backlane_limit (
@@ -53,7 +55,7 @@ create table backlane_gate_queue (
     queue integer not null,
     ready integer not null,
     blocked integer not null,
-    open_ms integer,                        -- wall clock; null: not before something is freed
+    open_ms integer,                        -- boot clock; null: not before something is freed
     primary key (gate, queue)
 ) strict, without rowid;
 create index backlane_gate_queue_open on backlane_gate_queue (queue, open_ms)
@@ -68,11 +70,12 @@ create table backlane_acquired (
 ) strict, without rowid;
 create index backlane_acquired_until on backlane_acquired (until_ms);
 
--- Fair queues: where each group has got to, and how long its jobs run.
+-- Fair queues: where each group has got to, in virtual time.
 create table backlane_flow (
     queue integer not null,
     name text not null,                     -- of the group; '': jobs without one
-    finish_ms integer not null,             -- virtual time
-    mean_ms real,                           -- null: none of its jobs has run
+    finish_ms integer,                      -- when its work so far is done
+    latest_ms integer not null,             -- the latest place it got
+    mean_us integer,                        -- of what its attempts ran
     primary key (queue, name)
 ) strict, without rowid;

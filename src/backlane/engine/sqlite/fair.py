@@ -1,0 +1,185 @@
+"""Fair: places by virtual time in queues whose groups take turns.
+
+See `Verbs.append` for the rule, start-time fair queueing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from backlane.engine.plan import Sql
+from backlane.engine.sqlite.transaction import SqliteTx, integers
+
+QUEUES: Sql[tuple[int, int | None, int | None, int]] = Sql(
+    """
+    select id, virtual_ms, mean_us,
+        (
+            select coalesce(sum(ready + running), 0)
+            from backlane_counter as counter
+            where counter.queue = line.id
+        )
+    from backlane_queue as line
+    where id in (select value from carray(?))
+    and is_fair = 1
+    """
+)
+FLOWS: Sql[tuple[int, str, int | None, int, int | None]] = Sql(
+    """
+    select queue, name, finish_ms, latest_ms, mean_us
+    from backlane_flow
+    where queue = ?
+    and name = ?
+    """
+)
+KEEP: Sql[tuple[()]] = Sql(
+    """
+    update backlane_queue
+    set virtual_ms = ?,
+        mean_us = ?
+    where id = ?
+    """
+)
+KEEP_FLOW: Sql[tuple[()]] = Sql(
+    """
+    insert or replace into backlane_flow (queue, name, finish_ms, latest_ms, mean_us)
+    values (?, ?, ?, ?, ?)
+    """
+)
+TAKEN: Sql[tuple[()]] = Sql(
+    """
+    update backlane_queue
+    set virtual_ms = max(coalesce(virtual_ms, 0), ?)
+    where id = ?
+    and is_fair = 1
+    """
+)
+GROUPS: Sql[tuple[int, str | None]] = Sql(
+    """
+    select job.seq, group_name
+    from carray(?) as given
+    cross join backlane_job as job on job.seq = given.value
+    """
+)
+# A group of which nothing waits or runs is forgotten once virtual time has passed it by:
+# what it would get is then what a new one gets, but for its mean.
+FORGET: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_flow
+    where (queue, name) in (
+        select flow.queue, flow.name
+        from backlane_flow as flow
+        cross join backlane_queue as line on line.id = flow.queue
+        where (flow.queue, flow.name) > (?, ?)
+        and coalesce(finish_ms, 0) < virtual_ms
+        and latest_ms < virtual_ms
+        and not exists (
+            select 1
+            from backlane_group as held
+            where held.queue = flow.queue
+            and held.name = flow.name
+        )
+        order by flow.queue, flow.name
+        limit ?
+    )
+    """
+)
+
+
+@dataclass(slots=True)
+class Flow:
+    """The jobs of one group."""
+
+    finish_ms: int | None = None
+    latest_ms: int = 0
+    mean_us: int | None = None
+
+
+@dataclass(slots=True)
+class Course:
+    """The virtual time of one queue."""
+
+    virtual_ms: int | None
+    mean_us: int | None
+    busy: int  # ready and running
+    flows: dict[str, Flow] = field(default_factory=dict)
+
+    def place_ms(self, group: str | None, now_ms: int) -> int:
+        """Return the place of a job of this group that gets in line now."""
+        if self.virtual_ms is None or not self.busy:
+            self.virtual_ms = max(self.virtual_ms or 0, now_ms)
+        flow = self.flows[group or ""]
+        flow.finish_ms = max(self.virtual_ms, flow.finish_ms or 0) + self._cost_ms(flow)
+        flow.latest_ms = max(flow.latest_ms, flow.finish_ms)
+        return flow.latest_ms
+
+    def end(self, group: str | None, ran_ms: int) -> None:
+        """An attempt ended that ran so long."""
+        flow = self.flows[group or ""]
+        if flow.finish_ms is not None:
+            flow.finish_ms += max(1, ran_ms) - self._cost_ms(flow)
+        flow.mean_us = _moved(flow.mean_us, ran_ms)
+        self.mean_us = _moved(self.mean_us, ran_ms)
+
+    def _cost_ms(self, flow: Flow) -> int:
+        mean_us = self.mean_us if flow.mean_us is None else flow.mean_us
+        return max(1, (mean_us or 0) // 1000)
+
+
+def _moved(mean_us: int | None, ran_ms: int) -> int:
+    """A mean with one more attempt, which counts for a fifth."""
+    return 1000 * ran_ms if mean_us is None else (4 * mean_us + 1000 * ran_ms) // 5
+
+
+async def read_courses(tx: SqliteTx, queues: set[int]) -> dict[int, Course]:
+    """Return those of these queues that are fair."""
+    rows = await tx.rows(QUEUES, integers(list(queues))) if queues else []
+    return {queue: Course(*rest) for queue, *rest in rows}
+
+
+async def read_flows(
+    tx: SqliteTx, courses: Mapping[int, Course], groups: set[tuple[int, str | None]]
+) -> None:
+    """Read what is known of these groups."""
+    for queue, group in groups:
+        courses[queue].flows[group or ""] = Flow()
+    keys = [(queue, group or "") for queue, group in groups]
+    for queue, name, *flow in await tx.each(FLOWS, keys) if keys else ():
+        courses[queue].flows[name] = Flow(*flow)
+
+
+async def store(tx: SqliteTx, courses: Mapping[int, Course]) -> None:
+    """Write how far queues and groups have got."""
+    if not courses:
+        return
+    await tx.each(KEEP, [(it.virtual_ms, it.mean_us, queue) for queue, it in courses.items()])
+    await tx.each(
+        KEEP_FLOW,
+        [
+            (queue, name, flow.finish_ms, flow.latest_ms, flow.mean_us)
+            for queue, course in courses.items()
+            for name, flow in course.flows.items()
+        ],
+    )
+
+
+class Run(NamedTuple):
+    """An attempt that ended."""
+
+    seq: int
+    queue: int
+    ran_ms: int
+
+
+async def count(tx: SqliteTx, runs: Sequence[Run]) -> None:
+    """Let attempts count for their groups, in queues that are fair."""
+    courses = await read_courses(tx, {run.queue for run in runs})
+    runs = [run for run in runs if run.queue in courses]
+    if not runs:
+        return
+    groups = dict(await tx.rows(GROUPS, integers([run.seq for run in runs])))
+    await read_flows(tx, courses, {(run.queue, groups.get(run.seq)) for run in runs})
+    for run in runs:
+        courses[run.queue].end(groups.get(run.seq), run.ran_ms)
+    await store(tx, courses)
