@@ -2,7 +2,8 @@
 
 A rate is a token bucket kept as one number, the theoretical arrival time of the generic
 cell rate algorithm (ITU-T I.371): `spent_us` is the moment at which the bucket will be
-full again. All of it is whole microseconds, so that every store computes the same.
+full again. All of it is whole microseconds, so that every store computes the same. Where it is
+further ahead than it can be, the clock was set back or the rate changed: the bucket is full.
 """
 
 from __future__ import annotations
@@ -55,24 +56,31 @@ class LimitRecord(msgspec.Struct, frozen=True, kw_only=True):
     blocked: int = 0  # jobs that wait for it, of all queues
 
 
-def tokens(spent_us: int, rate: Rate, now_us: int) -> int:
-    """Return how many may begin now.
+# Further ahead than a whole bucket and this, what was spent says nothing: the clock was set
+# back, or the rate changed. A second: transactions side by side see clocks that differ a little.
+SLACK_US = 1_000_000
 
-    A bucket is never emptier than by its burst: after the clock was set back the wait for
-    the next token is one interval, and not as long as the clock was off.
-    """
+
+def tokens(spent_us: int, rate: Rate, now_us: int) -> int:
+    """Return how many may begin now."""
     whole_us = rate.burst * rate.interval_us
-    return (whole_us - min(max(0, spent_us - now_us), whole_us)) // rate.interval_us
+    return (whole_us - _missing_us(spent_us, rate, now_us)) // rate.interval_us
 
 
 def spend(spent_us: int, rate: Rate, number: int, now_us: int) -> int:
     """Return the bucket's state once `number` began; the caller has seen the tokens."""
-    whole_us = rate.burst * rate.interval_us
-    return min(max(spent_us, now_us), now_us + whole_us) + number * rate.interval_us
+    return now_us + _missing_us(spent_us, rate, now_us) + number * rate.interval_us
 
 
 def token_in_us(spent_us: int, rate: Rate, now_us: int) -> int:
     """Return how long until the next token; 0: there is one."""
     whole_us = rate.burst * rate.interval_us
-    missing_us = min(max(0, spent_us - now_us), whole_us)
-    return max(0, missing_us + rate.interval_us - whole_us)
+    ahead_us = _missing_us(spent_us, rate, now_us) and spent_us - now_us
+    return max(0, ahead_us + rate.interval_us - whole_us)
+
+
+def _missing_us(spent_us: int, rate: Rate, now_us: int) -> int:
+    """Return what a bucket lacks: no more than all of it, and nothing where nothing is known."""
+    whole_us = rate.burst * rate.interval_us
+    ahead_us = max(0, spent_us - now_us)
+    return 0 if ahead_us > whole_us + SLACK_US else min(ahead_us, whole_us)
