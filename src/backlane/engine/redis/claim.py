@@ -12,7 +12,7 @@ from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import resource_record
 from backlane.model.job import DEFAULT_POLICY, JobRecord, Lane, Lease
 
-CLAIM = Script("claim", "model", "moves", "bells", "rooms", "taking")
+CLAIM = Script("claim", "model", "moves", "bells", "rooms", "waking", "taking")
 
 _LANES = (Lane.SHARED, Lane.EXCLUSIVE)
 

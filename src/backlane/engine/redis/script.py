@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 _FOLDER = files("backlane.engine.redis") / "lua"
+_NEEDED = {"moves": ("gates", "fairness", "moves", "edges")}  # what moves come with
 _CONSTANTS = re.compile(
     r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.MULTILINE
 )
@@ -21,7 +22,8 @@ class Script:
 
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
-        texts = [(_FOLDER / f"{it}.lua").read_text("utf-8") for it in (*parts, name)]
+        names = [it for part in (*parts, name) for it in _NEEDED.get(part, (part,))]
+        texts = [(_FOLDER / f"{it}.lua").read_text("utf-8") for it in names]
         self.text = folded(nested(texts))
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self._heads: dict[str, bytes] = {}

@@ -9,9 +9,11 @@ from backlane.engine.protocol import Settled, Turn, Wanted
 from backlane.engine.redis.claim import CLAIM, claimed, packed
 from backlane.engine.redis.resource import feed
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import raw
+from backlane.engine.redis.sheet import packed_edges, raw
 from backlane.engine.redis.transaction import RedisTx
+from backlane.model.job import Edge, When
 from backlane.model.outcome import (
+    Awaiting,
     Cancelled,
     Crashed,
     Failed,
@@ -24,7 +26,7 @@ from backlane.model.outcome import (
 )
 
 SETTLE = Script("settle", "model", "moves", "bells", "settling")
-TURN = Script("turn", "model", "moves", "bells", "settling", "rooms", "taking")
+TURN = Script("turn", "model", "moves", "bells", "settling", "rooms", "waking", "taking")
 
 
 async def settle(tx: RedisTx, settlements: Sequence[Settlement]) -> Settled:
@@ -72,6 +74,7 @@ _NUMBERS: dict[type, int] = {
     Failed: 5,
     Released: 6,
     Crashed: 7,
+    Awaiting: 8,
 }
 
 
@@ -91,5 +94,7 @@ def _parts(outcome: Outcome) -> tuple[Any, ...]:
             return ()
         case Crashed(alone=alone, error=error):
             return alone, error
+        case Awaiting(jobs=jobs):
+            return (raw(packed_edges(Edge(job, When.ENDED) for job in jobs)),)
         case _:
             assert_never(outcome)

@@ -27,6 +27,10 @@
 --   dead         score sequence, of all that failed: how `find` lists dead letters
 --   deadlines    score deadline, of those that are scheduled, ready or blocked
 --   unaged       came back to an old place: `sweep` raises its rank
+--   aging        score when its rank rises next: those ready at a virtual place
+--   blocked      score sequence: waits for jobs, or for a gate; then also in
+--   blocked:<gate>:<queue>  in the order they are woken (gates.lua)
+--   retained     score when to look again: finished, kept while an unfinished job wants to read it
 --   flagged      hash id -> owner: running, and asked to stop
 -- All jobs by sequence, 16 bytes each
 --   order:<k>    string: ids of sequences k*1024 .. k*1024+1023, zeros where forgotten
@@ -47,6 +51,8 @@
 --     res       packed list of the resources' numbers that its jobs ever had
 --     rung      wall ms of its last ring, 0: ring at once (bells.lua)
 --     clock_us  the virtual clock of `reserve`
+--     fair      "1": its order is by virtual time (fairness.lua)
+--     limited   "1": limit queue:<name> is over all of its jobs
 --   g:<number>   hash group -> its unfinished jobs
 -- Resources
 --   resources    hash name -> number     resource_names  hash number -> name
@@ -87,6 +93,15 @@ local STATE, SEQ, QUEUE, LANE, PRIORITY, RANK, PLACE = 1, 2, 3, 4, 5, 6, 7
 local ENQUEUED, SIZE, ATTEMPTS, REVISION, ATTEMPT, TOKEN, CRASHES = 8, 9, 10, 11, 12, 13, 14
 local DEADLINE, PARKED, GROUP, KEY, RESOURCE, PREDICTED = 15, 16, 17, 18, 19, 20
 local OWNER, LEASE_END, STARTED, CANCELLING, ENDED, RAN, REASON = 21, 22, 23, 24, 25, 26, 27
+-- What few jobs have: an array, whose row is filled up to it. False or 0 is none.
+--   uses: as gates.lua has them   on: which of them it is blocked on   turns: which it holds
+--   after: edges at the end of its sheet   open: of those and of what it awaits, not ended yet
+--   generation: of the edges that count (edges.lua)   virtual: place in a fair queue   cost: what
+--   it was to run there, ms   rule: how long it holds its key (keys.lua)
+--   retained: is in `retained`, and until when
+local EXTRA = 28
+local E_USES, E_ON, E_TURNS, E_AFTER, E_OPEN, E_GENERATION = 1, 2, 3, 4, 5, 6
+local E_VIRTUAL, E_COST, E_RULE, E_RETAINED = 7, 8, 9, 10
 
 -- Where memory is full nothing may be added any more, but by who has taken something away. For
 -- verbs that must go on then: they end, free or stop jobs, or keep what has a bound by itself.
@@ -96,6 +111,7 @@ local function make_way() call('HDEL', P .. 'meta', '') end
 
 local zadds, zrems, hsets, hdels, counts = {}, {}, {}, {}, {}
 local rows, changed = {}, {} -- rows read or made in this call, by id (false: unknown)
+local before_flush = {} -- functions that add to what is written
 
 local function push(buffer, key, a, b)
   local list = buffer[key]
@@ -142,6 +158,7 @@ local function send(command, key, list)
 end
 
 local function flush()
+  for i = 1, #before_flush do before_flush[i]() end
   for key, list in pairs(zrems) do send('ZREM', P .. key, list) end
   for key, list in pairs(hdels) do send('HDEL', P .. key, list) end
   for key, list in pairs(zadds) do send('ZADD', P .. key, list) end
@@ -154,7 +171,9 @@ local function flush()
     for field, by in pairs(fields) do
       if by ~= 0 then
         local now = call('HINCRBY', P .. key, field, by)
-        if now == 0 and string.sub(key, 1, 2) == 'g:' then call('HDEL', P .. key, field) end
+        if now == 0 and (string.sub(key, 1, 2) == 'g:' or key == 'limited') then
+          call('HDEL', P .. key, field)
+        end
       end
     end
   end
@@ -217,12 +236,13 @@ local function queue_name(number)
   return name
 end
 
--- The settings a claim needs of a queue: {kind, paused, resources}.
+-- The settings a claim needs of a queue: {kind, paused, resources, is_fair, is_limited, blocked}.
 local function line(number)
   local it = lines[number]
   if not it then
-    local got = call('HMGET', P .. 'q:' .. number, 'kind', 'paused', 'res')
-    it = { kind = got[1], paused = got[2] == '1', res = got[3] and cmsgpack.unpack(got[3]) }
+    local got = call('HMGET', P .. 'q:' .. number, 'kind', 'paused', 'res', 'fair', 'limited', 's3')
+    it = { kind = got[1], paused = got[2] == '1', res = got[3] and cmsgpack.unpack(got[3]),
+      is_fair = got[4] == '1', is_limited = got[5] == '1', blocked = tonumber(got[6] or 0) }
     lines[number] = it
   end
   return it

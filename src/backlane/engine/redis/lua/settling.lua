@@ -3,17 +3,8 @@
 -- A settlement is [id, token, outcome, ran ms, a, b]:
 --   1 succeeded: result | nil         2 retry: delay ms, error     3 snoozed: delay ms, parked
 --   4 cancelled: error | nil          5 failed: reason, error      6 released
---   7 crashed: alone, error           with errors as [kind, message, traceback, fingerprint]
-
--- Keeps what ended the execution that is now running; the newest twenty are enough to read.
-local function keep_error(id, row, error)
-  if not error then return end
-  local text = call('HGET', P .. 'errors', id)
-  local kept = text and cmsgpack.unpack(text) or {}
-  kept[#kept + 1] = { row[ATTEMPT] + 1, wall, error }
-  while #kept > 20 do table.remove(kept, 1) end
-  push(hsets, 'errors', id, cmsgpack.pack(kept))
-end
+--   7 crashed: alone, error           8 awaiting: its edges, as in a sheet
+-- with errors as [kind, message, traceback, fingerprint].
 
 local ended = {} -- by key: what breakers are to hear of
 
@@ -72,6 +63,13 @@ local outcomes = {
     if row[RESOURCE] then add_source(row) end
     go_on(id, row)
   end,
+  function(id, row, edges)
+    if row[CANCELLING] then
+      finish(id, row, CANCELLED)
+    else
+      edging().await(id, row, edges)
+    end
+  end,
 }
 
 -- Notes what a breaker is to hear of: [token, outcome, reason | false, kind, message].
@@ -103,6 +101,9 @@ local function settle_all(settlements)
         local queue = label('q:', row[QUEUE])
         add(queue, 1, 'ended')
         add(queue, it[4], 'ran_ms')
+        if row[EXTRA] and row[EXTRA][E_VIRTUAL] and line(row[QUEUE]).is_fair then
+          fairness().end_attempt(row, it[4])
+        end
       end
       if outcome ~= 3 and outcome ~= 6 then row[PARKED] = false end -- a worker knew its task
       outcomes[outcome](id, row, it[5], it[6])
@@ -112,6 +113,7 @@ local function settle_all(settlements)
       lost[#lost + 1] = id
     end
   end
+  follow()
   flush()
   for key, list in pairs(ended) do
     send('RPUSH', P .. key, list)

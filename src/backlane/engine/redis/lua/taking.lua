@@ -1,6 +1,5 @@
--- Taking: what claim and turn do to give leases; behind `rooms.lua`.
+-- Taking: what claim and turn do to give leases; behind `rooms.lua` and `waking.lua`.
 
-local MOVES = 1000 -- rows a claim brings into ready at most, so that a claim stays short
 local taken = {} -- ids that were leased: for `ring`
 
 -- -- bringing in what lapsed and what is due --
@@ -53,26 +52,44 @@ local function bring_in(departed)
       push(zrems, 'scheduled', due[i])
     end
   end
+  follow()
   flush()
   return buried
 end
 
 -- -- who is next --
 
+-- The numbers of the queues that a claim wants, and that may give.
+local function giving(names, ids, kind)
+  local found, seen, asked = {}, {}, {}
+  for i = 1, #names do asked[i] = queue_number(names[i]) or 0 end
+  read_rows(ids)
+  for i = 1, #ids do asked[#asked + 1] = rows[ids[i]] and rows[ids[i]][QUEUE] or 0 end
+  for i = 1, #asked do
+    local queue = asked[i]
+    if queue > 0 and not seen[queue] then
+      seen[queue] = true
+      local it = line(queue)
+      if it.kind == kind and not it.paused then
+        if it.is_limited then read_left(queue, it) end
+        if it.left ~= 0 then found[#found + 1] = queue end
+      end
+    end
+  end
+  return found
+end
+
 -- The ready sets of these queues and this lane (false: both): {key, resource, queue}.
-local function sources_of(queues, lane, kind)
+local function sources_of(queues, lane)
   local found = {}
   for i = 1, #queues do
-    local queue = queue_number(queues[i])
-    local it = queue and line(queue)
-    if it and it.kind == kind and not it.paused then
-      for its_lane = lane or 0, lane or 1 do
-        local key = P .. 'ready:' .. queue .. ':' .. its_lane
-        found[#found + 1] = { key = key, queue = queue }
-        local res = it.res or {}
-        for j = 1, #res do
-          found[#found + 1] = { key = key .. ':' .. res[j], resource = res[j], queue = queue }
-        end
+    local queue = queues[i]
+    for its_lane = lane or 0, lane or 1 do
+      local key = P .. 'ready:' .. queue .. ':' .. its_lane
+      found[#found + 1] = { key = key, queue = queue }
+      local res = line(queue).res or {}
+      for j = 1, #res do
+        found[#found + 1] = { key = key .. ':' .. res[j], resource = res[j], queue = queue }
       end
     end
   end
@@ -88,8 +105,9 @@ local function merged(sources, number)
     if source.resource and rooms[source.resource] then
       most = min(most, rooms[source.resource].left)
     end
+    most = min(most, line(source.queue).left or most)
     local got = most > 0 and call('ZRANGE', source.key, 0, most - 1, 'WITHSCORES') or {}
-    for j = 1, #got, 2 do all[#all + 1] = { got[j], tonumber(got[j + 1]), source.key, source.resource } end
+    for j = 1, #got, 2 do all[#all + 1] = { got[j], tonumber(got[j + 1]), source.key, source.resource, source.queue } end
   end
   table.sort(all, function(a, b)
     if a[2] ~= b[2] then return a[2] < b[2] end
@@ -98,10 +116,20 @@ local function merged(sources, number)
   return all
 end
 
+-- Counts a job into what the own limit of its queue leaves, while choosing.
+local function fits_queue(taken_of, queue)
+  local left = line(queue).left
+  if not left then return true end
+  taken_of[queue] = (taken_of[queue] or 0) + 1
+  return taken_of[queue] <= left
+end
+
 -- Takes the next members out of their sets; returns their ids, and whether there may be more.
 local function take_next(sources, number)
   local ids = {}
   if #sources == 1 and not (sources[1].resource and rooms[sources[1].resource]) then
+    number = min(number, line(sources[1].queue).left or number)
+    if number <= 0 then return ids, false end
     local got = call('ZPOPMIN', sources[1].key, number)
     for i = 1, #got, 2 do
       local id = id_of(got[i])
@@ -109,11 +137,11 @@ local function take_next(sources, number)
     end
     return ids, #ids == number
   end
-  local all, by_key, room = merged(sources, number), {}, {}
+  local all, by_key, room, taken_of = merged(sources, number), {}, {}, {}
   for i = 1, #all do
     if #ids == number then break end
     local it = all[i]
-    if fits(room, it[4]) then
+    if fits(room, it[4]) and fits_queue(taken_of, it[5]) then
       ids[#ids + 1] = id_of(it[1])
       push(by_key, it[3], it[1])
     end
@@ -133,7 +161,7 @@ local function take_these(wanted, lane, kind, number)
       local it = line(row[QUEUE])
       if it.kind == kind and not it.paused then
         local key, score = where(row)
-        may[#may + 1] = { member(id, row), score, P .. key, row[RESOURCE], id }
+        may[#may + 1] = { member(id, row), score, P .. key, row[RESOURCE], id, row[QUEUE] }
       end
     end
   end
@@ -141,9 +169,9 @@ local function take_these(wanted, lane, kind, number)
     if a[2] ~= b[2] then return a[2] < b[2] end
     return a[1] < b[1]
   end)
-  local ids, room = {}, {}
+  local ids, room, taken_of = {}, {}, {}
   for i = 1, #may do
-    if #ids < number and fits(room, may[i][4]) then
+    if #ids < number and fits(room, may[i][4]) and fits_queue(taken_of, may[i][6]) then
       call('ZREM', may[i][3], may[i][1])
       ids[#ids + 1] = may[i][5]
     end
@@ -162,6 +190,7 @@ local function lease(id, row, owner, lease_ms)
   row[LEASE_END], row[CANCELLING] = boot + lease_ms, false
   row[ENDED], row[RAN], row[REASON] = row[ENDED] or false, row[RAN] or 0, row[REASON] or false
   row[REVISION] = row[REVISION] + 1
+  if row[EXTRA] or lines[row[QUEUE]].is_limited then lease_extra(id, row) end
   push(zadds, 'leases', row[LEASE_END], member(id, row))
   if row[DEADLINE] then push(zrems, 'deadlines', member(id, row)) end
   add(queue, -1, 's2')
@@ -200,12 +229,15 @@ local function lease_all(ids, owner, lease_ms, leases)
     local row = rows[id]
     if row and row[DEADLINE] and row[DEADLINE] <= wall then
       finish(id, row, EXPIRED, false, false, true)
+    elseif row and row[EXTRA] and row[EXTRA][E_USES] and stop(id, row) then
+      stopped = stopped + 1
     elseif row and row[STATE] == READY then -- never two leases, whatever the sets say
       give(row[RESOURCE], id)
       given[#given + 1] = id
       texts[#given] = lease(id, row, owner, lease_ms)
     end
   end
+  follow()
   local sheets = read_sheets(given)
   for i = 1, #given do
     leases[#leases + 1] = { given[i], texts[i], sheets[given[i]] }
@@ -222,38 +254,44 @@ local function cancelled_of(owner)
   return found
 end
 
-local function next_due()
+local function next_due(queues)
+  if woken >= MOVES or stopped >= MOVES then return 0 end
   local soonest = next_trial()
   local first = call('ZRANGE', P .. 'scheduled', 0, 0, 'WITHSCORES')[2]
   if first then soonest = min(soonest or math.huge, first - wall) end
   first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
   if first then soonest = min(soonest or math.huge, first - boot) end
+  first = next_token(queues)
+  if first then soonest = min(soonest or math.huge, first) end
   return soonest and max(0, soonest) or false
 end
 
 -- One claim: [owner, number, lease ms, queues, lane | nil, ids, kind, departed] ->
 -- [[[id, row, sheet], ..], cancelled, next due | false, buried, turned, [number of a queue, its name, ..]]
 local function claim(wanted)
-  local owner, number, lease_ms, queues = wanted[1], wanted[2], wanted[3], wanted[4]
+  local owner, number, lease_ms, names_of = wanted[1], wanted[2], wanted[3], wanted[4]
   local lane, ids, kind = wanted[5], wanted[6], wanted[7]
   local buried = bring_in(wanted[8])
   read_rooms()
-  local leases = {}
-  if number > 0 and call('HEXISTS', P .. 'meta', 'seal') == 0 then
+  local leases, queues = {}, {}
+  woken, stopped = 0, 0
+  if call('HEXISTS', P .. 'meta', 'seal') == 0 then
+    queues = giving(names_of, ids, kind)
+    wake(queues)
     if #ids > 0 then
       local more = true
-      while more and #leases < number do
+      while more and #leases < number and stopped < MOVES do
         local these = take_these(ids, lane, kind, number - #leases)
         lease_all(these, owner, lease_ms, leases)
         more = #these > 0
       end
-    else
-      local sources = sources_of(queues, lane, kind)
+    elseif number > 0 then
+      local sources = sources_of(queues, lane)
       local more, looked = #sources > 0, 0
-      while more and #leases < number and looked < MOVES + number do
+      while more and #leases < number and looked < MOVES + number and stopped < MOVES do
         local these
         these, more = take_next(sources, number - #leases)
-        if next(rooms) then more = #these > 0 end
+        if next(rooms) or stopped > 0 then more = #these > 0 end
         looked = looked + #these
         lease_all(these, owner, lease_ms, leases)
       end
@@ -273,5 +311,5 @@ local function claim(wanted)
       of_queues[#of_queues + 1] = queue_name(queue)
     end
   end
-  return { leases, cancelled_of(owner), next_due(), buried, turned, of_queues }
+  return { leases, cancelled_of(owner), next_due(queues), buried, turned, of_queues }
 end
