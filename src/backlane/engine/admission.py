@@ -53,6 +53,7 @@ class Store:
     predicted: list[tuple[int, int]] = field(default_factory=list)  # which, and its wait
     asked: Repeats = field(default_factory=dict)  # new ones, to be stored
     has_resources: bool = False  # that some of the jobs name
+    has_special: bool = False  # jobs under limits, or that wait for others
     seal: Seal | None = None
     has_followers: bool = False  # whose waits and shares depend on what is accepted before
     are_ticks: bool = False  # of schedules: may use headroom, and are never stale

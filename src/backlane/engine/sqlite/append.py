@@ -13,8 +13,9 @@ from typing import Any
 from backlane.engine.admission import Answer, Batch, Store, judge
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
-from backlane.engine.sqlite import group, keys, resource, seal
+from backlane.engine.sqlite import enter, group, keys, resource, seal
 from backlane.engine.sqlite.extra import encode_extra
+from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import encode_policy
@@ -35,8 +36,8 @@ TAKEN: Sql[tuple[bytes]] = Sql(
 LINES: Sql[tuple[Any, ...]] = Sql(
     """
     select queue.id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
-        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, priority, scheduled, ready, running,
-        blocked, bytes,
+        tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, is_fair, priority, scheduled, ready,
+        running, blocked, bytes,
         (select max(seq) from backlane_job),
         (select value from backlane_meta where name = 'forgotten_ms'),
         (select value from backlane_meta where name = 'seal')
@@ -102,9 +103,12 @@ async def append_all(
     """Answer each batch as if the others had come one by one before it."""
     store = await _read(tx, clock.wall_ms(), batches)
     store.are_ticks = are_ticks
+    were_fair = {name for name, line in store.lines.items() if line.is_fair}
     answers = [judge(store, jobs, admission) for jobs, admission in batches]
+    if were_fair or any(admission.fair or admission.limits for _, admission in batches):
+        await enter.declare(tx, store, batches, answers)
     if store.accepted or store.newcomers:
-        await _insert(tx, store)
+        await _insert(tx, clock, store, were_fair)
     if store.asked:
         await keep_repeats(tx, store.asked)
     return answers
@@ -113,7 +117,7 @@ async def append_all(
 async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     ids, names, groups, asked = [], set(), set(), []
     keyed: list[Job] = []
-    is_paced = has_resources = False
+    is_paced = has_resources = is_special = False
     for jobs, admission in batches:
         is_paced = is_paced or bool(admission.paces)
         for job in jobs:
@@ -127,7 +131,10 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
                 asked.append(job.idempotency)
             if job.resource:
                 has_resources = True
+            if job.uses:
+                is_special = True
             if job.after:
+                is_special = True
                 ids += [edge.job for edge in job.after]
     if not ids:
         return Store(set(), {}, {}, {}, 0, -1, now_ms)
@@ -143,6 +150,7 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
     newest, forgotten_ms, stored = found[0][-3:] if found else (await tx.rows(NEWEST))[0]
     store = Store(taken, holders, repeats, lines, newest or 0, forgotten_ms, now_ms)
     store.has_resources = has_resources
+    store.has_special = is_special
     store.seal = seal.decoded(stored) if stored else None
     store.unstarted = unstarted
     has_shares = await _read_groups(tx, lines, groups, batches) if groups else False
@@ -178,7 +186,8 @@ def _lines(rows: Sequence[tuple[Any, ...]]) -> dict[str, Line]:
         line = lines.get(row[1])
         if line is None:
             line = lines[row[1]] = Line(row[0], row[1], row[2], Bounds(*row[3:7]), row[7:11])
-        priority, scheduled, ready, running, blocked, size = row[11:17]
+            line.is_fair = bool(row[11])
+        priority, scheduled, ready, running, blocked, size = row[12:18]
         if priority is not None:
             line.jobs += scheduled + ready + running + blocked
             line.bytes += size
@@ -196,18 +205,22 @@ async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int
 # -- writing --
 
 
-async def _insert(tx: SqliteTx, store: Store) -> None:
+async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str]) -> None:
     now = store.now_ms
     for line in store.entered.values():
         if not line.id:
             line.id = await make_line(tx, line.name, line.kind, line.declared)
+        if line.is_fair is not (line.name in were_fair):
+            await enter.set_fair(tx, {line.name: line.is_fair})
         tx.rings.queues.add(line.name)
     resources = {}
     if store.has_resources:
         named = {job.resource for job, _ in store.accepted if job.resource}
         resources = await resource.number(tx, named)
-    moves = Moves()
+    moves = Moves(clock)
     rows, taken, deadlines = [], [], []
+    entering: list[tuple[Held, int]] = []
+    are_plain = not store.has_special and not any(it.is_fair for it in store.entered.values())
     groups: dict[tuple[int, str], int] = {}
     is_delayed = False
     for seq, (job, line) in enumerate(store.accepted, store.newest + 1):
@@ -217,7 +230,11 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
         counts = moves.at(line.id, job.priority)
         counts.appended += 1
         counts.bytes += row[8]
-        if job.delay_ms > 0:
+        if not are_plain:
+            is_plain = row[-3] is None and not line.is_fair
+            it = enter.held(seq, job, line.id, lane, now, is_plain=is_plain)
+            entering.append((it, job.delay_ms))
+        elif job.delay_ms > 0:
             is_delayed = True
             counts.scheduled += 1
         else:
@@ -231,7 +248,9 @@ async def _insert(tx: SqliteTx, store: Store) -> None:
     for index, expected_ms in store.predicted:
         rows[index] = (*rows[index][:-1], expected_ms)
     await tx.each(INSERT, rows)
-    await tx.rows(ENTER_READY, store.newest, now)
+    if are_plain:
+        await tx.rows(ENTER_READY, store.newest, now)
+    enter.enter(moves, entering)
     if is_delayed:
         await tx.rows(ENTER_SCHEDULED, store.newest, now)
     if taken:

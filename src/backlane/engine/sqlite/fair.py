@@ -135,7 +135,7 @@ def _moved(mean_us: int | None, ran_ms: int) -> int:
 async def read_courses(tx: SqliteTx, queues: set[int]) -> dict[int, Course]:
     """Return those of these queues that are fair."""
     rows = await tx.rows(QUEUES, integers(list(queues))) if queues else []
-    return {queue: Course(*rest) for queue, *rest in rows}
+    return {row[0]: Course(row[1], row[2], row[3]) for row in rows}
 
 
 async def read_flows(
@@ -145,8 +145,8 @@ async def read_flows(
     for queue, group in groups:
         courses[queue].flows[group or ""] = Flow()
     keys = [(queue, group or "") for queue, group in groups]
-    for queue, name, *flow in await tx.each(FLOWS, keys) if keys else ():
-        courses[queue].flows[name] = Flow(*flow)
+    for row in await tx.each(FLOWS, keys) if keys else ():
+        courses[row[0]].flows[row[1]] = Flow(row[2], row[3], row[4])
 
 
 async def store(tx: SqliteTx, courses: Mapping[int, Course]) -> None:
