@@ -15,7 +15,7 @@ from backlane.engine.admission import Answer, Batch, Store, weigh
 from backlane.engine.plan import Plan
 from backlane.engine.postgres.booking import append_booked, book
 from backlane.engine.postgres.credit import Purse
-from backlane.engine.postgres.enter import Entered, answers, enter, needed, prepare
+from backlane.engine.postgres.enter import Entered, Numbers, answers, enter, needed, prepare
 from backlane.engine.postgres.plans import AppendPlan, QuickPlan, StepPlan
 from backlane.engine.postgres.reading import IMPATIENT, Reading, keep_repeats
 from backlane.engine.postgres.transaction import PostgresTx
@@ -65,9 +65,13 @@ async def append_all(
         await tx.rows(IMPATIENT)
     if store.asked and len(await keep_repeats(tx, store.asked, store.now_ms)) < len(store.asked):
         raise SerializationFailure("the same was asked for in another transaction")
+    taken = [
+        batch for one, batch in zip(judged, batches, strict=True) if not isinstance(one, Refusal)
+    ]
+    if store.accepted or any(admission.limits for _, admission in taken):
+        numbers = await prepare(tx, purse, store, taken)
     if store.accepted:
-        resources = await prepare(tx, purse, store)
-        entered = await enter(tx, resources, store, {})
+        entered = await enter(tx, numbers, store, {})
         if entered and entered.firsts and store.asked:
             # What was asked for is to be remembered with the job that stands for it.
             raise SerializationFailure("the same job came in by another transaction")
@@ -91,7 +95,7 @@ async def append_quickly(
         return None
     try:
         spent = {it.line.id: it.credit for it in accounts}
-        entered = await enter(tx, purse.resources, store, spent)
+        entered = await enter(tx, Numbers(purse.resources, purse.limits), store, spent)
     except BaseException:
         purse.forget(list(needs))  # nobody knows now what was spent
         raise
@@ -106,13 +110,22 @@ def _known(tx: PostgresTx, purse: Purse, batches: Sequence[Batch]) -> Store | No
     if tx.wall_ms is not None or tx.is_joined:
         return None  # how old it is cannot be told by a clock that stands
     jobs = [job for jobs, _ in batches for job in jobs]
+    for _, admission in batches:
+        if any(purse.declared.get(name) != it for name, it in admission.limits.items()):
+            return None
     for job in jobs:
+        if job.uses and not purse.limits.keys() >= {use.limit for use in job.uses}:
+            return None
         if job.idempotency or job.key or (job.resource and job.resource not in purse.resources):
             return None
     accounts = purse.lines(jobs)
     if accounts is None:
         return None
     lines = {name: account.line for name, account in accounts.items()}
+    for its_jobs, admission in batches:
+        for name in {job.queue for job in its_jobs}:
+            if lines[name].is_fair != (name in admission.fair):
+                return None
     if any(job.group is not None for job in jobs):
         for _, admission in batches:
             for line in lines.values():

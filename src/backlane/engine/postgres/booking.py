@@ -8,13 +8,12 @@ committed, its jobs count themselves; rolled back, nothing does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from backlane.engine.admission import Answer, Batch, Judging, Repeats, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.credit import Purse
-from backlane.engine.postgres.enter import Entered, answers, enter, needed, prepare
+from backlane.engine.postgres.enter import Entered, Numbers, answers, enter, needed, prepare
 from backlane.engine.postgres.reading import (
     Reading,
     forget_repeats,
@@ -60,7 +59,7 @@ class Booked(NamedTuple):
     store: Store
     judged: Judging | Refusal
     spent: dict[int, int]  # the credit of each queue
-    resources: Mapping[str, int]
+    numbers: Numbers
 
 
 async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
@@ -70,8 +69,10 @@ async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
     store = reading.store
     entered = list(store.entered.values())
     if not entered:
-        return Booked(store, judged, {}, {})
-    resources = await prepare(tx, purse, store)
+        if not isinstance(judged, Refusal) and batch[1].limits:
+            await prepare(tx, purse, store, [batch])
+        return Booked(store, judged, {}, Numbers({}, {}))
+    numbers = await prepare(tx, purse, store, [batch])
     needs = needed(store)
     rows = await tx.rows(
         BOOK,
@@ -87,7 +88,7 @@ async def book(tx: PostgresTx, purse: Purse, batch: Batch, xid: int) -> Booked:
     if groups:
         queues, names = zip(*groups, strict=True)
         await tx.rows(BOOK_GROUPS, xid, queues, list(groups.values()), names)
-    return Booked(store, judged, {queue: credit for credit, queue in rows}, resources)
+    return Booked(store, judged, {queue: credit for credit, queue in rows}, numbers)
 
 
 async def append_booked(tx: PostgresTx, batch: Batch, booked: Booked) -> Answer:
@@ -132,9 +133,9 @@ async def _entered(tx: PostgresTx, booked: Booked, known: Repeats) -> Entered | 
         store.predicted = []
     if not store.accepted:
         return Entered(store.now_ms, firsts)
-    found = await enter(tx, booked.resources, store, booked.spent)
+    found = await enter(tx, booked.numbers, store, booked.spent)
     if found is None and await _looks_back(tx):
-        found = await enter(tx, booked.resources, store, {})
+        found = await enter(tx, booked.numbers, store, {})
     return found and Entered(found.now_ms, found.firsts | firsts)
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from backlane.engine.portion import Line
 from backlane.model.job import Job
+from backlane.model.limit import Limit
 from backlane.model.queue import Bounds
 
 SHARE = 64  # of the room that is left, one part is granted
@@ -56,6 +57,8 @@ class Purse:
         self._pid = os.getpid()
         self.forgotten_ms = -1
         self.resources: dict[str, int] = {}  # numbers of names; never change
+        self.limits: dict[str, int] = {}  # the same
+        self.declared: dict[str, Limit] = {}  # limits, as this process said last
         self._accounts: dict[str, Account] = {}
         self._asked: dict[str, float] = {}
         self._lock = threading.Lock()

@@ -11,12 +11,14 @@ from psycopg.errors import SerializationFailure
 
 from backlane.engine.admission import Answer, Batch, Judging, Store
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource
+from backlane.engine.postgres import limits, resource
 from backlane.engine.postgres.credit import Purse
+from backlane.engine.postgres.extra import packed
 from backlane.engine.postgres.seal import sealed_for_changes
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import DEFAULT_POLICY, Job, Policy, Receipt, Refusal
+from backlane.model.limit import Limit
 from backlane.model.queue import Bounds
 
 T = TypeVar("T")
@@ -27,7 +29,8 @@ ENTER: Sql[tuple[bool, int, int, int]] = Sql(
     from backlane.enter($1::bigint, $2::bigint[], $3::int[], $4::bytea[], $5::int[], $6::int[],
         $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::bigint[], $12::text[],
         $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bigint[], $18::text[],
-        $19::text[], $20::text[])
+        $19::text[], $20::text[], $21::bytea[], $22::text[], $23::text[], $24::bigint,
+        $25::boolean)
     """
 )
 NEW_LINE: Sql[tuple[int]] = Sql(
@@ -38,6 +41,13 @@ NEW_LINE: Sql[tuple[int]] = Sql(
     on conflict (name) do update
     set name = excluded.name
     returning id
+    """
+)
+SET_FAIR: Sql[tuple[()]] = Sql(
+    """
+    update backlane.queue
+    set is_fair = $2::boolean
+    where id = $1::int
     """
 )
 # Who stands for jobs that came in by another way in the same moment.
@@ -61,9 +71,16 @@ class Entered(NamedTuple):
     firsts: dict[bytes, bytes]
 
 
-async def prepare(tx: PostgresTx, purse: Purse, store: Store) -> dict[str, int]:
-    """Make the queues and resources that what was accepted is the first to name; return the
-    numbers of resources.
+class Numbers(NamedTuple):
+    """What names of resources and limits are known by."""
+
+    resources: Mapping[str, int]
+    limits: Mapping[str, int]
+
+
+async def prepare(tx: PostgresTx, purse: Purse, store: Store, batches: Sequence[Batch]) -> Numbers:
+    """Make what was accepted is the first to name: queues, resources and limits; and take in
+    what these batches say of them.
 
     Raises:
         SerializationFailure: the store was sealed while a queue that it did not know was made.
@@ -74,16 +91,39 @@ async def prepare(tx: PostgresTx, purse: Purse, store: Store) -> dict[str, int]:
     if new and store.seal is None and (await sealed_for_changes(tx))[0] is not None:
         # A seal waits for the locks of the queues that it sees, and this one it did not.
         raise SerializationFailure("the store was sealed meanwhile")
+    await _arrange(tx, purse, store, batches)
+    resources: Mapping[str, int] = purse.resources
     named = {job.resource for job, _ in store.accepted if job.resource}
-    if named <= purse.resources.keys():
-        return purse.resources
-    found = await resource.number(tx, named)
-    tx.then(lambda: purse.resources.update(found))  # not before the commit: they may be new
-    return purse.resources | found
+    if not named <= purse.resources.keys():
+        found = await resource.number(tx, named)
+        tx.then(lambda: purse.resources.update(found))  # not before the commit: they may be new
+        resources = purse.resources | found
+    used = {use.limit for job, _ in store.accepted for use in job.uses}
+    if used <= purse.limits.keys():
+        return Numbers(resources, purse.limits)
+    numbered = await limits.number(tx, used)
+    tx.then(lambda: purse.limits.update(numbered))
+    return Numbers(resources, purse.limits | numbered)
+
+
+async def _arrange(tx: PostgresTx, purse: Purse, store: Store, batches: Sequence[Batch]) -> None:
+    """Take in which queues are fair, and what limits are declared: the last one is right."""
+    said: dict[str, Limit] = {}
+    fair: dict[str, bool] = {}
+    for jobs, admission in batches:
+        said |= admission.limits
+        fair |= {name: name in admission.fair for name in {job.queue for job in jobs}}
+    if said:
+        await limits.declare(tx, said)
+        tx.then(lambda: purse.declared.update(said))
+    for line in store.entered.values():
+        if line.is_fair != fair.get(line.name, line.is_fair):
+            line.is_fair = fair[line.name]
+            await tx.rows(SET_FAIR, line.id, line.is_fair)
 
 
 async def enter(
-    tx: PostgresTx, resources: Mapping[str, int], store: Store, spent: Mapping[int, int]
+    tx: PostgresTx, numbers: Numbers, store: Store, spent: Mapping[int, int]
 ) -> Entered | None:
     """Insert what was accepted, on credits by queue; None: one of them is gone."""
     jobs = [job for job, _ in store.accepted]
@@ -98,7 +138,7 @@ async def enter(
             list(spent),
             [job.id for job in jobs],
             _alike([line.id for _, line in store.accepted]),
-            _alike([_lane(job, resources) for job in jobs]),
+            _alike([_lane(job, numbers.resources) for job in jobs]),
             _alike([job.priority for job in jobs]),
             _alike([job.delay_ms for job in jobs]),
             _alike([job.policy.attempts for job in jobs]),
@@ -110,6 +150,9 @@ async def enter(
             _some([job.headers for job in jobs]),
             [job.body for job in jobs],
             *_rare(jobs),
+            *_used(jobs, numbers.limits),
+            tx.boot_ms,
+            not tx.is_joined,
         )
     )[0]
     if not is_admitted:
@@ -137,6 +180,18 @@ def _rare(jobs: Sequence[Job]) -> Iterator[list[int | None] | list[str | None] |
     yield _some([job.key.scope if job.key else None for job in jobs])
     yield _some([stored(job.key.name) if job.key else None for job in jobs])
     yield _some([stored_or_none(job.group) for job in jobs])
+
+
+def _used(
+    jobs: Sequence[Job], numbers: Mapping[str, int]
+) -> tuple[list[bytes | None] | None, list[str | None] | None, list[str | None] | None]:
+    """Return what fewer have: extras, the gates and the numbers of limits."""
+    extras = _some([packed(job) for job in jobs])
+    if extras is None:
+        return None, None, None
+    used = [limits.columns(job.uses, numbers) for job in jobs]
+    gates, named = [it and it[0] for it in used], [it and it[1] for it in used]
+    return extras, _some(gates), _some(named)
 
 
 def _some(values: list[T | None]) -> list[T | None] | None:

@@ -36,7 +36,7 @@ LINES: Sql[tuple[Any, ...]] = Sql(
     """
     select id, name, kind, declared_jobs, declared_bytes, declared_wait_ms, declared_share,
         tuned_jobs, tuned_bytes, tuned_wait_ms, tuned_share, scheduled, bytes, ready, running,
-        open_jobs, open_bytes, booked_jobs, booked_bytes, parts
+        open_jobs, open_bytes, booked_jobs, booked_bytes, parts, is_fair
     from backlane.lines($1::text[])
     """
 )
@@ -47,7 +47,7 @@ READ: Sql[tuple[Any, ...]] = Sql(
     select state.now_ms, state.forgotten_ms, state.seal, state.taken, id, name, kind,
         declared_jobs, declared_bytes, declared_wait_ms, declared_share, tuned_jobs, tuned_bytes,
         tuned_wait_ms, tuned_share, scheduled, bytes, ready, running, open_jobs, open_bytes,
-        booked_jobs, booked_bytes, parts
+        booked_jobs, booked_bytes, parts, is_fair
     from (
         select coalesce($1::bigint, backlane.now_ms()) as now_ms,
             (select number from backlane.meta where name = 'forgotten_ms') as forgotten_ms,
@@ -269,6 +269,7 @@ def line_of(row: tuple[Any, ...]) -> Line:
     line.running = running
     line.jobs = scheduled + sum(ready) + running + row[17]  # booked places are taken
     line.bytes = size + row[18]
+    line.is_fair = row[20]
     return line
 
 

@@ -24,6 +24,11 @@ create function backlane.enter(
     scopes text[],
     names text[],
     groups text[],
+    extras bytea[],
+    gates text[],                           -- of each job an array, as text
+    limits text[],
+    told_boot_ms bigint,
+    may_hold boolean,                       -- turns: not in a caller's transaction
     out is_admitted boolean,
     out entered int,
     out first_seq bigint,
@@ -39,7 +44,11 @@ declare
     lost bigint[] := '{}';
     due_ms bigint;
     is_plain boolean := lives_ms is null and names is null and groups is null;
+    -- How these wait is for `get_in_line` to say.
+    is_odd boolean := extras is not null or gates is not null
+        or exists (select 1 from backlane.queue where is_fair and id = any (queues));
 begin
+    is_plain := is_plain and not is_odd;
     is_admitted := true;
     if cardinality(used_credits) > 0 then
         perform 1 from backlane.credit where id = any (used_credits) for key share;
@@ -146,16 +155,18 @@ begin
     with job as (
         insert into backlane.job (seq, place, enqueued_ms, deadline_ms, predicted_ms, queue, lane,
             size, attempts, priority, id, task, key_scope, key_name, group_name, parent, policy,
-            headers, body)
+            headers, body, extra, gates, limits)
         select seq, now_ms + greatest(0, coalesce(delay, delays_ms[1])), now_ms, now_ms + life,
             predicted_ms, coalesce(queue, queues[1]), coalesce(lane, lanes[1]), size,
             coalesce(attempts, allowed[1]), coalesce(priority, priorities[1]), id,
             case when cardinality(tasks) = 1 then tasks[1] else task end, scope, name,
-            group_name, parent, policy, headers, body
+            group_name, parent, policy, headers, body, extra, given.gates::bigint[],
+            given.limits::int[]
         from unnest(seqs, ids, queues, lanes, priorities, delays_ms, allowed, sizes, predicted,
-            tasks, parents, policies, headings, bodies, lives_ms, scopes, names, groups)
+            tasks, parents, policies, headings, bodies, lives_ms, scopes, names, groups, extras,
+            gates, limits)
             as given (seq, id, queue, lane, priority, delay, attempts, size, predicted_ms, task,
-            parent, policy, headers, body, life, scope, name, group_name)
+            parent, policy, headers, body, life, scope, name, group_name, extra, gates, limits)
         where seq <> all (lost)
         on conflict (id) do nothing
         returning seq, place, deadline_ms, queue, lane, size, priority, group_name
@@ -166,6 +177,7 @@ begin
         select place, seq, 0, queue, lane, 0, 1, 0, size, 9 - priority, priority
         from job
         where place <= enter.now_ms
+        and not is_odd
     ),
     scheduled as (
         insert into backlane.scheduled (due_ms, seq, token, queue, lane, attempt, revision,
@@ -173,6 +185,7 @@ begin
         select place, seq, 0, queue, lane, 0, 1, 0, size, priority
         from job
         where place > enter.now_ms
+        and not is_odd
     ),
     deadline as (
         insert into backlane.deadline (deadline_ms, seq)
@@ -190,14 +203,23 @@ begin
     tallied as (
         insert into backlane.tally (queue, priority, credit, scheduled, ready, bytes, appended)
         select job.queue, priority, max(credit.id),
-            nullif(count(*) filter (where place > enter.now_ms), 0),
-            nullif(count(*) filter (where place <= enter.now_ms), 0), sum(size), count(*)
+            nullif(count(*) filter (where place > enter.now_ms and not is_odd), 0),
+            nullif(count(*) filter (where place <= enter.now_ms and not is_odd), 0), sum(size),
+            count(*)
         from job
         left join unnest(of_queues, used_credits) as credit (queue, id)
         on credit.queue = job.queue
         group by job.queue, priority
     )
     select count(*) into entered from job;
+    if is_odd then
+        perform backlane.get_in_line(now_ms, coalesce(told_boot_ms, now_ms), array(
+            select (seq, 0, null, 0, 1, 0, place, place, 0)::backlane.waiter
+            from backlane.job
+            where seq = any (seqs)
+            order by seq
+        ), null, may_hold);
+    end if;
     -- A key was taken for a job whose id was known: another's, in the same moment.
     if entered < cardinality(ids) - cardinality(lost) and names is not null then
         delete from backlane.unique_key
@@ -215,7 +237,7 @@ returns table (
     declared_wait_ms bigint, declared_share float8, tuned_jobs bigint, tuned_bytes bigint,
     tuned_wait_ms bigint, tuned_share float8, scheduled bigint, bytes bigint, ready bigint[],
     running bigint, open_jobs bigint, open_bytes bigint, booked_jobs bigint,
-    booked_bytes bigint, parts bigint
+    booked_bytes bigint, parts bigint, is_fair boolean
 )
 language sql stable
 as $$
@@ -223,12 +245,15 @@ as $$
         select * from backlane.queue where queue.name = any (wanted)
     ),
     part as materialized (
-        select counter.queue, counter.priority, counter.scheduled, counter.ready,
-            counter.running, counter.bytes, null::bigint as credit, null::bigint as used
+        -- What is blocked takes up a place as what is scheduled does.
+        select counter.queue, counter.priority, counter.scheduled + counter.blocked as scheduled,
+            counter.ready, counter.running, counter.bytes, null::bigint as credit,
+            null::bigint as used
         from backlane.counter
         where counter.queue = any (array(select line.id from line))
         union all
-        select tally.queue, tally.priority, tally.scheduled, tally.ready, tally.running,
+        select tally.queue, tally.priority,
+            coalesce(tally.scheduled, 0) + coalesce(tally.blocked, 0), tally.ready, tally.running,
             tally.bytes, tally.credit, tally.appended
         from backlane.tally
         where tally.queue = any (array(select line.id from line))
@@ -273,11 +298,11 @@ as $$
         coalesce(sum(counted.running), 0)::bigint,
         coalesce(max(open.jobs), 0)::bigint, coalesce(max(open.bytes), 0)::bigint,
         coalesce(max(open.booked_jobs), 0)::bigint, coalesce(max(open.booked_bytes), 0)::bigint,
-        coalesce(sum(counted.parts), 0)::bigint
+        coalesce(sum(counted.parts), 0)::bigint, line.is_fair
     from line
     left join counted on counted.queue = line.id
     left join open on open.queue = line.id
     group by line.id, line.name, line.kind, line.declared_jobs, line.declared_bytes,
         line.declared_wait_ms, line.declared_share, line.tuned_jobs, line.tuned_bytes,
-        line.tuned_wait_ms, line.tuned_share
+        line.tuned_wait_ms, line.tuned_share, line.is_fair
 $$;

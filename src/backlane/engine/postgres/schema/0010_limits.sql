@@ -232,6 +232,7 @@ create function backlane.held_back(
     boot_ms bigint,
     seqs bigint[],
     their_places bigint[],
+    woken_at bigint,                        -- the gate that lets them in; null: none
     may_hold boolean,
     out held bigint[],
     out gates bigint[],
@@ -312,10 +313,10 @@ begin
             end if;
             spots := spots || at;
             continue when is_turn and holders[at] = one.seq;
-            if (ranks[at], places[at], firsts[at]) < (their_rank, one.place, one.seq)
-                or ready[at] >= rooms[at]
-                or holders[at] is not null
-            then
+            if holders[at] is not null or one.gates[i] is distinct from woken_at and (
+                ready[at] >= rooms[at]
+                or (ranks[at], places[at], firsts[at]) < (their_rank, one.place, one.seq)
+            ) then
                 full_at := i;
                 exit;
             end if;
@@ -360,6 +361,7 @@ create function backlane.get_in_line(
     wall_ms bigint,
     boot_ms bigint,
     given backlane.waiter[],
+    woken_at bigint default null,
     may_hold boolean default true,
     out come int,                           -- that are ready now
     out rung int[]                          -- and their queues
@@ -404,7 +406,8 @@ begin
     and coalesce(it.due_ms, get_in_line.wall_ms) <= get_in_line.wall_ms;
     select * into back
     from backlane.held_back(
-        get_in_line.wall_ms, get_in_line.boot_ms, lines, places, get_in_line.may_hold
+        get_in_line.wall_ms, get_in_line.boot_ms, lines, places, get_in_line.woken_at,
+        get_in_line.may_hold
     );
     with line as materialized (
         select it.*, job.queue, job.lane, job.size, job.priority, job.place as old_place,
@@ -543,3 +546,827 @@ $$;
 create trigger holding_goes after delete on backlane.holding
 referencing old table as gone
 for each statement execute function backlane.note_freed();
+
+-- A queue that is made after its limit is under it from the beginning.
+create function backlane.note_queue() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    new.limit_no := (
+        select id
+        from backlane.limits
+        where limits.name = 'queue:' || new.name
+        and not per_group
+        and coalesce(tuned, declared) is not null
+    );
+    return new;
+end
+$$;
+create trigger queue_comes before insert on backlane.queue
+for each row execute function backlane.note_queue();
+
+-- -- room that is freed --
+
+-- The queues with jobs that wait for these gates: one step into `blocked_in_line` for each.
+create function backlane.blocked_queues(of_gates bigint[]) returns table (gate bigint, queue int)
+language sql stable
+set enable_seqscan = off
+as $$
+    with recursive spot as (
+        select given.gate, (
+            select blocked.queue
+            from backlane.blocked
+            where blocked.gate = given.gate
+            order by blocked.queue
+            limit 1
+        ) as queue
+        from (select distinct unnest(of_gates) as gate) as given
+        union all
+        select spot.gate, (
+            select blocked.queue
+            from backlane.blocked
+            where blocked.gate = spot.gate
+            and blocked.queue > spot.queue
+            order by blocked.queue
+            limit 1
+        )
+        from spot
+        where spot.queue is not null
+    )
+    select spot.gate, spot.queue
+    from spot
+    where spot.queue is not null
+$$;
+
+-- What jobs held that have ended, or run no more (`but_turns`) is free; the queues to ring.
+create function backlane.give_up(seqs bigint[], but_turns boolean) returns int[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    freed bigint[];
+begin
+    with gone as (
+        delete from backlane.holding
+        where seq = any (seqs)
+        and (limit_no > 0 or not but_turns)
+        returning gate
+    )
+    select array_agg(gate) into freed from gone;
+    if freed is null then
+        return '{}';
+    end if;
+    return array(select distinct queue from backlane.blocked_queues(freed));
+end
+$$;
+
+-- Jobs left ready otherwise than by a claim: who is blocked may be ready in their place.
+create function backlane.open_gates(seqs bigint[]) returns void
+language sql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+    insert into backlane.opening (at_ms, gate, queue, limit_no)
+    select distinct 0, used.gate, 0, used.limit_no
+    from unnest(seqs) as given (seq)
+    join backlane.job on job.seq = given.seq
+    cross join unnest(job.gates, job.limits) as used (gate, limit_no)
+$$;
+
+-- Blocked jobs of these queues become ready as there is room. `next_ms` is until the next
+-- token that they wait for; `is_busy` says that another claim was at a limit.
+create function backlane.wake(
+    queues int[],
+    wall_ms bigint,
+    boot_ms bigint,
+    most int,
+    out moved int,
+    out next_ms bigint,
+    out is_busy boolean,
+    out woken int[]                         -- queues
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    come record;
+    free bigint;
+    got backlane.waiter[];
+    wait_ms bigint;
+    has_got boolean;
+begin
+    moved := 0;
+    is_busy := false;
+    woken := '{}';
+    delete from backlane.holding
+    where ctid = any (array(
+        select ctid
+        from backlane.holding
+        where until_ms <= boot_ms
+        order by until_ms
+        limit 1000
+        for update skip locked
+    ));
+    with freed as (
+        delete from backlane.opening
+        where ctid = any (array(
+            select ctid
+            from backlane.opening
+            where queue = 0
+            order by at_ms, id
+            limit 1000
+            for update skip locked
+        ))
+        returning gate, limit_no
+    ),
+    known as (
+        select distinct gate, limit_no from freed
+    )
+    insert into backlane.opening (at_ms, gate, queue, limit_no)
+    select 0, known.gate, waiting.queue, known.limit_no
+    from backlane.blocked_queues(array(select gate from known)) as waiting
+    join known on known.gate = waiting.gate;
+    for one in
+        with taken as (
+            delete from backlane.opening
+            where ctid = any (array(
+                select of_queue.at
+                from unnest(queues) as wanted (queue)
+                cross join lateral (
+                    select ctid as at
+                    from backlane.opening
+                    where opening.queue = wanted.queue
+                    and at_ms <= wall_ms
+                    order by at_ms, id
+                    limit 1000
+                    for update skip locked
+                ) as of_queue
+                limit 1000
+            ))
+            returning gate, limit_no, queue
+        )
+        select gate, limit_no, array_agg(distinct queue) as of_queues
+        from taken
+        join backlane.limits on limits.id = abs(limit_no)
+        group by gate, limit_no, limits.name
+        order by limits.name collate "C", limit_no < 0, gate
+    loop
+        if moved >= most or not backlane.try_limit(one.limit_no) then
+            is_busy := is_busy or moved < most;
+            insert into backlane.opening (at_ms, gate, queue, limit_no)
+            select 0, one.gate, of_queue, one.limit_no
+            from unnest(one.of_queues) as of_queue;
+            continue;
+        end if;
+        free := 1;
+        while free > 0 and moved < most loop
+            free := backlane.room_of(one.limit_no, one.gate, wall_ms, boot_ms);
+            if free is not null and one.limit_no > 0 then
+                free := free - (
+                    select count(*)
+                    from (
+                        select 1
+                        from backlane.ready_use
+                        where gate = one.gate
+                        and queue = any (queues)
+                        limit free
+                    ) as those
+                );
+            end if;
+            free := least(free, most - moved);
+            exit when free <= 0;
+            with gone as (
+                delete from backlane.blocked
+                where ctid = any (array(
+                    select spot.at
+                    from unnest(queues) as wanted (queue)
+                    cross join lateral (
+                        select ctid as at, rank, place, seq
+                        from backlane.blocked
+                        where blocked.gate = one.gate
+                        and blocked.queue = wanted.queue
+                        order by rank, place, seq
+                        limit free
+                        for update skip locked
+                    ) as spot
+                    order by spot.rank, spot.place, spot.seq
+                    limit free
+                ))
+                returning *
+            ),
+            counted as (
+                insert into backlane.tally (queue, priority, blocked)
+                select queue, priority, -count(*)
+                from gone
+                group by queue, priority
+            )
+            select array_agg(
+                (seq, token, parked_ms, attempt, revision + 1, crashes, null, place, 0)
+                    ::backlane.waiter
+                order by rank, place, seq
+            )
+            into got
+            from gone;
+            exit when got is null;
+            moved := moved + cardinality(got);
+            select * into come from backlane.get_in_line(wall_ms, boot_ms, got, one.gate);
+            woken := woken || come.rung;
+        end loop;
+        -- Full by its number: who gives up what he holds opens it. By its rate: in a while.
+        wait_ms := case
+            when free > 0 and got is not null then 0
+            when one.limit_no > 0
+            then nullif(backlane.token_in_ms(one.limit_no, one.gate, wall_ms), 0)
+        end;
+        if wait_ms is not null then
+            insert into backlane.opening (at_ms, gate, queue, limit_no)
+            select case when wait_ms = 0 then 0 else wall_ms + wait_ms end, one.gate,
+                waiting.queue, one.limit_no
+            from backlane.blocked_queues(array[one.gate]) as waiting
+            where waiting.queue = any (queues);
+        end if;
+        got := null;
+    end loop;
+    select min(first.at_ms) - wall_ms into next_ms
+    from unnest(queues) as wanted (queue)
+    cross join lateral (
+        select at_ms
+        from backlane.opening
+        where opening.queue = wanted.queue
+        and at_ms > wall_ms
+        order by at_ms
+        limit 1
+    ) as first;
+end
+$$;
+
+-- Which of these ready jobs may be leased (`spots` without the others), the limits of what
+-- they use being locked: those for which there is no room become blocked, and those whose
+-- limit another claim is at are left where they are.
+create function backlane.admit(
+    spots tid[],
+    wall_ms bigint,
+    boot_ms bigint,
+    most int,
+    out admitted tid[],
+    out moved int,
+    out is_busy boolean,
+    out waits_ms bigint[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    known bigint[] := '{}';
+    rooms bigint[] := '{}';
+    at int;
+    full_at int;
+    is_left boolean;
+    kept tid[] := '{}';                     -- where they are
+    gone tid[] := '{}';
+    gates bigint[] := '{}';
+    limits int[] := '{}';
+begin
+    is_busy := false;
+    for one in
+        select ready.ctid as spot, ready.seq, job.gates, job.limits
+        from backlane.ready
+        join backlane.job on job.seq = ready.seq
+        where ready.ctid = any (spots)
+        and ready.is_gated
+        order by ready.rank, ready.place, ready.seq
+    loop
+        is_left := false;
+        full_at := null;
+        for i in 1 .. cardinality(one.gates) loop
+            if not backlane.try_limit(one.limits[i]) then
+                is_left := true;
+                is_busy := true;
+            end if;
+        end loop;
+        if not is_left then
+            for i in 1 .. cardinality(one.gates) loop
+                if one.limits[i] < 0 then
+                    continue when exists (
+                        select 1
+                        from backlane.holding
+                        where gate = one.gates[i]
+                        and seq = one.seq
+                    );
+                    if not backlane.try_gate(one.gates[i])
+                        or exists (select 1 from backlane.holding where gate = one.gates[i])
+                    then
+                        full_at := i;
+                        exit;
+                    end if;
+                    insert into backlane.holding (gate, seq, limit_no)
+                    values (one.gates[i], one.seq, one.limits[i]);
+                    continue;
+                end if;
+                at := array_position(known, one.gates[i]);
+                if at is null then
+                    known := known || one.gates[i];
+                    at := cardinality(known);
+                    rooms[at] := backlane.room_of(one.limits[i], one.gates[i], wall_ms, boot_ms);
+                end if;
+                if rooms[at] <= 0 then
+                    full_at := i;
+                    exit;
+                end if;
+            end loop;
+        end if;
+        if full_at is not null and cardinality(gone) < most then
+            gone := gone || one.spot;
+            gates := gates || one.gates[full_at];
+            limits := limits || one.limits[full_at];
+        elsif is_left or full_at is not null then
+            kept := kept || one.spot;
+        else
+            for i in 1 .. cardinality(one.gates) loop
+                at := array_position(known, one.gates[i]);
+                rooms[at] := rooms[at] - 1;
+            end loop;
+        end if;
+    end loop;
+    moved := cardinality(gone);
+    if moved > 0 then
+        with left_line as (
+            delete from backlane.ready
+            using unnest(gone, gates, limits) as given (spot, gate, limit_no)
+            where ready.ctid = given.spot
+            returning ready.*, given.gate, given.limit_no
+        ),
+        counted as (
+            insert into backlane.tally (queue, priority, ready, blocked)
+            select queue, priority, -count(*), count(*)
+            from left_line
+            group by queue, priority
+        )
+        insert into backlane.blocked (place, seq, token, gate, parked_ms, queue, lane, attempt,
+            revision, crashes, size, limit_no, rank, priority)
+        select place, seq, token, gate, parked_ms, queue, lane, attempt, revision + 1, crashes,
+            size, limit_no, case when limit_no < 0 then 0 else 9 - priority end, priority
+        from left_line;
+    end if;
+    admitted := array(
+        select spot
+        from unnest(spots) with ordinality as given (spot, nth)
+        where spot <> all (gone)
+        and spot <> all (kept)
+        order by nth
+    );
+end
+$$;
+
+-- Tokens of these gates are spent, a number of each; under the locks of their limits.
+create function backlane.spend(of_limits int[], of_gates bigint[], numbers int[], wall_ms bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+begin
+    insert into backlane.bucket as held (gate, spent_us)
+    select given.gate, spend.wall_ms * 1000 + given.number * limits.interval_us
+    from unnest(of_limits, of_gates, numbers) as given (limit_no, gate, number)
+    join backlane.limits on limits.id = given.limit_no
+    where limits.interval_us is not null
+    on conflict (gate) do update
+    set spent_us = least(
+            greatest(held.spent_us, spend.wall_ms * 1000),
+            spend.wall_ms * 1000 + (
+                select whole_us
+                from unnest(of_limits, of_gates) as given (limit_no, gate)
+                join backlane.limits on limits.id = given.limit_no
+                where given.gate = held.gate
+                limit 1
+            )
+        ) + excluded.spent_us - spend.wall_ms * 1000;
+    -- Who waits for a token is woken when there is one.
+    insert into backlane.opening (at_ms, gate, queue, limit_no)
+    select case when next.wait_ms = 0 then 0 else spend.wall_ms + next.wait_ms end,
+        waiting.gate, waiting.queue, given.limit_no
+    from backlane.blocked_queues(of_gates) as waiting
+    join unnest(of_limits, of_gates) as given (limit_no, gate) on given.gate = waiting.gate
+    join backlane.limits on limits.id = given.limit_no
+    cross join lateral (
+        select backlane.token_in_ms(given.limit_no, given.gate, spend.wall_ms) as wait_ms
+    ) as next
+    where limits.interval_us is not null;
+end
+$$;
+
+-- What leases hold that were given under limits (the term tells which).
+create function backlane.hold(given_as bigint, wall_ms bigint) returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    limits int[];
+    gates bigint[];
+    numbers int[];
+begin
+    with used as materialized (
+        select lease.seq, used.gate, used.limit_no
+        from backlane.lease
+        join backlane.job on job.seq = lease.seq
+        cross join unnest(job.gates, job.limits) as used (gate, limit_no)
+        where lease.term = given_as
+        and lease.is_gated
+        and used.limit_no > 0
+    ),
+    held as (
+        insert into backlane.holding (gate, seq, limit_no)
+        select gate, seq, limit_no
+        from used
+        on conflict do nothing
+    ),
+    all_used as (
+        select gate, limit_no
+        from used
+        union all
+        select backlane.gate(queue.limit_no, ''), queue.limit_no
+        from backlane.lease
+        join backlane.queue on queue.id = lease.queue
+        where lease.term = given_as
+        and queue.limit_no is not null
+    )
+    select array_agg(limit_no), array_agg(gate), array_agg(number)
+    into limits, gates, numbers
+    from (
+        select limit_no, gate, count(*)::int as number
+        from all_used
+        group by limit_no, gate
+    ) as sums;
+    if limits is not null then
+        perform backlane.spend(limits, gates, numbers, hold.wall_ms);
+    end if;
+end
+$$;
+
+-- A place under a limit outside of jobs: whether it was given, else how long to wait.
+create function backlane.acquire(
+    of_limit int,                           -- negative: a turn
+    part text,
+    of_holder bytea,
+    lease_ms bigint,
+    told_ms bigint,
+    told_boot_ms bigint,
+    out is_given boolean,
+    out wait_ms bigint
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    wall bigint := coalesce(told_ms, backlane.now_ms());
+    boot bigint := coalesce(told_boot_ms, wall);
+    its_gate bigint := backlane.gate(of_limit, part);
+    running bigint;
+    most bigint;
+begin
+    perform pg_advisory_xact_lock(
+        ('backlane.limits'::regclass::oid::bigint << 32) | abs(of_limit)
+    );
+    if of_limit < 0 then
+        perform pg_advisory_xact_lock(its_gate # 'backlane.limits'::regclass::oid::bigint);
+    end if;
+    wait_ms := null;
+    update backlane.holding
+    set until_ms = boot + lease_ms
+    where gate = its_gate
+    and holder = of_holder
+    and until_ms > boot;
+    is_given := found;
+    if is_given then
+        return;
+    end if;
+    delete from backlane.holding
+    where gate = its_gate
+    and until_ms <= boot;
+    select count(*) into running
+    from backlane.lease
+    join backlane.queue on queue.id = lease.queue
+    where queue.limit_no = of_limit
+    and part = '';
+    most := backlane.room_of(of_limit, its_gate, wall, boot, running);
+    is_given := most is null or most > 0;
+    if is_given then
+        insert into backlane.holding (gate, until_ms, limit_no, holder)
+        values (its_gate, boot + lease_ms, of_limit, of_holder);
+        perform backlane.spend(array[of_limit], array[its_gate], array[1], wall);
+        return;
+    end if;
+    -- Is it a token alone that is missing?
+    if of_limit > 0 then
+        wait_ms := (
+            select nullif(backlane.token_in_ms(of_limit, its_gate, wall), 0)
+            from backlane.limits
+            where id = of_limit
+            and (
+                concurrency is null
+                or concurrency > running
+                    + (select count(*) from backlane.holding where gate = its_gate)
+            )
+        );
+    end if;
+end
+$$;
+
+-- -- fair queues --
+
+-- How far the groups of fair queues are in virtual time, by a digest of queue and group. A
+-- row that another transaction is at is not waited for: what happens then is a row of
+-- `fair_mark`, and comes to the line with the next one that has it.
+create table backlane.fair_line (
+    line bigint primary key,
+    queue int not null,
+    finish_ms bigint,                       -- F: null, it never got in line
+    latest_ms bigint,                       -- the latest place it got
+    mean_us bigint,                         -- of what its attempts ran
+    at_ms bigint not null                   -- of the last change
+) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000);
+create sequence backlane.fair_seq;
+create table backlane.fair_mark (
+    line bigint not null,
+    id bigint not null default nextval('backlane.fair_seq'),
+    from_ms bigint,                         -- got in line: V then; null: an attempt ended
+    ran_ms bigint,
+    mean_us bigint,                         -- its queue's
+    primary key (line, id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+
+-- The greatest place that a claim took, of each queue: of several rows the greatest holds.
+create table backlane.fair_clock (
+    queue int not null,
+    place_ms bigint not null
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+create index fair_clock_place on backlane.fair_clock (queue, place_ms);
+
+create type backlane.fair_state as (finish_ms bigint, latest_ms bigint, mean_us bigint);
+
+create function backlane.fair_name(of_queue int, of_group text) returns bigint
+language sql immutable parallel safe
+return backlane.gate(of_queue, case when of_group is null then 'none' else 'of ' || of_group end);
+
+-- A line one event later.
+create function backlane.fair_step(
+    state backlane.fair_state,
+    from_ms bigint,                         -- got in line; null: an attempt ended
+    ran_ms bigint,
+    queue_mean_us bigint
+)
+returns backlane.fair_state
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    mean_ms bigint := greatest(1, coalesce(state.mean_us, queue_mean_us, 0) / 1000);
+begin
+    if from_ms is not null then
+        state.finish_ms := greatest(from_ms, state.finish_ms) + mean_ms;
+        state.latest_ms := greatest(state.finish_ms, state.latest_ms);
+    else
+        state.finish_ms := state.finish_ms + greatest(1, ran_ms) - mean_ms;
+        state.mean_us := coalesce((4 * state.mean_us + 1000 * ran_ms) / 5, 1000 * ran_ms);
+    end if;
+    return state;
+end
+$$;
+
+-- How far a line is; with its row, if that is to be had at once, until the commit.
+create function backlane.fair_read(
+    of_line bigint,
+    of_queue int,
+    may_hold boolean,
+    out state backlane.fair_state,
+    out is_held boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    read bigint[] := '{}';
+begin
+    is_held := false;
+    for attempt in 1 .. 2 loop
+        exit when not may_hold;
+        select finish_ms, latest_ms, mean_us into one
+        from backlane.fair_line
+        where line = of_line
+        for update skip locked;
+        is_held := found;
+        exit when is_held or exists (select 1 from backlane.fair_line where line = of_line)
+            or not backlane.try_gate(of_line);
+        insert into backlane.fair_line (line, queue, at_ms)
+        values (of_line, of_queue, 0)
+        on conflict do nothing;
+    end loop;
+    if not is_held then
+        select finish_ms, latest_ms, mean_us into one
+        from backlane.fair_line
+        where line = of_line;
+    end if;
+    state := (one.finish_ms, one.latest_ms, one.mean_us)::backlane.fair_state;
+    for one in
+        select id, from_ms, ran_ms, mean_us
+        from backlane.fair_mark
+        where line = of_line
+        order by id
+    loop
+        state := backlane.fair_step(state, one.from_ms, one.ran_ms, one.mean_us);
+        read := read || one.id;
+    end loop;
+    if is_held and read <> '{}' then
+        delete from backlane.fair_mark
+        where line = of_line
+        and id = any (read);
+    end if;
+end
+$$;
+
+-- The places of jobs that get in line in fair queues, in this order.
+create function backlane.virtual_places(
+    wall_ms bigint,
+    of_jobs bigint[],
+    may_hold boolean,
+    out seqs bigint[],
+    out places bigint[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    found_line record;
+    queues int[] := '{}';
+    froms bigint[] := '{}';                 -- V of each
+    means bigint[] := '{}';
+    lines bigint[] := '{}';
+    states backlane.fair_state[] := '{}';
+    are_held boolean[] := '{}';
+    this bigint;
+    v bigint;
+    q int;
+    at int;
+begin
+    for one in
+        select job.seq, job.queue, backlane.fair_name(job.queue, job.group_name) as line
+        from unnest(of_jobs) with ordinality as given (seq, nth)
+        join backlane.job on job.seq = given.seq
+        order by nth
+    loop
+        q := array_position(queues, one.queue);
+        if q is null then
+            queues := queues || one.queue;
+            q := cardinality(queues);
+            v := (
+                select place_ms
+                from backlane.fair_clock
+                where queue = one.queue
+                order by place_ms desc
+                limit 1
+            );
+            if v is null or not (
+                exists (select 1 from backlane.ready where queue = one.queue)
+                or exists (select 1 from backlane.lease where queue = one.queue)
+            ) then
+                v := greatest(v, wall_ms);
+                perform backlane.set_fair_clock(one.queue, v);
+            end if;
+            froms[q] := v;
+            select * into found_line
+            from backlane.fair_read(backlane.gate(one.queue, 'all'), one.queue, false);
+            means[q] := (found_line.state).mean_us;
+        end if;
+        at := array_position(lines, one.line);
+        if at is null then
+            lines := lines || one.line;
+            at := cardinality(lines);
+            select * into found_line from backlane.fair_read(one.line, one.queue, may_hold);
+            states[at] := found_line.state;
+            are_held[at] := found_line.is_held;
+        end if;
+        states[at] := backlane.fair_step(states[at], froms[q], null, means[q]);
+        seqs := seqs || one.seq;
+        places := places || (states[at]).latest_ms;
+        if not are_held[at] then
+            insert into backlane.fair_mark (line, from_ms, mean_us)
+            values (one.line, froms[q], means[q]);
+        end if;
+    end loop;
+    update backlane.fair_line
+    set finish_ms = given.finish_ms,
+        latest_ms = given.latest_ms,
+        mean_us = given.mean_us,
+        at_ms = wall_ms
+    from (
+        select lines[i] as line, (states[i]).finish_ms, (states[i]).latest_ms, (states[i]).mean_us
+        from generate_series(1, cardinality(lines)) as i
+        where are_held[i]
+    ) as given
+    where fair_line.line = given.line;
+end
+$$;
+
+create function backlane.set_fair_clock(of_queue int, new_ms bigint) returns void
+language sql
+set enable_seqscan = off
+as $$
+    delete from backlane.fair_clock
+    where ctid = any (array(
+        select ctid
+        from backlane.fair_clock
+        where queue = of_queue
+        and place_ms <= new_ms
+        for update skip locked
+    ));
+    insert into backlane.fair_clock (queue, place_ms)
+    values (of_queue, new_ms);
+$$;
+
+-- Attempts that ended in fair queues, by queue and group in their order.
+create function backlane.fair_ended(
+    wall_ms bigint,
+    of_queues int[],
+    of_groups text[],
+    ran bigint[]
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    found_line record;
+    mean_us bigint;
+    then_state backlane.fair_state;
+    line bigint;
+begin
+    for one in
+        select queue, of_group, ran_ms, backlane.gate(queue, 'all') as whole,
+            backlane.fair_name(queue, of_group) as line
+        from unnest(of_queues, of_groups, ran) with ordinality as given (queue, of_group, ran_ms, nth)
+        order by nth
+    loop
+        mean_us := null;
+        foreach line in array array[one.whole, one.line] loop
+            select * into found_line from backlane.fair_read(line, one.queue, true);
+            if found_line.is_held then
+                then_state := backlane.fair_step(found_line.state, null, one.ran_ms, mean_us);
+                update backlane.fair_line
+                set finish_ms = then_state.finish_ms,
+                    latest_ms = then_state.latest_ms,
+                    mean_us = then_state.mean_us,
+                    at_ms = wall_ms
+                where fair_line.line = line;
+            else
+                insert into backlane.fair_mark (line, ran_ms, mean_us)
+                values (line, one.ran_ms, mean_us);
+            end if;
+            mean_us := (found_line.state).mean_us;
+        end loop;
+    end loop;
+end
+$$;
