@@ -62,6 +62,29 @@ GROUPED: Sql[tuple[int]] = Sql(
     limit $2::int
     """
 )
+# Served by tag_name.
+TAGGED: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane.tag
+    where md5(name) = md5($3::text)
+    and name = $3
+    and seq < $1::bigint
+    order by seq desc
+    limit $2::int
+    """
+)
+# Served by job_workflow.
+OF_WORKFLOW: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane.job
+    where workflow = $3::bytea
+    and seq < $1::bigint
+    order by seq desc
+    limit $2::int
+    """
+)
 FAILED: Sql[tuple[int]] = Sql(
     """
     select seq
@@ -82,13 +105,13 @@ RUNNING: Sql[tuple[int]] = Sql(
     """
 )
 # $2 is a set of states as bits; the other parameters are null where anything goes. The
-# state is looked for only where it is asked for, and last, for it costs four look-ups.
+# state is looked for only where it is asked for, and last, for it costs five look-ups.
 MATCHING: Sql[tuple[int]] = Sql(
     """
     select job.seq
     from unnest($1::bigint[]) as given (seq)
     cross join lateral (
-        select seq, id, queue, place, task, key_name, group_name
+        select seq, id, queue, place, task, key_name, group_name, workflow, enqueued_ms
         from backlane.job
         where job.seq = given.seq
         offset 0
@@ -97,6 +120,13 @@ MATCHING: Sql[tuple[int]] = Sql(
     and ($5::text is null or job.task = $5)
     and ($6::text is null or job.key_name = $6)
     and ($7::text is null or job.group_name = $7)
+    and ($10::bytea is null or job.workflow = $10)
+    and ($11::bigint is null or job.enqueued_ms >= $11)
+    and ($12::bigint is null or job.enqueued_ms < $12)
+    and case
+        when $9::text is null then true
+        else exists (select 1 from backlane.tag where tag.seq = job.seq and tag.name = $9)
+    end
     and case
         when $3::text[] is null then true
         else (select reason from backlane.failed where failed.seq = job.seq) = any ($3)
@@ -112,6 +142,7 @@ MATCHING: Sql[tuple[int]] = Sql(
                 where scheduled.due_ms = job.place
                 and scheduled.seq = job.seq
             ),
+            (select 8 from backlane.blocked where blocked.seq = job.seq),
             7
         ) & 1 = 1
     end
@@ -181,6 +212,10 @@ async def _candidates(tx: PostgresTx, selection: Selection, before: int, number:
         return [seq for seq in await seqs_of(tx, selection.ids) if seq < before][:number]
     if selection.key is not None:
         rows = await tx.rows(KEYED, before, number, stored(selection.key))
+    elif selection.workflow is not None:
+        rows = await tx.rows(OF_WORKFLOW, before, number, selection.workflow)
+    elif selection.tag is not None:
+        rows = await tx.rows(TAGGED, before, number, stored(selection.tag))
     elif selection.group is not None:
         rows = await tx.rows(GROUPED, before, number, stored(selection.group))
     elif selection.states == (State.FAILED,) or selection.reasons:
@@ -208,6 +243,10 @@ async def _matching(tx: PostgresTx, selection: Selection, seqs: Sequence[int]) -
         stored_or_none(selection.key),
         stored_or_none(selection.group),
         None if selection.text is None else stored(folded(selection.text)),
+        stored_or_none(selection.tag),
+        selection.workflow,
+        selection.since_ms,
+        selection.before_ms,
     )
     return [seq for (seq,) in rows]
 

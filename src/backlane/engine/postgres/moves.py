@@ -40,6 +40,18 @@ SCHEDULED: Sql[tuple[()]] = Sql(
         $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[])
     """
 )
+BLOCKED: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.blocked (queue, lane, place, seq, priority, attempt, token, revision,
+        crashes, parked_ms, size, rank, gate, limit_no, waits_for)
+    select queue, lane, place, seq, priority, attempt, token, revision, crashes, parked_ms, size,
+        case when limit_no < 0 then 0 else 9 - priority end, gate, limit_no, waits_for
+    from unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::smallint[], $6::int[],
+        $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[], $12::bigint[], $13::int[],
+        $14::int[]) as given (queue, lane, place, seq, priority, attempt, token, revision,
+        crashes, parked_ms, size, gate, limit_no, waits_for)
+    """
+)
 # Where a job waits, and what it was when it last came back.
 PLACED: Sql[tuple[()]] = Sql(
     """
@@ -95,6 +107,12 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
     using unnest($1::bigint[], $2::bigint[]) as given (due_ms, seq)
     where scheduled.due_ms = given.due_ms
     and scheduled.seq = given.seq
+    """
+)
+UNBLOCK: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.blocked
+    where seq = any ($1::bigint[])
     """
 )
 UNFINISH: Sql[tuple[()]] = Sql(
@@ -169,16 +187,17 @@ COUNTED: Sql[tuple[()]] = Sql(
     """
     insert into backlane.tally (queue, priority, scheduled, ready, running, bytes, appended,
         retried, succeeded, failed, cancelled, expired, kept_done, kept_failed, started, ended,
-        ran_ms)
+        ran_ms, blocked)
     select queue, priority, nullif(scheduled, 0), nullif(ready, 0), nullif(running, 0),
         nullif(bytes, 0), nullif(appended, 0), nullif(retried, 0), nullif(succeeded, 0),
         nullif(failed, 0), nullif(cancelled, 0), nullif(expired, 0), nullif(kept_done, 0),
-        nullif(kept_failed, 0), nullif(started, 0), nullif(ended, 0), nullif(ran_ms, 0)
+        nullif(kept_failed, 0), nullif(started, 0), nullif(ended, 0), nullif(ran_ms, 0),
+        nullif(blocked, 0)
     from unnest($1::int[], $2::smallint[], $3::int[], $4::int[], $5::int[], $6::bigint[],
         $7::int[], $8::int[], $9::int[], $10::int[], $11::int[], $12::int[], $13::int[],
-        $14::int[], $15::int[], $16::int[], $17::bigint[]) as given (queue, priority,
+        $14::int[], $15::int[], $16::int[], $17::bigint[], $18::int[]) as given (queue, priority,
         scheduled, ready, running, bytes, appended, retried, succeeded, failed, cancelled,
-        expired, kept_done, kept_failed, started, ended, ran_ms)
+        expired, kept_done, kept_failed, started, ended, ran_ms, blocked)
     """
 )
 
@@ -202,6 +221,7 @@ class Counts:
     started: int = 0
     ended: int = 0
     ran_ms: int = 0
+    blocked: int = 0
 
     def keep(self, state: State, number: int) -> None:
         """Count rows that came to the history, or left it."""

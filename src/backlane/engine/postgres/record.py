@@ -15,6 +15,7 @@ from typing import Any, LiteralString, NamedTuple
 import msgspec
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.extra import unpacked
 from backlane.engine.postgres.text import loaded, loaded_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import (
@@ -29,7 +30,7 @@ from backlane.model.job import (
 )
 from backlane.model.outcome import ErrorRecord, Reason
 
-SUCCEEDED, FAILED, CANCELLED, EXPIRED, RUNNING, SCHEDULED, READY = range(1, 8)
+SUCCEEDED, FAILED, CANCELLED, EXPIRED, RUNNING, SCHEDULED, READY, BLOCKED = range(1, 9)
 STATES = {
     SUCCEEDED: State.SUCCEEDED,
     FAILED: State.FAILED,
@@ -38,7 +39,9 @@ STATES = {
     RUNNING: State.RUNNING,
     SCHEDULED: State.SCHEDULED,
     READY: State.READY,
+    BLOCKED: State.BLOCKED,
 }
+WAITING = (SCHEDULED, READY, BLOCKED)  # and not running
 CODES = {state: code for code, state in STATES.items()}
 
 _COLUMNS: LiteralString = """
@@ -48,20 +51,26 @@ _COLUMNS: LiteralString = """
             when lease.seq is not null then 5
             when scheduled.seq is not null then 6
             when ready.seq is not null then 7
+            when blocked.seq is not null then 8
         end,
         ready.rank, job.priority, job.lane, job.place,
-        coalesce(ended.attempt, lease.attempt, scheduled.attempt, ready.attempt),
-        coalesce(ended.token, lease.token, scheduled.token, ready.token),
-        coalesce(ended.revision, lease.revision, scheduled.revision, ready.revision),
-        coalesce(lease.crashes, scheduled.crashes, ready.crashes, 0),
-        coalesce(lease.parked_ms, scheduled.parked_ms, ready.parked_ms),
+        coalesce(ended.attempt, lease.attempt, scheduled.attempt, ready.attempt,
+            blocked.attempt),
+        coalesce(ended.token, lease.token, scheduled.token, ready.token,
+            blocked.token),
+        coalesce(ended.revision, lease.revision, scheduled.revision, ready.revision,
+            blocked.revision),
+        coalesce(lease.crashes, scheduled.crashes, ready.crashes, blocked.crashes, 0),
+        coalesce(lease.parked_ms, scheduled.parked_ms, ready.parked_ms,
+            blocked.parked_ms),
         job.size,
         coalesce(ended.started_ms, lease.started_ms, job.started_ms),
         coalesce(ended.owner, lease.owner, job.owner),
         ended.reason, ended.ended_ms, coalesce(lease.cancelling, false), job.enqueued_ms,
         job.deadline_ms, job.task, job.key_scope, job.key_name, job.group_name, job.parent,
         job.policy, progress.token, progress.fraction, progress.message, resource.name,
-        ended.ran_ms
+        ended.ran_ms, job.due_ms, job.workflow, job.extra, blocked.waits_for,
+        (select name from backlane.limits where id = abs(blocked.limit_no))
     """
 _CONTENT: LiteralString = """,
         job.body, job.headers, ended.result,
@@ -125,6 +134,13 @@ _JOINS: LiteralString = """
         limit 1
     ) as ready on ended.seq is null and lease.seq is null and scheduled.seq is null
     left join lateral (
+        select *
+        from backlane.blocked
+        where blocked.seq = job.seq
+        limit 1
+    ) as blocked on ended.seq is null and lease.seq is null and scheduled.seq is null
+    and ready.seq is null
+    left join lateral (
         select token, fraction, message
         from backlane.progress
         where progress.seq = job.seq
@@ -180,6 +196,11 @@ class Standing(NamedTuple):
     message: str | None
     resource: str | None
     ran_ms: int | None
+    due_ms: int | None  # where its place is not when it is due
+    workflow: bytes | None
+    extra: bytes | None
+    waits_for: int | None
+    blocked_on: str | None
 
     @property
     def state(self) -> State:
@@ -234,6 +255,7 @@ def job_record(one: Standing) -> JobRecord:
     """Return what people and programs are told of a job."""
     has_progress = one.progress_token is not None and one.progress_token == one.token
     key_name = loaded_or_none(one.key_name)
+    extra = unpacked(one.extra)
     return JobRecord(
         id=one.id,
         queue=one.queue_name,
@@ -246,7 +268,7 @@ def job_record(one: Standing) -> JobRecord:
         enqueued_ms=one.enqueued_ms,
         reason=Reason(one.reason) if one.reason else None,
         lane=Lane(one.lane & 1),
-        due_ms=one.place if one.code in (SCHEDULED, READY) else None,
+        due_ms=_due_ms(one) if one.code in WAITING else None,
         started_ms=one.started_ms,
         ended_ms=one.ended_ms,
         deadline_ms=one.deadline_ms,
@@ -260,7 +282,18 @@ def job_record(one: Standing) -> JobRecord:
         size=one.size,
         resource=one.resource,
         ran_ms=one.ran_ms,
+        rule=extra.rule,
+        uses=extra.uses,
+        after=extra.after,
+        workflow=one.workflow,
+        tags=extra.tags,
+        waits_for=one.waits_for or 0,
+        blocked_on=loaded_or_none(one.blocked_on),
     )
+
+
+def _due_ms(one: Standing) -> int:
+    return one.place if one.due_ms is None or one.code == SCHEDULED else one.due_ms
 
 
 @lru_cache(maxsize=1024)
