@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from psycopg.errors import SerializationFailure
@@ -13,11 +13,11 @@ from backlane.engine.admission import Answer, Batch, Judging, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import limits, resource
 from backlane.engine.postgres.credit import Purse
-from backlane.engine.postgres.extra import packed
+from backlane.engine.postgres.extra import HOLDS, HOPES, by_job, packed, traits
 from backlane.engine.postgres.seal import sealed_for_changes
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
-from backlane.model.job import DEFAULT_POLICY, Job, Policy, Receipt, Refusal
+from backlane.model.job import DEFAULT_POLICY, DEFAULT_RULE, Job, Policy, Receipt, Refusal
 from backlane.model.limit import Limit
 from backlane.model.queue import Bounds
 
@@ -30,7 +30,8 @@ ENTER: Sql[tuple[bool, int, int, int]] = Sql(
         $7::smallint[], $8::bigint[], $9::int[], $10::int[], $11::bigint[], $12::text[],
         $13::bytea[], $14::bytea[], $15::bytea[], $16::bytea[], $17::bigint[], $18::text[],
         $19::text[], $20::text[], $21::bytea[], $22::text[], $23::text[], $24::bigint,
-        $25::boolean)
+        $25::boolean, $26::smallint[], $27::bigint[], $28::bigint[], $29::smallint[],
+        $30::bytea[], $31::int[], $32::text[], $33::int[], $34::bytea[], $35::smallint[])
     """
 )
 NEW_LINE: Sql[tuple[int]] = Sql(
@@ -153,6 +154,7 @@ async def enter(
             *_used(jobs, numbers.limits),
             tx.boot_ms,
             not tx.is_joined,
+            *_kept(jobs),
         )
     )[0]
     if not is_admitted:
@@ -192,6 +194,33 @@ def _used(
     used = [limits.columns(job.uses, numbers) for job in jobs]
     gates, named = [it and it[0] for it in used], [it and it[1] for it in used]
     return extras, _some(gates), _some(named)
+
+
+def _kept(jobs: Sequence[Job]) -> Iterator[list[Any] | None]:
+    """Yield rules of keys, retention, traits, workflows, tags and edges."""
+    keyed = [job.rule if job.key and job.rule is not DEFAULT_RULE else None for job in jobs]
+    if keyed.count(None) < len(keyed):
+        yield [HOLDS[rule.until] if rule else None for rule in keyed]
+        yield _some([rule.window_ms if rule else None for rule in keyed])
+    else:
+        yield from (None, None)
+    yield _some([job.policy.keep_ms for job in jobs])
+    yield _some([traits(job) for job in jobs])
+    yield _some([job.workflow for job in jobs])
+    tags = [(at, stored(tag)) for at, job in enumerate(jobs, 1) for tag in dict.fromkeys(job.tags)]
+    yield from _columns(tags, 2)
+    edges = [
+        (at, other, HOPES[when])
+        for at, job in enumerate(jobs, 1)
+        if job.after
+        for other, when in by_job(job.after).items()
+    ]
+    yield from _columns(edges, 3)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], number: int) -> list[list[Any] | None]:
+    """Return the columns of rows, or that many times None."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [None] * number
 
 
 def _some(values: list[T | None]) -> list[T | None] | None:

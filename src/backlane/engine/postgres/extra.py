@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import msgspec
 from msgspec.structs import replace
 
 from backlane.engine.postgres.text import loaded, stored
-from backlane.model.job import DEFAULT_RULE, Edge, Job, JobRecord, KeyRule
+from backlane.model.job import DEFAULT_RULE, Edge, Job, JobRecord, KeyRule, When
 from backlane.model.limit import Use
 
+HOLDS = {"finished": 0, "started": 1, "succeeded": 2}  # of keys, as they are stored
+HOPES = {When.ENDED: 0, When.SUCCEEDED: 1, When.FAILED: 2}  # of edges
 LATEST, EDGES = 1, 2  # bits of `traits`: what is to be done when such a job ends
 
 
@@ -52,3 +55,11 @@ def unpacked(kept: bytes | None) -> Extra:
 def traits(job: Job | JobRecord) -> int | None:
     """Return what is to be done when a job ends, as bits; None: it is a plain one."""
     return (LATEST * job.policy.keeps_latest | EDGES * bool(job.after)) or None
+
+
+def by_job(after: Sequence[Edge]) -> dict[bytes, When]:
+    """Return edges by job: of several to the same one the first counts."""
+    found: dict[bytes, When] = {}
+    for edge in after:
+        found.setdefault(edge.job, edge.when)
+    return found

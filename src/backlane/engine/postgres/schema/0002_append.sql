@@ -29,6 +29,16 @@ create function backlane.enter(
     limits text[],
     told_boot_ms bigint,
     may_hold boolean,                       -- turns: not in a caller's transaction
+    holds smallint[],                       -- null, as all that follow; of keys
+    windows_ms bigint[],
+    keeps_ms bigint[],
+    marks smallint[],                       -- traits
+    workflows bytea[],
+    tags_of int[],                          -- which of these jobs each tag is of
+    tag_names text[],
+    edges_of int[],                         -- and each edge
+    awaited bytea[],
+    hopes smallint[],
     out is_admitted boolean,
     out entered int,
     out first_seq bigint,
@@ -43,9 +53,10 @@ declare
     seqs bigint[];
     lost bigint[] := '{}';
     due_ms bigint;
-    is_plain boolean := lives_ms is null and names is null and groups is null;
+    is_plain boolean := lives_ms is null and names is null and groups is null
+        and extras is null and keeps_ms is null and marks is null;
     -- How these wait is for `get_in_line` to say.
-    is_odd boolean := extras is not null or gates is not null
+    is_odd boolean := gates is not null or edges_of is not null
         or exists (select 1 from backlane.queue where is_fair and id = any (queues));
 begin
     is_plain := is_plain and not is_odd;
@@ -65,10 +76,10 @@ begin
         entered := 0;
         due_ms := now_ms + greatest(0, delays_ms[1]);
         insert into backlane.job (seq, place, enqueued_ms, predicted_ms, queue, lane, size,
-            attempts, priority, id, task, parent, policy, headers, body)
+            attempts, priority, id, task, parent, workflow, policy, headers, body)
         values (nextval('backlane.job_seq'), due_ms, now_ms, predicted[1], queues[1], lanes[1],
-            sizes[1], allowed[1], priorities[1], ids[1], tasks[1], parents[1], policies[1],
-            headings[1], bodies[1])
+            sizes[1], allowed[1], priorities[1], ids[1], tasks[1], parents[1], workflows[1],
+            policies[1], headings[1], bodies[1])
         on conflict (id) do nothing
         returning seq into first_seq;
         if first_seq is null then
@@ -96,13 +107,19 @@ begin
     first_seq := seqs[1];
     if names is not null then
         with keyed as (
-            insert into backlane.unique_key (seq, digest, id)
-            select seq, backlane.digest(scope, name), id
-            from unnest(seqs, ids, scopes, names) as given (seq, id, scope, name)
+            insert into backlane.unique_key as held (seq, digest, id, until_ms, hold)
+            select seq, backlane.digest(scope, name), id, now_ms + window_ms, coalesce(hold, 0)
+            from unnest(seqs, ids, scopes, names, windows_ms, holds)
+                as given (seq, id, scope, name, window_ms, hold)
             where name is not null
             order by 2                      -- so that two batches never wait for each other
-            on conflict do nothing
-            returning seq
+            on conflict (digest) do update
+            set seq = excluded.seq,
+                id = excluded.id,
+                until_ms = excluded.until_ms,
+                hold = excluded.hold
+            where held.until_ms <= enter.now_ms  -- its window is over
+            returning held.seq
         )
         select coalesce(array_agg(given.seq), '{}') into lost
         from unnest(seqs, names) as given (seq, name)
@@ -112,16 +129,16 @@ begin
     if is_plain then
         with job as (
             insert into backlane.job (seq, place, enqueued_ms, predicted_ms, queue, lane, size,
-                attempts, priority, id, task, parent, policy, headers, body)
+                attempts, priority, id, task, parent, workflow, policy, headers, body)
             select seq, now_ms + greatest(0, coalesce(delay, delays_ms[1])), now_ms,
                 predicted_ms, coalesce(queue, queues[1]), coalesce(lane, lanes[1]), size,
                 coalesce(attempts, allowed[1]), coalesce(priority, priorities[1]), id,
-                case when cardinality(tasks) = 1 then tasks[1] else task end, parent, policy,
-                headers, body
+                case when cardinality(tasks) = 1 then tasks[1] else task end, parent, workflow,
+                policy, headers, body
             from unnest(seqs, ids, queues, lanes, priorities, delays_ms, allowed, sizes,
-                predicted, tasks, parents, policies, headings, bodies) as given (seq, id, queue,
-                lane, priority, delay, attempts, size, predicted_ms, task, parent, policy,
-                headers, body)
+                predicted, tasks, parents, workflows, policies, headings, bodies) as given (seq,
+                id, queue, lane, priority, delay, attempts, size, predicted_ms, task, parent,
+                workflow, policy, headers, body)
             on conflict (id) do nothing
             returning seq, place, queue, lane, size, priority
         ),
@@ -155,21 +172,22 @@ begin
     with job as (
         insert into backlane.job (seq, place, enqueued_ms, deadline_ms, predicted_ms, queue, lane,
             size, attempts, priority, id, task, key_scope, key_name, group_name, parent, policy,
-            headers, body, extra, gates, limits)
+            headers, body, extra, gates, limits, workflow, keep_ms, traits)
         select seq, now_ms + greatest(0, coalesce(delay, delays_ms[1])), now_ms, now_ms + life,
             predicted_ms, coalesce(queue, queues[1]), coalesce(lane, lanes[1]), size,
             coalesce(attempts, allowed[1]), coalesce(priority, priorities[1]), id,
             case when cardinality(tasks) = 1 then tasks[1] else task end, scope, name,
             group_name, parent, policy, headers, body, extra, given.gates::bigint[],
-            given.limits::int[]
+            given.limits::int[], workflow, keep_ms, mark
         from unnest(seqs, ids, queues, lanes, priorities, delays_ms, allowed, sizes, predicted,
             tasks, parents, policies, headings, bodies, lives_ms, scopes, names, groups, extras,
-            gates, limits)
+            gates, limits, workflows, keeps_ms, marks)
             as given (seq, id, queue, lane, priority, delay, attempts, size, predicted_ms, task,
-            parent, policy, headers, body, life, scope, name, group_name, extra, gates, limits)
+            parent, policy, headers, body, life, scope, name, group_name, extra, gates, limits,
+            workflow, keep_ms, mark)
         where seq <> all (lost)
         on conflict (id) do nothing
-        returning seq, place, deadline_ms, queue, lane, size, priority, group_name
+        returning seq, place, deadline_ms, queue, lane, size, priority, group_name, id
     ),
     ready as (
         insert into backlane.ready (place, seq, token, queue, lane, attempt, revision, crashes,
@@ -193,6 +211,12 @@ begin
         from job
         where deadline_ms is not null
     ),
+    tagged as (
+        insert into backlane.tag (seq, name)
+        select job.seq, given.name
+        from unnest(tags_of, tag_names) as given (at, name)
+        join job on job.id = ids[at]
+    ),
     gathered as (
         insert into backlane.group_tally (queue, jobs, name)
         select queue, count(*), group_name
@@ -214,11 +238,22 @@ begin
     select count(*) into entered from job;
     if is_odd then
         perform backlane.get_in_line(now_ms, coalesce(told_boot_ms, now_ms), array(
-            select (seq, 0, null, 0, 1, 0, place, place, 0)::backlane.waiter
+            select (
+                seq, 0, null, 0, 1, 0, place, place, (coalesce(traits, 0) & 2) / 2
+            )::backlane.waiter
             from backlane.job
             where seq = any (seqs)
             order by seq
-        ), null, may_hold);
+        ), may_hold => may_hold);
+    end if;
+    if edges_of is not null then
+        perform backlane.tie(
+            now_ms, told_boot_ms, array_agg(job.seq), array_agg(given.awaited),
+            array_agg(given.hope), false, may_hold
+        )
+        from unnest(edges_of, awaited, hopes) as given (at, awaited, hope)
+        join backlane.job on job.seq = seqs[at]
+        having count(*) > 0;
     end if;
     -- A key was taken for a job whose id was known: another's, in the same moment.
     if entered < cardinality(ids) - cardinality(lost) and names is not null then

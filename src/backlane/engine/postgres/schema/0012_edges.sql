@@ -200,7 +200,8 @@ begin
     return (
         select rung
         from backlane.get_in_line(
-            unblock.now_ms, coalesce(unblock.boot_ms, unblock.now_ms), freed, may_hold
+            unblock.now_ms, coalesce(unblock.boot_ms, unblock.now_ms), freed,
+            may_hold => may_hold
         )
     );
 end
