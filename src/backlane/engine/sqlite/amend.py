@@ -19,12 +19,13 @@ from backlane.engine.selection import (
     Selection,
     Skipped,
 )
-from backlane.engine.sqlite import group, keys, steps
+from backlane.engine.sqlite import edges, ends, group, keeping, keys, steps, tags
 from backlane.engine.sqlite.append import make_line, read_lines
 from backlane.engine.sqlite.exits import UNREADY, take_out
+from backlane.engine.sqlite.extra import decode_extra
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.letting import ENDED
-from backlane.engine.sqlite.moves import UNBLOCK, Moves
+from backlane.engine.sqlite.moves import FINAL_CODES, UNBLOCK, Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, RUNNING, SCHEDULED, Standing, standings
 from backlane.engine.sqlite.seal import sealed
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -106,8 +107,13 @@ async def amend(
     """Change up to 1,000 selected jobs."""
     seqs, cursor = await select(tx, selection, AMENDED, cursor)
     amending = Amending(tx, clock, await sealed(tx))
-    for one in await standings(tx, seqs):
-        await amending.apply(one, change)
+    found = await standings(tx, seqs)
+    stuck = await edges.why_stuck(tx, found) if isinstance(change, Redrive) else {}
+    for one in found:
+        await amending.apply(one, change, stuck.get(one.id))
+    # Of those that were selected too nobody is told that he waited in vain.
+    await ends.follow(tx, clock.wall_ms(), amending.moves)
+    await tx.each(edges.FORGET, [(seq,) for seq in amending.moves.deleted])
     await amending.moves.store_counts(tx)
     return Amended(amending.changed, amending.flagged, amending.skipped, cursor)
 
@@ -125,9 +131,9 @@ class Amending:
         self._seal = seal
         self._lines: dict[str, Line] = {}
 
-    async def apply(self, one: Standing, change: Change) -> None:
+    async def apply(self, one: Standing, change: Change, stuck: str | None) -> None:
         """Change one job, or say why not."""
-        why_not = await self._why_not(one, change)
+        why_not = await self._why_not(one, change) or stuck
         if why_not:
             self.skipped.append(Skipped(one.id, why_not))
             return
@@ -235,7 +241,13 @@ class Amending:
         await tx.rows(NO_DEADLINE, one.seq)
         await tx.rows(FORGET_PROGRESS, one.seq)
         renewed = one.held()._replace(attempt=0, crashes=0, parked_ms=None)
-        self.moves.put_off(renewed, self._now, is_due=True)
+        await edges.close(tx, one.seq)
+        after = decode_extra(one.extra).after
+        tied = await edges.tie(tx, {one.seq: after}, {}) if after else edges.NOTHING
+        if tied.open.get(one.seq):
+            self.moves.block(renewed._replace(place=self._now), waits_for=tied.open[one.seq])
+        else:
+            self.moves.put_off(renewed, self._now, is_due=True)
 
     async def _reprioritise(self, one: Standing, priority: int) -> None:
         self.moves.at(one.queue, one.priority).bytes -= one.size
@@ -295,6 +307,9 @@ class Amending:
                 await self._tx.rows(FORGET_DEADLINE, one.deadline_ms, one.seq)
             await group.leave(self._tx, [one.seq])
             self.moves.leave(one.seq, one.queue, ENDED)
+            self.moves.ended.append((one.seq, FINAL_CODES[State.CANCELLED]))
+            self.moves.special.append(one.seq)
+        self.moves.deleted[one.seq] = one.id
         await self.moves.let_go(self._tx)  # while it is known still what it uses
         if one.key_name is not None:
             await self._tx.rows(keys.FREE, one.key_scope, one.key_name, one.seq)
@@ -304,5 +319,6 @@ class Amending:
 async def forget(tx: SqliteTx, seqs: Sequence[int]) -> None:
     """Delete what is kept of jobs beside the table of their state."""
     rows = [(seq,) for seq in seqs]
-    for statement in (FORGET_JOB, FORGET_ERRORS, FORGET_PROGRESS, steps.FORGET):
+    await tags.untag(tx, seqs)
+    for statement in (FORGET_JOB, FORGET_ERRORS, FORGET_PROGRESS, steps.FORGET, keeping.FORGET):
         await tx.each(statement, rows)

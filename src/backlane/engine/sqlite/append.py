@@ -13,7 +13,7 @@ from typing import Any
 from backlane.engine.admission import Answer, Batch, Store, judge
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
-from backlane.engine.sqlite import enter, group, keys, resource, seal
+from backlane.engine.sqlite import edges, ends, enter, group, keeping, keys, resource, seal, tags
 from backlane.engine.sqlite.extra import encode_extra
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.idempotency import keep_repeats, read_repeats
@@ -21,7 +21,7 @@ from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import encode_policy
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import DEFAULT_POLICY, Job, Key
+from backlane.model.job import DEFAULT_POLICY, Edge, Job, Key
 from backlane.model.queue import Bounds
 
 # Served by backlane_job_id.
@@ -131,7 +131,7 @@ async def _read(tx: SqliteTx, now_ms: int, batches: Sequence[Batch]) -> Store:
                 asked.append(job.idempotency)
             if job.resource:
                 has_resources = True
-            if job.uses:
+            if job.uses or job.tags:
                 is_special = True
             if job.after:
                 is_special = True
@@ -220,6 +220,9 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
     moves = Moves(clock)
     rows, taken, deadlines = [], [], []
     entering: list[tuple[Held, int]] = []
+    waiting: dict[int, Sequence[Edge]] = {}
+    tagged: list[tuple[str, int]] = []
+    kept: list[tuple[int, int]] = []
     are_plain = not store.has_special and not any(it.is_fair for it in store.entered.values())
     groups: dict[tuple[int, str], int] = {}
     is_delayed = False
@@ -234,11 +237,16 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
             is_plain = row[-3] is None and not line.is_fair
             it = enter.held(seq, job, line.id, lane, now, is_plain=is_plain)
             entering.append((it, job.delay_ms))
+            if job.after:
+                waiting[seq] = job.after
+            tagged += [(tag, seq) for tag in set(job.tags)]
         elif job.delay_ms > 0:
             is_delayed = True
             counts.scheduled += 1
         else:
             counts.ready += 1
+        if job.policy.keep_ms is not None:
+            kept.append((seq, job.policy.keep_ms))
         if job.key:
             taken.append(keys.taking(job.key, job.rule, seq, job.id, now))
         if job.expires_ms is not None:
@@ -250,7 +258,15 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
     await tx.each(INSERT, rows)
     if are_plain:
         await tx.rows(ENTER_READY, store.newest, now)
-    enter.enter(moves, entering)
+    tied = edges.NOTHING
+    if waiting:
+        new = {job.id: seq for seq, (job, _) in enumerate(store.accepted, store.newest + 1)}
+        tied = await edges.tie(tx, waiting, new)
+    enter.enter(moves, entering, tied)
+    if kept:
+        await tx.each(keeping.KEEP, kept)
+    if tagged:
+        await tx.each(tags.TAG, tagged)
     if is_delayed:
         await tx.rows(ENTER_SCHEDULED, store.newest, now)
     if taken:
@@ -259,6 +275,10 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
         await tx.each(SET_DEADLINE, deadlines)
     if groups:
         await group.join(tx, groups)
+    if tied.vain:
+        await moves.store_rows(tx)
+        await edges.carry_on(tx, now, moves, {}, tied.vain)
+        await ends.follow(tx, now, moves)
     if store.newcomers:
         await keys.replace_all(tx, store.newcomers, now, moves)
     await moves.store(tx)

@@ -11,19 +11,21 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Claimed, Wanted
-from backlane.engine.sqlite import resource
+from backlane.engine.sqlite import limits, resource
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.record import records_of
-from backlane.engine.sqlite.settle import HeldRow, lapse, ring_queues
+from backlane.engine.sqlite.ringing import ring_queues
+from backlane.engine.sqlite.settle import HeldRow, lapse
 from backlane.engine.sqlite.take import Taking
 from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.wake import Waking
 from backlane.model.clock import Clock
 from backlane.model.job import JobRecord
 
 MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
 
-STATUS: Sql[tuple[int | None, int | None, int, int, int, int]] = Sql(
+STATUS: Sql[tuple[int | None, int | None, int, int, int, int, int, int | None]] = Sql(
     """
     select (
             select value
@@ -35,7 +37,9 @@ STATUS: Sql[tuple[int | None, int | None, int, int, int, int]] = Sql(
         exists (select 1 from backlane_lease where owner = ? and cancelling = 1),
         exists (select 1 from backlane_resource),
         exists (select 1 from backlane_resource where state <> 'closed'),
-        exists (select 1 from backlane_meta where name = 'seal')
+        exists (select 1 from backlane_meta where name = 'seal'),
+        exists (select 1 from backlane_gate) or exists (select 1 from backlane_limit),
+        (select until_ms from backlane_acquired order by until_ms limit 1)
     """
 )
 FLAGGED: Sql[tuple[bytes]] = Sql(
@@ -130,14 +134,19 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
 async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
     """Give leases; the counters are still to be stored by the caller."""
     status = (await tx.rows(STATUS, wanted.owner))[0]
-    earliest, due, is_flagged, has_resources, is_held_back, is_sealed = status
+    earliest, due, is_flagged, has_resources, is_held_back, is_sealed, has_limits, place = status
     has_lapsed = earliest is not None and earliest <= clock.boot_ms()
     buried: list[JobRecord] = []
     is_moved = has_lapsed or bool(wanted.departed) or (due is not None and due <= clock.wall_ms())
     if is_moved:
         buried = await _bring_in(tx, clock, wanted.departed, moves)
+    if place is not None and place <= clock.boot_ms():
+        await limits.free_lapsed(tx, clock)
+    waking = Waking(tx, clock, moves) if (has_limits or is_moved) and not is_sealed else None
+    if waking is not None:
+        await waking.wake(wanted)
     rooms = resource.Rooms(clock.wall_ms(), has_any=bool(has_resources))
-    leases = [] if is_sealed else await Taking(tx, clock, wanted, moves, rooms).take()
+    leases = [] if is_sealed else await Taking(tx, clock, wanted, moves, rooms, waking).take()
     turned = await rooms.store(tx)
     if leases:
         until = clock.boot_ms() + wanted.lease_ms
@@ -145,16 +154,25 @@ async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Cla
             await tx.rows(LOWER_EARLIEST, until)
     cancelled = [job for (job,) in await tx.rows(FLAGGED, wanted.owner)] if is_flagged else []
     if is_moved or leases:
-        earliest, due, _, _, is_held_back, _ = (await tx.rows(STATUS, wanted.owner))[0]
+        earliest, due, _, _, is_held_back, *_ = (await tx.rows(STATUS, wanted.owner))[0]
     next_trial_ms = await resource.next_trial_ms(tx, clock) if is_held_back else None
-    next_due_ms = _next_due_ms(clock, earliest, due, next_trial_ms)
+    next_token_ms = await _end_waking(tx, waking, wanted, len(leases)) if waking else None
+    next_due_ms = _next_due_ms(clock, earliest, due, (next_trial_ms, next_token_ms))
     return Claimed(leases, cancelled, next_due_ms, buried, turned)
 
 
+async def _end_waking(tx: SqliteTx, waking: Waking, wanted: Wanted, leased: int) -> int | None:
+    """Store what was taken of queues' own limits; return when there may be more to take."""
+    await waking.store()
+    if waking.ready > leased:
+        tx.rings.queues |= set(wanted.queues)  # there is work for others too
+    return await waking.next_token_ms()
+
+
 def _next_due_ms(
-    clock: Clock, earliest: int | None, due: int | None, next_trial_ms: int | None
+    clock: Clock, earliest: int | None, due: int | None, others: Sequence[int | None]
 ) -> int | None:
-    waits = [] if next_trial_ms is None else [next_trial_ms]
+    waits = [wait_ms for wait_ms in others if wait_ms is not None]
     if earliest is not None:
         waits.append(earliest - clock.boot_ms())
     if due is not None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from backlane.engine.admission import Answer, Batch, Store
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import limits
+from backlane.engine.sqlite.edges import Tied
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -65,10 +66,13 @@ def held(seq: int, job: Job, queue: int, lane: int, now: int, *, is_plain: bool)
     )
 
 
-def enter(moves: Moves, jobs: Sequence[tuple[Held, int]]) -> None:
-    """Let new jobs wait for their time, or in line."""
+def enter(moves: Moves, jobs: Sequence[tuple[Held, int]], tied: Tied) -> None:
+    """Let new jobs wait for others, for their time, or in line."""
     for it, delay_ms in jobs:
-        if delay_ms > 0:
+        waits_for = tied.open.get(it.seq, 0)
+        if waits_for or it.seq in tied.vain:
+            moves.block(it, waits_for=waits_for)
+        elif delay_ms > 0:
             moves.put_off(it, it.place, is_due=False)
         else:
             moves.stand_in_line(it)

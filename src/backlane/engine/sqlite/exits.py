@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import letting
+from backlane.engine.sqlite import keeping, letting
 from backlane.engine.sqlite.moves import UNBLOCK, Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, SCHEDULED, Standing
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -59,6 +59,8 @@ async def take_out(tx: SqliteTx, moves: Moves, jobs: Sequence[Standing]) -> None
         else:
             counts.keep(one.state, -1)
             finished.append((one.seq,))
+    if finished:
+        await keeping.count(tx, [seq for (seq,) in finished], -1)
     for statement, rows in (
         (UNREADY, ready),
         (UNSCHEDULE, scheduled),

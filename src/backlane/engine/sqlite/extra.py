@@ -20,7 +20,7 @@ class Extra(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     after: tuple[Edge, ...] = ()
     rule: KeyRule = DEFAULT_RULE
     tags: tuple[str, ...] = ()
-    keeps_latest: bool = False  # as its policy says
+    keeps: bool = False  # its record or its result, as its policy says
 
 
 NO_EXTRA = Extra()
@@ -31,10 +31,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 def encode_extra(job: Job | JobRecord) -> bytes | None:
     """Return what is stored of a job's rare fields; None: it has none of them."""
-    keeps_latest = job.policy.keeps_latest
-    if not (job.uses or job.after or job.tags or keeps_latest) and job.rule == DEFAULT_RULE:
+    keeps = job.policy.keeps_latest or job.policy.keep_ms is not None
+    if not (job.uses or job.after or job.tags or keeps) and job.rule == DEFAULT_RULE:
         return None
-    return _encoder.encode(Extra(job.uses, job.after, job.rule, job.tags, keeps_latest))
+    return _encoder.encode(Extra(job.uses, job.after, job.rule, job.tags, keeps))
 
 
 @lru_cache(maxsize=4096)

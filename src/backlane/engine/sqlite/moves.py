@@ -19,6 +19,7 @@ from backlane.engine.sqlite.line import Asking, stand_in_line
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 from backlane.model.job import ERRORS_KEPT, State
+from backlane.model.limit import Use
 from backlane.model.outcome import ErrorRecord, Reason
 
 FINAL_CODES = {State.SUCCEEDED: 1, State.FAILED: 2, State.CANCELLED: 3, State.EXPIRED: 4}
@@ -114,11 +115,11 @@ ERRORS_DROPPED: Sql[tuple[()]] = Sql(
     """
     delete from backlane_attempt_error
     where seq = ?1
-    and token <= (
-        select token
+    and rowid <= (
+        select rowid
         from backlane_attempt_error
         where seq = ?1
-        order by token desc
+        order by rowid desc
         limit 1
         offset ?2
     )
@@ -137,12 +138,15 @@ class Moves:
         "_undue",
         "blocked",
         "counts",
+        "deleted",
+        "ended",
         "errors",
         "finished",
         "freed",
         "placed",
         "ready",
         "scheduled",
+        "special",
         "waiting",
     )
 
@@ -157,6 +161,9 @@ class Moves:
         self.blocked: list[tuple[Any, ...]] = []
         self.placed: list[tuple[Any, ...]] = []
         self.finished: list[tuple[Any, ...]] = []
+        self.ended: list[tuple[Any, ...]] = []  # rows of those whose edges are to be followed
+        self.special: list[int] = []  # those of them that are not plain
+        self.deleted: dict[int, bytes] = {}  # ids of those that are gone by then
         self.freed: list[tuple[int]] = []
         self.waiting: list[tuple[int]] = []  # again, with a deadline perhaps
         self.errors: list[tuple[Any, ...]] = []
@@ -200,9 +207,9 @@ class Moves:
         else:
             self._line.append(Asking(held, 9 - held.priority))
 
-    def wake(self, held: Held, rank: int, gate: int) -> None:
-        """In line again, for there is room at the gate it was blocked at."""
-        self._line.append(Asking(held, rank, gate))
+    def wake(self, held: Held, rank: int, use: Use) -> None:
+        """In line again, for there is room in the use that it was blocked on."""
+        self._line.append(Asking(held, rank, use))
 
     def put_ready(self, held: Held, rank: int) -> None:
         """Ready, whatever its uses say: it is so already."""
@@ -336,7 +343,9 @@ class Moves:
         """Write the rows, so that the next verb of the same plan finds them."""
         if self.finished:
             await tx.each(FINISHED, self.finished)
+            self.ended += self.finished
         if self.freed:
+            self.special += [seq for (seq,) in self.freed]
             await tx.each(KEY_FREED, self.freed)
             await tx.each(DEADLINE_FORGOTTEN, self.freed)
             await group.leave(tx, [seq for (seq,) in self.freed])

@@ -104,7 +104,7 @@ ERRORS: Sql[tuple[int, int, int, str, str, str, str]] = Sql(
     select error.seq, attempt, at_ms, kind, message, traceback, fingerprint
     from carray(?) as given
     cross join backlane_attempt_error as error on error.seq = given.value
-    order by error.seq, token
+    order by error.seq, error.rowid
     """
 )
 

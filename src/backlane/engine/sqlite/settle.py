@@ -9,15 +9,17 @@ import msgspec
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Settled
-from backlane.engine.sqlite import resource
+from backlane.engine.sqlite import edges, ends, resource
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.policy import decode_policy
+from backlane.engine.sqlite.ringing import ring_queues
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import Lane, State
 from backlane.model.outcome import (
     POISON_CAP,
+    Awaiting,
     Cancelled,
     Crashed,
     Failed,
@@ -73,12 +75,6 @@ POLICY: Sql[tuple[int, bytes | None]] = Sql(
     where seq = ?
     """
 )
-QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
-    """
-    select id, name
-    from backlane_queue
-    """
-)
 
 
 async def settle(tx: SqliteTx, clock: Clock, settlements: Sequence[Settlement]) -> Settled:
@@ -121,6 +117,7 @@ async def settle_into(
     tx.rings.jobs += ended
     buried = await _settle_rest(tx, rest, moves, now) if rest else []
     await moves.store_rows(tx)
+    await ends.follow(tx, now, moves)
     turned = await resource.feed(tx, clock, of_resources) if of_resources else []
     return Settled(lost, buried, turned)
 
@@ -184,6 +181,8 @@ async def _settle_rest(
         ending = Ending(moves, now, attempts[held.seq], one.ran_ms)
         if ending.carry_out(held, one.outcome) is State.FAILED:
             buried.append(one.job)
+        if ending.awaiting is not None and isinstance(one.outcome, Awaiting):
+            await edges.await_jobs(tx, moves, ending.awaiting, one.outcome.jobs)
     await ring_queues(tx, {held.queue for held, _ in rest})
     return buried
 
@@ -199,15 +198,10 @@ async def lapse(tx: SqliteTx, clock: Clock, lapsed: Sequence[Held], moves: Moves
         if Ending(moves, now, attempts[held.seq]).lapse(held) is State.FAILED
     ]
     await moves.store_rows(tx)
+    await ends.follow(tx, now, moves)
     tx.rings.jobs += [held.id for held in lapsed]
     await ring_queues(tx, {held.queue for held in lapsed})
     return buried
-
-
-async def ring_queues(tx: SqliteTx, queues: set[int]) -> None:
-    """Note that these queues may have something to claim."""
-    names = dict(await tx.rows(QUEUE_NAMES))
-    tx.rings.queues |= {names[queue] for queue in queues if queue in names}
 
 
 async def _attempts(tx: SqliteTx, held: Sequence[Held]) -> dict[int, int]:
@@ -227,13 +221,14 @@ def allowed_attempts(stored: bytes | None) -> int:
 class Ending:
     """What becomes of one job whose lease has ended."""
 
-    __slots__ = ("_allowed", "_moves", "_now", "_ran_ms")
+    __slots__ = ("_allowed", "_moves", "_now", "_ran_ms", "awaiting")
 
     def __init__(self, moves: Moves, now: int, allowed: int, ran_ms: int = 0) -> None:
         self._moves = moves
         self._now = now
         self._allowed = allowed
         self._ran_ms = ran_ms
+        self.awaiting: Held | None = None  # it is to wait for others
 
     def carry_out(self, held: Held, outcome: Outcome) -> State:
         """Do what the outcome asks; return the state the job is in then."""
@@ -264,6 +259,8 @@ class Ending:
                 return self._snooze(held, outcome)
             case Released():
                 return self._give_back(held)
+            case Awaiting():
+                return self._await(held)
             case _:
                 assert_never(outcome)
 
@@ -305,6 +302,12 @@ class Ending:
             return self._finish(held, State.CANCELLED)
         self._moves.stand_in_line(held)
         return State.READY
+
+    def _await(self, held: Held) -> State:
+        if held.cancelling:
+            return self._finish(held, State.CANCELLED)
+        self.awaiting = held
+        return State.BLOCKED
 
     def _go_on(self, held: Held) -> State:
         """After an execution that nobody saw the end of: again from its place, if it may."""

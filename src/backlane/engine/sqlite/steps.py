@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from backlane.engine.plan import Sql
 from backlane.engine.recalling import Latest
-from backlane.engine.sqlite.extra import decode_extra
 from backlane.engine.sqlite.moves import storable
+from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.transaction import SqliteTx, integers
 from backlane.model.job import Step
 
@@ -56,12 +58,13 @@ ALL_LATEST: Sql[tuple[str, bytes, int, bytes]] = Sql(
     order by task
     """
 )
-WITH_EXTRA: Sql[tuple[int, bytes]] = Sql(
+POLICIES: Sql[tuple[int, bytes]] = Sql(
     """
-    select job.seq, extra
+    select job.seq, policy
     from carray(?) as given
     cross join backlane_job as job on job.seq = given.value
     where extra is not null
+    and policy is not null
     """
 )
 COPY_LATEST: Sql[tuple[()]] = Sql(
@@ -71,6 +74,7 @@ COPY_LATEST: Sql[tuple[()]] = Sql(
     from backlane_job as job
     cross join backlane_finished as finished on finished.seq = job.seq
     where job.seq = ?
+    and state = 1
     and task is not null
     and result is not null
     on conflict (task) do update
@@ -129,7 +133,15 @@ async def keep_latest(tx: SqliteTx, results: Mapping[str, Latest]) -> None:
 
 
 async def copy_latest(tx: SqliteTx, seqs: Sequence[int]) -> None:
-    """Copy the results of those of these jobs, which succeeded, whose policy says so."""
-    found = await tx.rows(WITH_EXTRA, integers(seqs))
-    keeping = [(seq,) for seq, extra in found if decode_extra(extra).keeps_latest]
-    await tx.each(COPY_LATEST, keeping)
+    """Copy the results of those of these ended jobs that succeeded and whose policy says so."""
+    found = await tx.rows(POLICIES, integers(seqs))
+    keeping = [(seq,) for seq, policy in found if _keeps_latest(policy)]
+    if keeping:
+        await tx.each(COPY_LATEST, keeping)
+
+
+def _keeps_latest(policy: bytes) -> bool:
+    try:
+        return decode_policy(policy).keeps_latest
+    except msgspec.MsgspecError:  # a damaged row must not stop the rows beside it
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.retention import Retention, Swept
-from backlane.engine.sqlite import keys, schedules
+from backlane.engine.sqlite import edges, ends, keeping, keys, schedules
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.exits import UNFINISH, UNREADY, take_out
@@ -26,6 +26,8 @@ from backlane.model.job import State
 
 LEVEL_MS = 300_000  # of waiting are one level of priority
 LOOKED_AT = 10_000  # rows of history a call reads at most
+
+Past = tuple[int, int, int, int, int | None]  # seq, state, queue, ended_ms, keep_ms
 
 OVERDUE: Sql[tuple[int, int]] = Sql(
     """
@@ -92,12 +94,13 @@ RAISE_FORGOTTEN: Sql[tuple[()]] = Sql(
     where name = 'forgotten_ms'
     """
 )
-HISTORY: Sql[tuple[int, int, int, int]] = Sql(
+HISTORY: Sql[Past] = Sql(
     """
-    select seq, state, queue, ended_ms
-    from backlane_finished
-    where seq > ?
-    order by seq
+    select finished.seq, state, queue, ended_ms, keep_ms
+    from backlane_finished as finished
+    left join backlane_keep as keep on keep.seq = finished.seq
+    where finished.seq > ?
+    order by finished.seq
     limit ?
     """
 )
@@ -116,7 +119,9 @@ async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) ->
     lapsed, buried = await bring_back(tx, clock, (), limit, moves)
     expired = await _expire(tx, clock, limit - lapsed, moves)
     left = limit - lapsed - expired
-    await moves.store(tx)
+    await moves.store_rows(tx)
+    await ends.follow(tx, clock.wall_ms(), moves)
+    await moves.store_counts(tx)
     aged = await _age(tx, clock.wall_ms(), left)
     pruned = await Pruning(tx, clock.wall_ms(), retention).prune(left - aged)
     left -= aged + pruned
@@ -185,7 +190,9 @@ class Pruning:
         """Forget jobs past their age or beyond the number kept; return how many."""
         if limit <= 0:
             return 0
+        own = await keeping.counts(self._tx)
         for queue, done, failed in await self._tx.rows(KEPT):
+            done, failed = done - own.get((queue, False), 0), failed - own.get((queue, True), 0)
             self._excess[queue, False] = done - self._retention.done_jobs
             self._excess[queue, True] = failed - self._retention.failed_jobs
         start: int = (await self._tx.rows(CURSOR))[0][0]
@@ -194,7 +201,7 @@ class Pruning:
         if is_at_end and start > 0:  # go on from the beginning
             again = await self._tx.rows(HISTORY, 0, LOOKED_AT - len(rows))
             rows += [row for row in again if row[0] <= start]
-        old: list[tuple[int, int, int, int]] = []
+        old: list[Past] = []
         cursor = start
         for row in rows:
             if len(old) >= limit:
@@ -206,13 +213,17 @@ class Pruning:
             cursor = 0 if is_at_end else cursor
         if cursor != start:
             await self._tx.rows(SET_CURSOR, cursor)
+        needed = await edges.needed(self._tx, [row[0] for row in old])
+        old = [row for row in old if row[0] not in needed]
         await self._forget(old)
         return len(old)
 
-    def _is_old(self, row: tuple[int, int, int, int]) -> bool:
-        _, state, queue, ended_ms = row
+    def _is_old(self, row: Past) -> bool:
+        _, state, queue, ended_ms, keep_ms = row
         is_failed = FINAL_STATES[state] is State.FAILED
         age = self._now - ended_ms
+        if keep_ms is not None:
+            return keep_ms >= 0 and age >= max(keep_ms, self._retention.least_ms)
         if age < self._retention.least_ms:
             return False
         most = self._retention.failed_ms if is_failed else self._retention.done_ms
@@ -221,12 +232,12 @@ class Pruning:
             self._excess[queue, is_failed] -= 1
         return is_old
 
-    async def _forget(self, old: list[tuple[int, int, int, int]]) -> None:
+    async def _forget(self, old: list[Past]) -> None:
         if not old:
             return
         moves = Moves()
         newest = -1
-        for seq, state, queue, ended_ms in old:
+        for seq, state, queue, ended_ms, _ in old:
             for job, priority in await self._tx.rows(OF_JOB, seq):
                 moves.at(queue, priority).keep(FINAL_STATES[state], -1)
                 # An id is older than its job's end, unless its maker's clock was ahead:
@@ -235,6 +246,7 @@ class Pruning:
                 self._tx.rings.jobs.append(job)
         await self._tx.rows(RAISE_FORGOTTEN, newest)
         seqs = [row[0] for row in old]
+        await keeping.count(self._tx, seqs, -1)
         await self._tx.each(UNFINISH, [(seq,) for seq in seqs])
         await self._tx.each(keys.PRUNED, [(seq,) for seq in seqs])
         await forget(self._tx, seqs)

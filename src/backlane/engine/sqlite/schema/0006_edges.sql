@@ -80,6 +80,11 @@ create table backlane_expected (
 ) strict, without rowid;
 create index backlane_expected_of on backlane_expected (waiter);
 
+-- A job that was skipped has an error of an attempt that never began: errors are kept in the
+-- order they came in, and a token may have two.
+drop index backlane_attempt_error_of;
+create index backlane_attempt_error_of on backlane_attempt_error (seq);
+
 -- Steps of a job that are done, in the order of `number`.
 create table backlane_step (
     number integer primary key,
@@ -102,6 +107,13 @@ create table backlane_keep (
     seq integer primary key,
     keep_ms integer not null
 ) strict;
+
+create table backlane_keep_count (
+    queue integer not null,
+    is_failed integer not null,
+    jobs integer not null,                  -- that have ended
+    primary key (queue, is_failed)
+) strict, without rowid;
 
 create table backlane_schedule (
     name text not null unique,
