@@ -8,6 +8,7 @@ of the index.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import uuid
@@ -74,6 +75,17 @@ def _random(size: int) -> bytes:
         _pool, _used = os.urandom(max(size, _POOL_BYTES)), 0
     _used += size
     return _pool[_used - size : _used]
+
+
+def derived_id(wall_ms: int, *names: str | bytes) -> bytes:
+    """Return the id that these names have at a moment: the same wherever it is made."""
+    digest = hashlib.blake2b(digest_size=10)
+    for name in names:
+        part = name.encode() if isinstance(name, str) else name
+        digest.update(len(part).to_bytes(4) + part)
+    number = int.from_bytes(digest.digest()) & ~(0xF << 76 | 0b11 << 62)
+    number |= max(0, min(wall_ms, (1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62
+    return number.to_bytes(16)
 
 
 def id_ms(job_id: bytes) -> int:
