@@ -1,7 +1,7 @@
 """Find: job records by what a person knows of them, newest enqueued first.
 
 A call reads candidates in chunks from the narrowest list that holds all matches
-(keys, groups, failed, running, or else all jobs) and looks at 10,000 at most, so that
+(keys, groups, workflows, tags, failed, running, or else all jobs) and looks at 10,000 at most, so that
 it stays short on any history. The cursor is the order of the last job looked at.
 """
 
@@ -55,6 +55,26 @@ GROUPED: Sql[tuple[int]] = Sql(
     limit ?
     """
 )
+OF_WORKFLOW: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane_job
+    where workflow = ?
+    and seq < ?
+    order by seq desc
+    limit ?
+    """
+)
+TAGGED: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane_tag
+    where name = ?
+    and seq < ?
+    order by seq desc
+    limit ?
+    """
+)
 FAILED: Sql[tuple[int]] = Sql(
     """
     select seq
@@ -85,12 +105,14 @@ MATCHING: Sql[tuple[int]] = Sql(
     left join backlane_scheduled as scheduled
     on scheduled.due_ms = job.place
     and scheduled.seq = job.seq
+    left join backlane_blocked as blocked on blocked.seq = job.seq
     where (
         ?2 is null
         or ?2 >> case
             when finished.seq is not null then finished.state
             when lease.seq is not null then 5
             when scheduled.seq is not null then 6
+            when blocked.seq is not null then 8
             else 7
         end & 1
     )
@@ -99,6 +121,13 @@ MATCHING: Sql[tuple[int]] = Sql(
     and (?5 is null or task = ?5)
     and (?6 is null or key_name = ?6)
     and (?7 is null or group_name = ?7)
+    and (?9 is null or workflow = ?9)
+    and (
+        ?10 is null
+        or exists (select 1 from backlane_tag as tag where tag.name = ?10 and tag.seq = job.seq)
+    )
+    and (?11 is null or enqueued_ms >= ?11)
+    and (?12 is null or enqueued_ms < ?12)
     and (
         ?8 is null
         or exists (
@@ -157,6 +186,10 @@ async def _candidates(tx: SqliteTx, selection: Selection, before: int, number: i
         rows = await tx.rows(KEYED, selection.key, before, number)
     elif selection.group is not None:
         rows = await tx.rows(GROUPED, selection.group, before, number)
+    elif selection.workflow is not None:
+        rows = await tx.rows(OF_WORKFLOW, selection.workflow, before, number)
+    elif selection.tag is not None:
+        rows = await tx.rows(TAGGED, selection.tag, before, number)
     elif selection.states == (State.FAILED,) or selection.reasons:
         rows = await tx.rows(FAILED, before, number)
     elif selection.states == (State.RUNNING,):
@@ -181,5 +214,9 @@ async def _matching(tx: SqliteTx, selection: Selection, seqs: Sequence[int]) -> 
         selection.key,
         selection.group,
         selection.text,
+        selection.workflow,
+        selection.tag,
+        selection.since_ms,
+        selection.before_ms,
     )
     return [seq for (seq,) in rows]
