@@ -92,17 +92,34 @@ LOWER_EARLIEST: Sql[tuple[()]] = Sql(
     and (value is null or value > ?1)
     """
 )
-DUE: Sql[tuple[int, int, int]] = Sql(
+DUE: Sql[tuple[int, int, int, int]] = Sql(
     """
-    select queue, priority, count(*)
+    select due.queue, priority, is_plain and not is_fair, count(*)
     from (
-        select queue, priority
+        select queue, priority, is_plain
         from backlane_scheduled
         where due_ms <= ?
         order by due_ms, seq
         limit ?
-    )
-    group by queue, priority
+    ) as due
+    cross join backlane_queue as line on line.id = due.queue
+    group by due.queue, priority, is_plain and not is_fair
+    """
+)
+DUE_JOBS: Sql[HeldRow] = Sql(
+    """
+    select job.id, token, due.seq, due.queue, due.priority, attempt, revision + 1, due.size,
+        started_ms, owner, is_plain and not is_fair, 0, due.lane, due.due_ms, crashes, parked_ms
+    from (
+        select *
+        from backlane_scheduled
+        where due_ms <= ?
+        order by due_ms, seq
+        limit ?
+    ) as due
+    cross join backlane_job as job on job.seq = due.seq
+    cross join backlane_queue as line on line.id = due.queue
+    order by due.due_ms, due.seq
     """
 )
 PROMOTE: Sql[tuple[()]] = Sql(
@@ -207,13 +224,19 @@ async def bring_back(
 async def _promote(tx: SqliteTx, wall_ms: int, limit: int, moves: Moves) -> None:
     """Move due jobs into ready."""
     due = await tx.rows(DUE, wall_ms, limit)
-    number = sum(count for _, _, count in due)
+    number = sum(count for *_, count in due)
     if not number:
         return
-    for queue, priority, count in due:
+    are_plain = all(is_plain for _, _, is_plain, _ in due)
+    for queue, priority, _, count in due:
         counts = moves.at(queue, priority)
         counts.scheduled -= count
-        counts.ready += count
-    await tx.rows(PROMOTE, wall_ms, number)
+        counts.ready += count if are_plain else 0
+    if are_plain:
+        await tx.rows(PROMOTE, wall_ms, number)
+    else:
+        for row in await tx.rows(DUE_JOBS, wall_ms, number):
+            moves.stand_in_line(Held._make(row))
     await tx.rows(UNSCHEDULE, number - 1)
-    await ring_queues(tx, {queue for queue, _, _ in due})
+    await moves.store_rows(tx)
+    await ring_queues(tx, {queue for queue, *_ in due})

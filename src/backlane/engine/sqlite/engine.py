@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
@@ -57,6 +58,7 @@ from backlane.engine.sqlite import (
     tune,
     workers,
 )
+from backlane.engine.sqlite import limits as limiting
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite import restore as restoring
 from backlane.engine.sqlite import seal as sealing
@@ -76,6 +78,7 @@ from backlane.errors import BadOption
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
+from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Kind, QueueRecord
 
@@ -244,6 +247,28 @@ class SqliteEngine:
     @plan
     async def announce(self, tx: SqliteTx, presence: Presence) -> None:
         await workers.announce(tx, self._clock, presence)
+
+    # -- limits --
+
+    @reading
+    async def list_limits(self, tx: SqliteTx) -> list[LimitRecord]:
+        return await limiting.list_limits(tx, self._clock)
+
+    @plan
+    async def regulate(
+        self, tx: SqliteTx, name: str, change: Declared | Tuned
+    ) -> LimitRecord | None:
+        return await limiting.regulate(tx, self._clock, name, change)
+
+    @plan
+    async def acquire(
+        self, tx: SqliteTx, use: Use, declared: Limit | None, holder: bytes, lease_ms: int
+    ) -> Acquired:
+        return await limiting.acquire(tx, self._clock, use, declared, holder, lease_ms)
+
+    @plan
+    async def release(self, tx: SqliteTx, use: Use, holder: bytes) -> bool:
+        return await limiting.release(tx, self._clock, use, holder)
 
     # -- moving --
 

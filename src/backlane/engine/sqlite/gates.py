@@ -72,8 +72,9 @@ LINES: Sql[tuple[int, int, int, int, int | None, int | None, int | None, int | N
 )
 KEEP_LINE: Sql[tuple[()]] = Sql(
     """
-    insert or replace into backlane_gate_queue (gate, queue, ready, blocked, open_ms)
-    values (?, ?, ?, ?, ?)
+    insert or replace into backlane_gate_queue (gate, queue, ready, blocked, open_ms,
+        open_wall_ms)
+    values (?, ?, ?, ?, ?, ?)
     """
 )
 DROP_LINE: Sql[tuple[()]] = Sql(
@@ -150,6 +151,11 @@ class Gate:
         """Take tokens, if there is a rate."""
         if self.limit is not None and self.limit.rate is not None:
             self.spent_us = spend(self.spent_us, self.limit.rate, number, now_us)
+
+    def token_in_ms(self, now_us: int) -> int:
+        """How long until the next token; 0: there is one, or none is needed."""
+        rate = self.limit.rate if self.limit and not self.use.turn else None
+        return 0 if rate is None else -(-token_in_us(self.spent_us, rate, now_us) // 1000)
 
     def opens_in_ms(self, ready: int, now_us: int) -> int | None:
         """When there may be room beyond those ready; None: once something was freed."""
@@ -238,8 +244,10 @@ class Gates:
                     gone.append((gate.id, queue))
                     continue
                 wait_ms = gate.opens_in_ms(line.ready, self.now_us) if line.blocked else None
-                open_ms = None if wait_ms is None else self._boot_ms + wait_ms
-                kept.append((gate.id, queue, line.ready, line.blocked, open_ms))
+                opens: tuple[int | None, int | None] = (None, None)
+                if wait_ms is not None:
+                    opens = (self._boot_ms + wait_ms, self.now_us // 1000 + wait_ms)
+                kept.append((gate.id, queue, line.ready, line.blocked, *opens))
         tx = self._tx
         await tx.each(KEEP, [(it.running, it.holder, it.spent_us, it.id) for it in gates])
         if kept:

@@ -43,7 +43,7 @@ class Asking(NamedTuple):
 
     held: Held
     rank: int
-    woken: int | None = None  # the gate at which there is room for it now
+    woken: Use | None = None  # for which there is room now
 
     def order(self, gate: Gate) -> Order:
         """Where it stands among those that wait at a gate."""
@@ -111,7 +111,7 @@ def _find_gate(gates: Gates, asking: Asking, uses: Sequence[Use]) -> Gate | None
         if use.turn and gate.holder == held.seq:
             continue
         line = gate.line(held.queue)
-        if gate.id != asking.woken:
+        if use != asking.woken:
             room = gate.room(gates.now_us)
             order = asking.order(gate)
             is_behind = line.blocked > 0 and line.first is not None and line.first < order

@@ -275,7 +275,7 @@ def job_record(one: Standing) -> JobRecord:
 
 
 def _due(one: Standing) -> int | None:
-    if one.code not in (SCHEDULED, READY):
+    if one.code not in (SCHEDULED, READY, BLOCKED):
         return None
     return one.place if one.due_ms is None else one.due_ms
 

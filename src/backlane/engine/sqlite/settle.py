@@ -13,7 +13,7 @@ from backlane.engine.sqlite import edges, ends, resource
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.policy import decode_policy
-from backlane.engine.sqlite.ringing import ring_queues
+from backlane.engine.sqlite.ringing import ring_limited, ring_queues
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import Lane, State
@@ -115,9 +115,16 @@ async def settle_into(
     ended = [row[0] for row, _, _ in done] + [row.id for row, _ in rest]
     await tx.each(UNLEASE, [(job,) for job in ended])
     tx.rings.jobs += ended
-    buried = await _settle_rest(tx, rest, moves, now) if rest else []
+    if done:
+        await ring_limited(tx, {row[3] for row, _, _ in done})
+    awaiting: list[tuple[Held, Sequence[bytes]]] = []
+    buried = await _settle_rest(tx, rest, moves, now, awaiting) if rest else []
     await moves.store_rows(tx)
     await ends.follow(tx, now, moves)
+    if awaiting:  # last: what ended in the same call is not waited for
+        for it, jobs in awaiting:
+            await edges.await_jobs(tx, moves, it, jobs)
+        await moves.store_rows(tx)
     turned = await resource.feed(tx, clock, of_resources) if of_resources else []
     return Settled(lost, buried, turned)
 
@@ -172,9 +179,16 @@ def _count_succeeded(
 
 
 async def _settle_rest(
-    tx: SqliteTx, rest: Sequence[tuple[Held, Settlement]], moves: Moves, now: int
+    tx: SqliteTx,
+    rest: Sequence[tuple[Held, Settlement]],
+    moves: Moves,
+    now: int,
+    awaiting: list[tuple[Held, Sequence[bytes]]],
 ) -> list[bytes]:
-    """Carry out what is not a success; return the jobs that became dead letters."""
+    """Carry out what is not a success; return the jobs that became dead letters.
+
+    Those that are to wait for others are put into `awaiting`.
+    """
     attempts = await _attempts(tx, [held for held, _ in rest])
     buried = []
     for held, one in rest:
@@ -182,7 +196,7 @@ async def _settle_rest(
         if ending.carry_out(held, one.outcome) is State.FAILED:
             buried.append(one.job)
         if ending.awaiting is not None and isinstance(one.outcome, Awaiting):
-            await edges.await_jobs(tx, moves, ending.awaiting, one.outcome.jobs)
+            awaiting.append((ending.awaiting, one.outcome.jobs))
     await ring_queues(tx, {held.queue for held, _ in rest})
     return buried
 

@@ -6,151 +6,38 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from backlane.engine.plan import Sql
 from backlane.engine.protocol import Wanted
-from backlane.engine.sqlite import keys
+from backlane.engine.sqlite import damage, ends, fair, keys
 from backlane.engine.sqlite.counts import Counts
 from backlane.engine.sqlite.exits import UNREADY
-from backlane.engine.sqlite.group import recount
+from backlane.engine.sqlite.extra import decode_extra
+from backlane.engine.sqlite.gates import Gate, Gates
+from backlane.engine.sqlite.head import (
+    BEHEAD,
+    GIVE_HEAD,
+    GIVE_PICKED,
+    HEAD,
+    OPEN,
+    ORDER,
+    PICK,
+    Order,
+    TakenRow,
+)
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
 from backlane.engine.sqlite.settle import UNLEASE
 from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.wake import Waking
 from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, Lease, State
+from backlane.model.limit import Use
 from backlane.model.outcome import Reason
-
-OPEN: Sql[tuple[int, str]] = Sql(
-    """
-    select id, name
-    from backlane_queue
-    where name in (select value from carray(?))
-    and kind = ?
-    and paused = 0
-    """
-)
-
-TakenRow = tuple[Any, ...]
-Order = tuple[int, int, int]  # rank, place, seq
-
-# The head of a line: one ascending range of the key of backlane_ready.
-HEAD: Sql[TakenRow] = Sql(
-    """
-    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
-        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name,
-        predicted_ms, extra
-    from backlane_ready as ready
-    cross join backlane_job as job on job.seq = ready.seq
-    where ready.queue = ?
-    and ready.lane = ?
-    order by rank, ready.place, ready.seq
-    limit ?
-    """
-)
-GIVE_HEAD: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
-        started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
-    select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
-        revision + 1, ready.size, ?, ?,
-        key_name is null and deadline_ms is null and group_name is null and extra is null, 0,
-        ready.lane, ready.place, crashes, parked_ms, ?
-    from backlane_ready as ready
-    cross join backlane_job as job on job.seq = ready.seq
-    where ready.queue = ?
-    and ready.lane = ?
-    order by rank, ready.place, ready.seq
-    limit ?
-    """
-)
-BEHEAD: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_ready
-    where queue = ?
-    and lane = ?
-    and (rank, place, seq) <= (?, ?, ?)
-    """
-)
-ORDER: Sql[Order] = Sql(
-    """
-    select rank, place, seq
-    from backlane_ready
-    where queue = ?
-    and lane = ?
-    order by rank, place, seq
-    limit ?
-    """
-)
-# Rank is not known of a job: ten probes of the key of backlane_ready find it.
-PICK: Sql[TakenRow] = Sql(
-    """
-    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
-        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
-        rank, ready.place, ready.seq, revision, ready.size, key_name,
-        predicted_ms, extra, queue.id, queue.name
-    from carray(?) as given
-    cross join backlane_job as job on job.id = given.value
-    cross join backlane_queue as queue on queue.id = job.queue
-    cross join backlane_ready as ready
-    on ready.queue = job.queue
-    and ready.lane = job.lane
-    and rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
-    and ready.place = job.place
-    and ready.seq = job.seq
-    where kind = ?
-    and paused = 0
-    order by rank, ready.place, ready.seq
-    """
-)
-GIVE_PICKED: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
-        started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
-    select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
-        revision + 1, ready.size, ?, ?,
-        key_name is null and deadline_ms is null and group_name is null and extra is null, 0,
-        ready.lane, ready.place, crashes, parked_ms, ?
-    from backlane_ready as ready
-    cross join backlane_job as job on job.seq = ready.seq
-    where ready.queue = ?
-    and ready.lane = ?
-    and rank = ?
-    and ready.place = ?
-    and ready.seq = ?
-    """
-)
-TEXTS: Sql[tuple[str | None, str | None, str | None, str | None]] = Sql(
-    """
-    select task, group_name, key_scope, key_name
-    from backlane_job
-    where seq = ?
-    """
-)
-SPOIL: Sql[tuple[()]] = Sql(
-    """
-    update backlane_job
-    set task = '(damaged)',
-        group_name = null,
-        key_scope = null,
-        key_name = null,
-        policy = x'00'
-    where seq = ?
-    """
-)
-# A scan, for the key is what cannot be read; it runs for a damaged row only.
-FREE_KEY_OF: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_unique_key
-    where seq = ?
-    """
-)
 
 
 class Source(NamedTuple):
@@ -165,6 +52,7 @@ class Taking:
     """The taking of leases for one claim."""
 
     __slots__ = (
+        "_clock",
         "_counts",
         "_ended",
         "_leases",
@@ -174,15 +62,26 @@ class Taking:
         "_started",
         "_terms",
         "_tx",
+        "_virtual",
+        "_waking",
         "_wall",
         "_wanted",
     )
 
     def __init__(
-        self, tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves, rooms: Rooms
+        self,
+        tx: SqliteTx,
+        clock: Clock,
+        wanted: Wanted,
+        moves: Moves,
+        rooms: Rooms,
+        waking: Waking | None = None,  # None: no job is under a limit
     ) -> None:
         self._tx = tx
+        self._clock = clock
         self._rooms = rooms
+        self._waking = waking
+        self._virtual: dict[int, int] = {}  # by fair queue: the greatest place taken
         self._wanted = wanted
         self._moves = moves
         self._wall = clock.wall_ms()
@@ -203,6 +102,9 @@ class Taking:
         if self._ended:
             await self._tx.each(UNLEASE, self._ended)
             await self._moves.store_rows(self._tx)
+            await ends.follow(self._tx, self._wall, self._moves)
+        if self._virtual:
+            await self._tx.each(fair.TAKEN, [(at, queue) for queue, at in self._virtual.items()])
         if self._started:
             await self._tx.each(keys.STARTED, self._started)
         self._tx.rings.starts += [lease.job for lease in self._leases]
@@ -210,6 +112,9 @@ class Taking:
 
     async def _take_heads(self) -> None:
         wanted = self._wanted
+        if self._waking is not None:
+            await self._take_within_limits(self._waking)
+            return
         opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
         sources = await self._sources(opened)
         orders: list[Order] = []
@@ -226,6 +131,9 @@ class Taking:
                     orders.append(row[14:17])
             if len(taken) < missing and len(self._ended) == ended:
                 break
+        self._sort(orders)
+
+    def _sort(self, orders: Sequence[Order]) -> None:
         if orders:  # a trial may have been found behind one that had expired
             inline = sorted(zip(orders, self._leases, strict=True), key=itemgetter(0))
             self._leases = [lease for _, lease in inline]
@@ -247,14 +155,14 @@ class Taking:
     async def _shares(self, sources: Sequence[Source], number: int) -> list[tuple[Source, int]]:
         """How many to take of each source, so that together they are the first in line."""
         if len(sources) == 1:
-            left = self._rooms.left(resource_of(sources[0].lane))
+            left = self._left(sources[0])
             return [(sources[0], number if left is None else min(left, number))]
         orders = []
         for source in sources:
             rows = await self._tx.rows(ORDER, source.queue, source.lane, number)
             orders += [(order, source) for order in rows]
         orders.sort()
-        if self._rooms.are_limited:
+        if self._rooms.are_limited or self._waking is not None:
             orders = self._within_rooms(orders)
         shares: dict[Source, int] = {}
         for _, source in orders[:number]:
@@ -262,28 +170,115 @@ class Taking:
         return list(shares.items())
 
     def _within_rooms(self, orders: Sequence[tuple[Order, Source]]) -> list[tuple[Order, Source]]:
-        """Leave out what the resources that are tried do not allow."""
+        """Leave out what resources that are tried, or queues' own limits, do not allow."""
         picked: Counter[int] = Counter()
+        of_queue: Counter[int] = Counter()
         within = []
         for order, source in orders:
-            number = resource_of(source.lane)
+            number, queue = resource_of(source.lane), source.queue
             left = self._rooms.left(number)
-            if left is None or picked[number] < left:
+            own = self._waking.left(queue) if self._waking is not None else None
+            if (left is None or picked[number] < left) and (own is None or of_queue[queue] < own):
                 picked[number] += 1
+                of_queue[queue] += 1
                 within.append((order, source))
         return within
 
+    def _left(self, source: Source) -> int | None:
+        """How many may come from one source; None: any number."""
+        lefts = [self._rooms.left(resource_of(source.lane))]
+        if self._waking is not None:
+            lefts.append(self._waking.left(source.queue))
+        return min((left for left in lefts if left is not None), default=None)
+
+    async def _head(self, source: Source, number: int) -> list[TakenRow]:
+        """Read the first rows of one source."""
+        try:
+            return await self._tx.rows(HEAD, source.queue, source.lane, number)
+        except UnicodeDecodeError:
+            await damage.spoil(self._tx, source.queue, source.lane, number)
+            return await self._tx.rows(HEAD, source.queue, source.lane, number)
+
     async def _take_head(self, source: Source, number: int) -> list[TakenRow]:
         """Move the first rows of one source from ready to lease."""
-        try:
-            rows = await self._tx.rows(HEAD, source.queue, source.lane, number)
-        except UnicodeDecodeError:
-            await self._spoil_damaged(source, number)
-            rows = await self._tx.rows(HEAD, source.queue, source.lane, number)
+        rows = await self._head(source, number)
         if rows:
             await self._tx.rows(GIVE_HEAD, *self._terms, source.queue, source.lane, number)
             await self._tx.rows(BEHEAD, source.queue, source.lane, *rows[-1][14:17])
         return rows
+
+    # -- within limits --
+
+    async def _take_within_limits(self, waking: Waking) -> None:
+        """Like `_take_heads`, where jobs or queues are under limits."""
+        orders: list[Order] = []
+        lined_up = await self._sources(waking.giving)
+        while (missing := self._wanted.number - len(self._leases)) > 0:
+            sources = [source for source in lined_up if waking.left(source.queue) != 0]
+            if not sources or waking.is_at_its_end:
+                break
+            rows = []
+            for source, share in await self._shares(sources, missing):
+                rows += [(row, source) for row in await self._head(source, share)]
+            rows.sort(key=lambda one: one[0][14:17])
+            before = len(self._ended) + waking.stopped
+            leased = await self._take_limited(waking, rows)
+            orders += [row[14:17] for row in leased]
+            if len(leased) < missing and len(self._ended) + waking.stopped == before:
+                break
+        self._sort(orders)
+
+    async def _take_limited(
+        self, waking: Waking, rows: Sequence[tuple[TakenRow, Source]]
+    ) -> list[TakenRow]:
+        """Take these rows as far as their uses have room; return those that were leased."""
+        uses = [decode_extra(row[21]).uses for row, _ in rows]
+        wanted: dict[Use, set[int]] = {}
+        for (_, source), its in zip(rows, uses, strict=True):
+            for use in its:
+                wanted.setdefault(use, set()).add(source.queue)
+        gates = Gates(self._tx, self._clock)
+        if wanted:
+            await gates.read(wanted)
+        given, gone, leased = [], [], []
+        for (row, source), its in zip(rows, uses, strict=True):
+            if len(self._leases) >= self._wanted.number or waking.is_at_its_end:
+                break
+            if self._left(source) == 0:
+                continue
+            gone.append((source.queue, row[7], *row[14:17]))
+            for use in its:
+                gates[use].line(source.queue).ready -= not use.turn
+            has_expired = row[11] is not None and row[11] <= self._wall
+            gate = None if has_expired else gates.full(its, row[16])
+            if gate is not None:
+                self._stop(row, source.queue, gate)
+                waking.stopped += 1
+                continue
+            given.append(gone[-1])
+            number = len(self._leases)
+            self._take_row(row, source.queue, source.name)
+            if len(self._leases) > number:
+                leased.append(row)
+                waking.lease(source.queue)
+                for use in its:
+                    gates[use].take(gates.now_us)
+        await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in given])
+        await self._tx.each(UNREADY, gone)
+        await gates.store()
+        if waking.stopped:
+            await self._moves.store_rows(self._tx)
+        return leased
+
+    def _stop(self, row: TakenRow, queue: int, gate: Gate) -> None:
+        """The job has to wait, blocked: a use of it has no room."""
+        held = _held(row, queue)
+        self._moves.at(queue, held.priority).ready -= 1
+        self._moves.block_at(held, gate.id, row[14], is_turn=gate.use.turn)
+        gate.line(queue).blocked += 1
+        self._tx.rings.jobs.append(held.id)
+
+    # -- one by one --
 
     async def _take_ids(self) -> None:
         wanted = self._wanted
@@ -291,15 +286,22 @@ class Taking:
         places = []
         if self._rooms.has_any:
             await self._rooms.read(self._tx, {resource_of(row[7]) for row in rows})
+        if self._waking is not None:
+            given = {queue for queue, _ in self._waking.giving}
+            found = [(row[:23], Source(row[23], row[24], row[7])) for row in rows]
+            kinds = (0, 1) if wanted.lane is None else (wanted.lane,)
+            may = [it for it in found if it[1].queue in given and it[1].lane & 1 in kinds]
+            await self._take_limited(self._waking, may)
+            return
         for row in rows:
             if len(self._leases) >= wanted.number:
                 break
             if self._rooms.left(resource_of(row[7])) == 0:
                 continue
             if wanted.lane is None or wanted.lane == row[7] & 1:
-                queue, name = row[22:]
+                queue, name = row[23:]
                 places.append((queue, row[7], *row[14:17]))
-                self._take_row(row[:22], queue, name)
+                self._take_row(row[:23], queue, name)
         await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in places])
         await self._tx.each(UNREADY, places)
 
@@ -307,7 +309,7 @@ class Taking:
         """Make the lease of one row, or end its job when it cannot run any more."""
         (
             job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
-            deadline_ms, parked_ms, crashes, _, place, seq, _, _, key, predicted_ms, extra,
+            deadline_ms, parked_ms, crashes, _, place, seq, _, _, key, predicted_ms, extra, due_ms,
         ) = row  # fmt: skip
         line = (queue, priority)
         if line != self._line:
@@ -350,39 +352,36 @@ class Taking:
         if predicted_ms is not None and token == 1:
             counts.foretold += 1
             counts.foretold_ms += predicted_ms
-            counts.waited_ms += max(0, self._wall - place)
+            counts.waited_ms += max(0, self._wall - (place if due_ms is None else due_ms))
+        if due_ms is not None:
+            self._virtual[queue] = max(self._virtual.get(queue, 0), place)
         self._leases.append(lease)
 
     def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:
         """The job ends unrun."""
         self._ended.append((row[0],))
-        held = Held(
-            id=row[0],
-            token=row[1] - 1,
-            seq=row[16],
-            queue=queue,
-            priority=row[6],
-            attempt=row[2],
-            revision=row[17] + 1,
-            size=row[18],
-            started_ms=None,
-            owner=None,
-            is_plain=0,
-            cancelling=0,
-            lane=row[7],
-            place=row[15],
-            crashes=row[13],
-            parked_ms=row[12],
-        )
+        held = _held(row, queue)
         self._moves.finish(held, state, self._wall, reason=reason)
         self._tx.rings.jobs.append(row[0])
 
-    async def _spoil_damaged(self, source: Source, number: int) -> None:
-        """Make jobs whose text is damaged readable, and undecodable."""
-        for _, _, seq in await self._tx.rows(ORDER, source.queue, source.lane, number):
-            try:
-                await self._tx.rows(TEXTS, seq)
-            except UnicodeDecodeError:
-                await self._tx.rows(FREE_KEY_OF, seq)
-                await self._tx.rows(SPOIL, seq)
-                await recount(self._tx, source.queue)
+
+def _held(row: TakenRow, queue: int) -> Held:
+    """A ready job on its way to another state."""
+    return Held(
+        id=row[0],
+        token=row[1] - 1,
+        seq=row[16],
+        queue=queue,
+        priority=row[6],
+        attempt=row[2],
+        revision=row[17] + 1,
+        size=row[18],
+        started_ms=None,
+        owner=None,
+        is_plain=0,
+        cancelling=0,
+        lane=row[7],
+        place=row[15],
+        crashes=row[13],
+        parked_ms=row[12],
+    )

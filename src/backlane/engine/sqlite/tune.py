@@ -6,6 +6,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Declare, Tune
+from backlane.engine.sqlite import enter
 from backlane.engine.sqlite.append import make_line
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
@@ -22,6 +23,7 @@ QUEUES: Sql[_Row] = Sql(
         coalesce(sum(appended), 0), coalesce(sum(succeeded), 0), coalesce(sum(failed), 0),
         coalesce(sum(cancelled), 0), coalesce(sum(expired), 0), coalesce(sum(retried), 0),
         coalesce(sum(started), 0), coalesce(sum(ended), 0), coalesce(sum(ran_ms), 0),
+        coalesce(sum(blocked), 0), is_fair,
         (
             select min((
                 select rank * 1000000000000000 + place
@@ -54,7 +56,8 @@ DECLARE: Sql[tuple[()]] = Sql(
     set declared_jobs = ?,
         declared_bytes = ?,
         declared_wait_ms = ?,
-        declared_share = ?
+        declared_share = ?,
+        is_fair = ?
     where name = ?
     and kind = ?
     """
@@ -97,6 +100,7 @@ async def tune(
         bounds = change.bounds
         if before is None:
             await make_line(tx, queue, change.kind.value, bounds)
+            await enter.set_fair(tx, {queue: change.is_fair})
             return None
         # Of another kind it is left alone: the answer says which it is.
         await tx.rows(
@@ -105,6 +109,7 @@ async def tune(
             bounds.max_bytes,
             bounds.max_wait_ms,
             bounds.group_share,
+            int(change.is_fair),
             queue,
             change.kind.value,
         )
@@ -133,14 +138,15 @@ def _record(row: _Row, now: int) -> QueueRecord:
         name=name,
         kind=Kind(kind),
         paused=bool(paused),
+        is_fair=bool(row[25]),
         bounds=declared.tuned(*tuned),
         declared=declared,
         tuned_max_jobs=tuned[0],
         tuned_max_bytes=tuned[1],
         tuned_max_wait_ms=tuned[2],
         tuned_group_share=tuned[3],
-        depth=Depth(scheduled, ready, running, 0, held),
-        oldest_ready_ms=None if row[24] is None else max(0, now - row[24] % 10**15),
+        depth=Depth(scheduled, ready, running, row[24], held),
+        oldest_ready_ms=None if row[26] is None else max(0, now - row[26] % 10**15),
         appended=row[15],
         succeeded=row[16],
         failed=row[17],

@@ -56,6 +56,7 @@ create table backlane_gate_queue (
     ready integer not null,
     blocked integer not null,
     open_ms integer,                        -- boot clock; null: not before something is freed
+    open_wall_ms integer,                   -- the same, to be told when that clock was set
     primary key (gate, queue)
 ) strict, without rowid;
 create index backlane_gate_queue_open on backlane_gate_queue (queue, open_ms)

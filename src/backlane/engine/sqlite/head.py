@@ -1,0 +1,108 @@
+"""Head: the statements that take jobs from the head of a line, or very jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backlane.engine.plan import Sql
+
+OPEN: Sql[tuple[int, str]] = Sql(
+    """
+    select id, name
+    from backlane_queue
+    where name in (select value from carray(?))
+    and kind = ?
+    and paused = 0
+    """
+)
+
+TakenRow = tuple[Any, ...]
+Order = tuple[int, int, int]  # rank, place, seq
+
+# The head of a line: one ascending range of the key of backlane_ready.
+HEAD: Sql[TakenRow] = Sql(
+    """
+    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
+        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
+        rank, ready.place, ready.seq, revision, ready.size, key_name,
+        predicted_ms, extra, job.due_ms
+    from backlane_ready as ready
+    cross join backlane_job as job on job.seq = ready.seq
+    where ready.queue = ?
+    and ready.lane = ?
+    order by rank, ready.place, ready.seq
+    limit ?
+    """
+)
+GIVE_HEAD: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
+        started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
+    select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
+        revision + 1, ready.size, ?, ?,
+        key_name is null and deadline_ms is null and group_name is null and extra is null
+        and job.due_ms is null, 0, ready.lane, ready.place, crashes, parked_ms, ?
+    from backlane_ready as ready
+    cross join backlane_job as job on job.seq = ready.seq
+    where ready.queue = ?
+    and ready.lane = ?
+    order by rank, ready.place, ready.seq
+    limit ?
+    """
+)
+BEHEAD: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane_ready
+    where queue = ?
+    and lane = ?
+    and (rank, place, seq) <= (?, ?, ?)
+    """
+)
+ORDER: Sql[Order] = Sql(
+    """
+    select rank, place, seq
+    from backlane_ready
+    where queue = ?
+    and lane = ?
+    order by rank, place, seq
+    limit ?
+    """
+)
+# Rank is not known of a job: ten probes of the key of backlane_ready find it.
+PICK: Sql[TakenRow] = Sql(
+    """
+    select job.id, ready.token + 1, ready.attempt, task, body, headers, ready.priority,
+        ready.lane, policy, group_name, enqueued_ms, deadline_ms, parked_ms, crashes,
+        rank, ready.place, ready.seq, revision, ready.size, key_name,
+        predicted_ms, extra, job.due_ms, queue.id, queue.name
+    from carray(?) as given
+    cross join backlane_job as job on job.id = given.value
+    cross join backlane_queue as queue on queue.id = job.queue
+    cross join backlane_ready as ready
+    on ready.queue = job.queue
+    and ready.lane = job.lane
+    and rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+    and ready.place = job.place
+    and ready.seq = job.seq
+    where kind = ?
+    and paused = 0
+    order by rank, ready.place, ready.seq
+    """
+)
+GIVE_PICKED: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane_lease (id, token, seq, queue, priority, attempt, revision, size,
+        started_ms, owner, is_plain, cancelling, lane, place, crashes, parked_ms, until_ms)
+    select job.id, ready.token + 1, ready.seq, ready.queue, ready.priority, ready.attempt,
+        revision + 1, ready.size, ?, ?,
+        key_name is null and deadline_ms is null and group_name is null and extra is null
+        and job.due_ms is null, 0, ready.lane, ready.place, crashes, parked_ms, ?
+    from backlane_ready as ready
+    cross join backlane_job as job on job.seq = ready.seq
+    where ready.queue = ?
+    and ready.lane = ?
+    and rank = ?
+    and ready.place = ?
+    and ready.seq = ?
+    """
+)
