@@ -61,6 +61,7 @@ class Store:
     # arguments are to be replaced, by what.
     unstarted: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     newcomers: dict[bytes, Job] = field(default_factory=dict)
+    grown: dict[str, int] = field(default_factory=dict)  # bytes that those grow by, by queue
 
 
 def judge(store: Store, jobs: Sequence[Job], admission: Admission) -> Answer:
@@ -246,7 +247,8 @@ class Judging:
         """Refuse what waits for a job that nobody knows."""
         for job in self._new:
             for edge in job.after:
-                if edge.job not in self._ids and edge.job not in self._store.ids:
+                is_known = edge.job in self._ids or edge.job in self._store.ids
+                if edge.job == job.id or not is_known:
                     return _fault(job, "after", self.portions[job.queue].line)
         return None
 
@@ -285,13 +287,15 @@ class Judging:
         store = self._store
         places = {job.id: at for at, (job, _) in enumerate(store.accepted)}
         for holder, newcomer in self._newcomers.items():
+            queue, size = store.unstarted[holder]
             at = places.get(holder)
             if at is None:
                 store.newcomers[holder] = newcomer
+                store.grown[queue] = store.grown.get(queue, 0) + newcomer.size - size
             else:
                 job, line = store.accepted[at]
                 store.accepted[at] = (supplanted(job, newcomer), line)
-            store.unstarted[holder] = (store.unstarted[holder][0], newcomer.size)
+            store.unstarted[holder] = (queue, newcomer.size)
 
     def _foretell(self) -> None:
         """Let the last job that waits from now on keep the wait it is told."""

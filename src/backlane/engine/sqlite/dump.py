@@ -9,7 +9,7 @@ import msgspec
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, keys, schedules, seal, steps, tune
+from backlane.engine.sqlite import group, keys, schedules, seal, steps, ties, tune
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.exits import take_out
@@ -32,8 +32,9 @@ ROWS: Sql[tuple[int, int, int]] = Sql(
     """
     select job.seq, job.size + coalesce(length(result), 0),
         case
-            when finished.seq is not null then ?3 >> finished.state & 1
-            else lease.seq is null
+            when finished.seq is null then lease.seq is null
+            when ?3 >> finished.state & 1 then 1
+            else exists (select 1 from backlane_edge as edge where edge.job = job.seq)
         end
     from backlane_job as job
     left join backlane_finished as finished on finished.seq = job.seq
@@ -90,12 +91,18 @@ async def _whole(tx: SqliteTx, seqs: Sequence[int]) -> list[Whole]:
         return []
     found = {one.id: one for one in await standings(tx, seqs)}
     kept = await steps.recall_all(tx, seqs)
-    records = await whole_records(tx, seqs)
-    return [
-        Whole(record, one.crashes, one.parked_ms, steps=kept.get(one.seq, ()))
-        for record in reversed(records)
-        for one in (found[record.id],)
-    ]
+    tied = await ties.read(tx, seqs)
+    wholes = []
+    for record in reversed(await whole_records(tx, seqs)):
+        one = found[record.id]
+        its = tied.get(one.seq)
+        if its and its.is_stuck:
+            continue
+        still, waited = ties.told(its, record)
+        done = kept.get(one.seq, ())
+        whole = Whole(record, one.crashes, one.parked_ms, still, steps=done, waited=waited)
+        wholes.append(whole)
+    return wholes
 
 
 async def _dump_repeats(tx: SqliteTx, limit: int, scope: str, name: str) -> Part:
@@ -154,5 +161,6 @@ async def _take_out(tx: SqliteTx, found: Sequence[Standing]) -> None:
     for one in waiting:
         moves.leave(one.seq, one.queue, ENDED)
     await moves.let_go(tx)  # while it is known still what they use
+    await ties.depart(tx, [one.seq for one in found])
     await forget(tx, [one.seq for one in found])
     await moves.store_counts(tx)

@@ -1,8 +1,9 @@
 """Find: job records by what a person knows of them, newest enqueued first.
 
 A call reads candidates in chunks from the narrowest list that holds all matches
-(keys, groups, workflows, tags, failed, running, or else all jobs) and looks at 10,000 at most, so that
-it stays short on any history. The cursor is the order of the last job looked at.
+(keys, groups, workflows, tags, failed, running, or else all jobs) and looks at 10,000 at
+most, so that it stays short on any history. The cursor is the order of the last job looked
+at.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, keys, resource, schedules, steps
+from backlane.engine.sqlite import group, keeping, keys, resource, schedules, steps, tags, ties
 from backlane.engine.sqlite.append import (
     INSERT,
     NEWEST,
@@ -142,6 +142,9 @@ class Arriving:
         self._progress: list[tuple[Any, ...]] = []
         self._steps: list[tuple[Any, ...]] = []
         self._groups: dict[tuple[int, str], int] = {}
+        self._tags: list[tuple[str, int]] = []
+        self._kept: list[tuple[int, int]] = []
+        self._new: dict[int, Whole] = {}
 
     async def take_in(self, jobs: Sequence[Whole]) -> None:
         """Insert new jobs in this order."""
@@ -161,14 +164,24 @@ class Arriving:
         await tx.each(steps.KEEP, self._steps)
         await tx.each(ERROR, self._moves.errors)
         self._moves.errors.clear()
+        await tx.each(tags.TAG, self._tags)
+        await tx.each(keeping.KEEP, self._kept)
         await group.join(tx, self._groups)
-        await self._moves.store(tx)
+        await self._moves.store_rows(tx)
+        self._moves.ended.clear()  # they ended elsewhere
+        await keeping.count(tx, list(self._new), 1)
+        await ties.Arrival(tx, self._now, self._moves).tie(self._new)
+        await self._moves.store_counts(tx)
         tx.rings.jobs += [record.id for record in records]
 
     def _add(self, whole: Whole, seq: int, queue: int, resource: int) -> None:
         record, moves = whole.record, self._moves
         held = _held(whole, seq, queue, 2 * resource + record.lane)
         self._rows.append(_row(record, held))
+        self._new[seq] = whole
+        self._tags += [(tag, seq) for tag in set(record.tags)]
+        if record.policy.keep_ms is not None:
+            self._kept.append((seq, record.policy.keep_ms))
         if record.progress is not None:
             progress = record.progress
             self._progress.append((seq, record.token, progress.fraction, progress.message))
@@ -187,7 +200,10 @@ class Arriving:
             moves.finished.append(_finished(record, held))
             return
         moves.at(queue, record.priority).bytes += held.size
-        moves.put_off(held, held.place, is_due=record.state is not State.SCHEDULED)
+        if record.waits_for:
+            moves.block(held, waits_for=record.waits_for)
+        else:
+            moves.put_off(held, held.place, is_due=record.state is not State.SCHEDULED)
         if record.deadline_ms is not None:
             self._deadlines.append((record.deadline_ms, seq))
         if record.group is not None:
