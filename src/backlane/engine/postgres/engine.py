@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar
 
+from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.postgres import amend as amending
@@ -15,7 +16,7 @@ from backlane.engine.postgres import append as appending
 from backlane.engine.postgres import block as blocks
 from backlane.engine.postgres import dump as dumping
 from backlane.engine.postgres import find as finding
-from backlane.engine.postgres import joining, measure, migrations, steps, tune, workers
+from backlane.engine.postgres import joining, limits, measure, migrations, steps, tune, workers
 from backlane.engine.postgres import lease as leasing
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import restore as restoring
@@ -68,6 +69,7 @@ from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
+from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -211,6 +213,29 @@ class PostgresEngine:
     @beat
     async def announce(self, tx: PostgresTx, presence: Presence) -> None:
         await workers.announce(tx, presence)
+
+    # -- limits --
+
+    @reading
+    async def list_limits(self, tx: PostgresTx) -> list[LimitRecord]:
+        return await limits.list_limits(tx)
+
+    @plan
+    async def regulate(
+        self, tx: PostgresTx, name: str, change: Declared | Tuned
+    ) -> LimitRecord | None:
+        tx.then(lambda: _forget(self._purse, name))
+        return await limits.regulate(tx, name, change)
+
+    @plan
+    async def acquire(
+        self, tx: PostgresTx, use: Use, declared: Limit | None, holder: bytes, lease_ms: int
+    ) -> Acquired:
+        return await limits.acquire(tx, use, declared, holder, lease_ms)
+
+    @plan
+    async def release(self, tx: PostgresTx, use: Use, holder: bytes) -> bool:
+        return await limits.release(tx, use, holder)
 
     # -- moving --
 
@@ -359,6 +384,10 @@ class PostgresEngine:
 
     def _wait(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._own().side.wait(loop)
+
+
+def _forget(purse: Purse, limit: str) -> None:
+    purse.declared.pop(limit, None)
 
 
 def open_url(url: str, clock: Clock) -> PostgresEngine:

@@ -292,7 +292,8 @@ class Reading:
 
     async def _claimed(self, rows: Sequence[Row], said: Row) -> Claimed:
         tx, memory = self._tx, self._memory
-        stopping, moved, (next_due_ms, looked_us, wall, buried), queues, names = said[19:24]
+        stopping, moved, numbers, queues, names = said[19:24]
+        next_due_ms, looked_us, wall, buried, is_busy = numbers
         rung: list[int] = []
         if queues is not None:
             rung = queues[len(names or ()) + 1 :]
@@ -304,6 +305,8 @@ class Reading:
         if not memory.queues.keys() >= {row[4] for row in rows}:
             memory.queues |= dict(await tx.rows(QUEUE_NAMES))  # claimed by its id
         leases, expired = self._leases(rows)
+        if is_busy:
+            memory.floors.forget()  # some were passed by
         if looked_us is not None:
             memory.floors.looked(looked_us)
         if next_due_ms != 0:

@@ -88,6 +88,7 @@ create function backlane.settle(
     messages text[],
     tracebacks text[],
     fingerprints text[],
+    boot_ms bigint default null,            -- of the clock of leases, where it is another
     out settled bytea[],
     out buried bytea[],
     out rung int[],                         -- queues with something to claim
@@ -104,6 +105,8 @@ as $$
 declare
     odd bigint[];
     erred bigint[];
+    gated bigint[];                         -- under limits, or of fair or limited queues
+    back backlane.waiter[];                 -- of those, what waits from now on
 begin
     if outcomes is null then
         with gone as materialized (
@@ -113,7 +116,7 @@ begin
             and lease.token = given.fence
             returning lease.seq, lease.token, lease.started_ms, lease.queue, lease.lane,
                 lease.attempt, lease.revision, lease.size, lease.priority, lease.is_plain,
-                lease.id, lease.owner, given.ran_ms, given.result
+                lease.is_gated, lease.id, lease.owner, given.ran_ms, given.result
         ),
         ended as (
             insert into backlane.finished (seq, token, started_ms, ended_ms, ran_ms, queue,
@@ -131,9 +134,13 @@ begin
             group by queue, priority
         )
         select array_agg(id), array_agg(seq) filter (where not is_plain),
-            array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1)
-        into settled, odd, resourced, lanes
+            array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1),
+            array_agg(seq) filter (where is_gated)
+        into settled, odd, resourced, lanes, gated
         from gone;
+        if gated is not null then
+            rung := backlane.leave_gates(now_ms, gated, ids, ran);
+        end if;
         if odd is not null then
             perform backlane.let_go(odd);
         end if;
@@ -201,6 +208,7 @@ begin
             crashes_then, size, 9 - priority, priority
         from placed
         where state_then = 7
+        and is_gated is null
     ),
     put_off as (
         insert into backlane.scheduled (due_ms, seq, token, parked_ms, queue, lane, attempt,
@@ -209,11 +217,12 @@ begin
             crashes_then, size, priority
         from placed
         where state_then = 6
+        and is_gated is null
     ),
     -- Also where it crashed and ends: redriven, it runs alone.
     moved as (
         update backlane.job
-        set place = place_then,
+        set place = case when is_gated then job.place else place_then end,
             lane = lane_then,
             started_ms = placed.started_ms,
             owner = placed.owner
@@ -244,8 +253,8 @@ begin
         insert into backlane.tally (queue, priority, scheduled, ready, running, bytes, retried,
             succeeded, failed, cancelled, kept_done, kept_failed, ended, ran_ms)
         select queue, priority,
-            nullif(count(*) filter (where state_then = 6), 0),
-            nullif(count(*) filter (where state_then = 7), 0),
+            nullif(count(*) filter (where state_then = 6 and is_gated is null), 0),
+            nullif(count(*) filter (where state_then = 7 and is_gated is null), 0),
             -count(*),
             -sum(size) filter (where state_then < 5),
             nullif(count(*) filter (where outcome = 4 and state_then > 5), 0),
@@ -263,9 +272,23 @@ begin
         array_agg(seq) filter (where kind is not null),
         array_agg(id) filter (where state_then = 2),
         array_agg(distinct queue) filter (where outcome > 1),
-        array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1)
-    into settled, odd, erred, buried, rung, resourced, lanes
+        array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1),
+        array_agg(seq) filter (where is_gated),
+        array_agg((
+            seq, token, parked_then, attempt_then, revision + 1, crashes_then,
+            case when outcome in (4, 6) then settle.now_ms + greatest(0, delay_ms) end,
+            case when outcome not in (4, 6) then place end, 0
+        )::backlane.waiter order by place, seq) filter (where state_then > 5 and is_gated)
+    into settled, odd, erred, buried, rung, resourced, lanes, gated, back
     from placed;
+    if gated is not null then
+        rung := rung || backlane.leave_gates(
+            now_ms, gated, ids, case when outcomes[1] < 8 then ran end, outcomes
+        );
+    end if;
+    if back is not null then
+        perform backlane.get_in_line(now_ms, coalesce(boot_ms, now_ms), back);
+    end if;
     if odd is not null then
         perform backlane.let_go(odd);
     end if;
@@ -349,7 +372,8 @@ begin
         select done.settled, done.buried, done.rung into gone, buried, rung
         from backlane.settle(
             bring_back.now_ms, ids, tokens, array_fill(0::bigint, array[lapsed]), null,
-            array_fill(8::smallint, array[lapsed]), null, null, null, null, null, null, null
+            array_fill(8::smallint, array[lapsed]), null, null, null, null, null, null, null,
+            boot_ms
         ) as done;
     end if;
     delete from backlane.term

@@ -29,7 +29,13 @@ create type backlane.turned as (
 
 -- Due jobs come into ready, `most` at a time; whoever else does the same takes others.
 -- The queues that got some are returned.
-create function backlane.promote(now_ms bigint, since_ms bigint, most int) returns int[]
+create function backlane.promote(
+    now_ms bigint,
+    since_ms bigint,
+    most int,
+    boot_ms bigint default null
+)
+returns int[]
 language plpgsql
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -37,6 +43,8 @@ set enable_mergejoin = off
 as $$
 declare
     rung int[];
+    gated backlane.waiter[];                -- how these wait is for `get_in_line` to say
+    fair int[] := array(select id from backlane.queue where is_fair);
 begin
     with due as materialized (
         select scheduled.ctid as at
@@ -59,14 +67,26 @@ begin
         select due_ms, seq, token, parked_ms, queue, lane, attempt, revision + 1, crashes, size,
             9 - priority, priority
         from gone
+        where is_gated is null
+        and queue <> all (fair)
     ),
     counted as (
         insert into backlane.tally (queue, priority, scheduled, ready)
-        select queue, priority, -count(*), count(*)
+        select queue, priority, -count(*),
+            nullif(count(*) filter (where is_gated is null and queue <> all (fair)), 0)
         from gone
         group by queue, priority
     )
-    select array_agg(distinct queue) into rung from gone;
+    select array_agg(distinct queue),
+        array_agg((
+            seq, token, parked_ms, attempt, revision + 1, crashes, due_ms, null, 0
+        )::backlane.waiter order by due_ms, seq)
+            filter (where is_gated or queue = any (fair))
+    into rung, gated
+    from gone;
+    if gated is not null then
+        perform backlane.get_in_line(now_ms, coalesce(boot_ms, now_ms), gated);
+    end if;
     return rung;
 end
 $$;
@@ -82,9 +102,11 @@ create function backlane.heads(
     floor_places bigint[],
     floor_seqs bigint[],
     rooms_of int[],                         -- resources of which only some may be taken
-    rooms int[]
+    rooms int[],
+    plain_only boolean,                     -- another claim is at a limit of the others
+    out spots tid[],
+    out are_gated boolean                   -- some of them
 )
-returns tid[]
 language plpgsql
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -92,36 +114,36 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    spots tid[];
     the_queue int := sources[1];
     the_lane int := lanes[1];
 begin
     if cardinality(sources) = 1 and rooms_of = '{}' then
         -- Lazily, rank by rank: locked is what is taken, and nothing behind it.
-        select array_agg(at) into spots
+        select array_agg(at), bool_or(is_gated) into spots, are_gated
         from (
-            select one.at
+            select one.at, one.is_gated
             from generate_series(0, 9) as level
             cross join lateral (
-                select ready.ctid as at
+                select ready.ctid as at, ready.is_gated
                 from backlane.ready
                 where ready.queue = the_queue
                 and ready.lane = the_lane
                 and ready.rank = level
                 and (ready.place, ready.seq) > (floor_places[level + 1], floor_seqs[level + 1])
+                and (not plain_only or ready.is_gated is null)
                 order by ready.place, ready.seq
                 limit number
                 for update skip locked
             ) as one
             limit number
         ) as head;
-        return spots;
+        return;
     end if;
     -- First look, then lock in the order of the line. More is looked at than is wanted, for
     -- other claimers look at the same.
-    select array_agg(at) into spots
+    select array_agg(at), bool_or(is_gated) into spots, are_gated
     from (
-        select held.at
+        select held.at, held.is_gated
         from (
             select line.queue, line.lane, line.rank, line.place, line.seq
             from (
@@ -145,6 +167,7 @@ begin
                         floor_places[10 * source + level - 9],
                         floor_seqs[10 * source + level - 9]
                     )
+                    and (not plain_only or ready.is_gated is null)
                     order by ready.place, ready.seq
                     limit number + 200
                 ) as one
@@ -157,7 +180,7 @@ begin
             limit number + 200
         ) as line
         cross join lateral (
-            select ready.ctid as at
+            select ready.ctid as at, ready.is_gated
             from backlane.ready
             where ready.queue = line.queue
             and ready.lane = line.lane
@@ -168,7 +191,6 @@ begin
         ) as held
         limit number
     ) as head;
-    return spots;
 end
 $$;
 
@@ -221,7 +243,8 @@ create function backlane.give(
     until_ms bigint,
     owner text,
     term bigint,
-    spots tid[]
+    spots tid[],
+    odd_queues int[]                        -- fair or limited ones
 )
 returns setof backlane.turned
 language plpgsql
@@ -245,6 +268,7 @@ begin
         if late is not null then
             return query select * from backlane.end_late(wanted, now_ms, spots);
             perform backlane.let_go(late);
+            perform backlane.open_gates(late);
         end if;
     end if;
     return query
@@ -256,18 +280,23 @@ begin
     held as materialized (
         select gone.queue, gone.lane, gone.rank, gone.place, gone.seq, gone.priority,
             gone.attempt, gone.token, gone.revision, gone.crashes, gone.parked_ms, gone.size,
+            case
+                when gone.is_gated or gone.queue = any (odd_queues) then true
+            end as is_gated,
             job.id, job.task, job.body, job.headers, job.policy, job.group_name, job.key_name,
-            job.enqueued_ms, job.deadline_ms, job.predicted_ms, job.traits
+            job.enqueued_ms, job.deadline_ms, job.predicted_ms, job.traits, job.due_ms
         from gone
         join backlane.job on job.seq = gone.seq
     ),
     given as (
         insert into backlane.lease (seq, token, started_ms, place, until_ms, term, parked_ms,
-            queue, lane, attempt, revision, crashes, size, priority, is_plain, id, owner)
+            queue, lane, attempt, revision, crashes, size, priority, is_plain, is_gated, id,
+            owner)
         select seq, token + 1, give.now_ms, place, give.until_ms, give.term, parked_ms, queue,
             lane, attempt, revision + 1, crashes, size, priority,
-            key_name is null and deadline_ms is null and group_name is null and traits is null,
-            id, give.owner
+            key_name is null and deadline_ms is null and group_name is null
+                and traits is null and is_gated is null,
+            is_gated, id, give.owner
         from held
     ),
     begun as (
@@ -282,7 +311,7 @@ begin
         select queue, priority, -count(*), count(*), count(*),
             nullif(count(predicted_ms) filter (where token = 0), 0),
             sum(predicted_ms) filter (where token = 0),
-            sum(greatest(0, give.now_ms - place)) filter (
+            sum(greatest(0, give.now_ms - coalesce(due_ms, place))) filter (
                 where token = 0 and predicted_ms is not null
             )
         from held
@@ -360,6 +389,22 @@ declare
     spots tid[];
     given_as bigint;                        -- the term of the leases
     one record;
+    head record;
+    has_limits boolean;                     -- does any limit have a name
+    may_give int[];                         -- queues whose own limits have room
+    odd_queues int[];                       -- fair or limited ones; null: there are none
+    fair int[];
+    limited int[] := '{}';                  -- queues with a limit of their own
+    caps bigint[] := '{}';                  -- and how much room there is
+    own record;
+    awake record;
+    sifted record;
+    woken int[] := '{}';                    -- queues of jobs that waited for a limit
+    moved int := 0;                         -- that waited for a limit, and wait no more
+    stopped int := 0;                       -- that have to wait for one
+    plain_only boolean := false;
+    is_busy boolean := false;               -- another claim was at a limit
+    token_ms bigint;                        -- until the next token that is waited for
 begin
     -- What is over.
     select until_ms into lapse_ms
@@ -385,7 +430,9 @@ begin
     order by scheduled.due_ms
     limit 1;
     if due_ms <= wall and brought < 1000 then
-        rung := rung || coalesce(backlane.promote(wall, since_ms, 1000 - brought), '{}');
+        rung := rung || coalesce(
+            backlane.promote(wall, since_ms, 1000 - brought, boot), '{}'
+        );
         is_promoted := true;
         select scheduled.due_ms into due_ms
         from backlane.scheduled
@@ -396,26 +443,73 @@ begin
     -- What there is to take from.
     -- Locked first, so that no seal comes in between: it locks claims out (`seal.py`).
     lock table backlane.ready in row exclusive mode;
-    select exists (select 1 from backlane.meta where name = 'seal' and value is not null)
-    into is_sealed;
+    select exists (select 1 from backlane.meta where name = 'seal' and value is not null),
+        exists (select 1 from backlane.limits)
+    into is_sealed, has_limits;
+    if not is_sealed and (number > 0 or has_limits) then
+        select array_agg(id), array_agg(queue.name),
+            array_agg(id) filter (where is_fair or limit_no is not null),
+            array_agg(id) filter (where is_fair)
+        into open_queues, open_names, odd_queues, fair
+        from backlane.queue
+        where queue.name = any (
+            case
+                when jobs = '{}' then names
+                else backlane.queues_of(jobs)
+            end
+        )
+        and queue.kind = kind
+        and not paused;
+        may_give := open_queues;
+    end if;
+    if has_limits and open_queues is not null then
+        if odd_queues is not null then
+            select * into own from backlane.own_rooms(odd_queues, wall, boot);
+            limited := own.limited;
+            caps := own.rooms;
+            is_busy := own.is_busy;
+            may_give := array(
+                select id from unnest(open_queues) as id where id <> all (own.shut)
+            );
+        end if;
+        if exists (select 1 from backlane.opening where queue = 0)
+            or exists (select 1 from backlane.opening where queue = any (may_give))
+            or exists (select 1 from backlane.holding where until_ms <= boot)
+        then
+            select * into awake from backlane.wake(may_give, wall, boot, 1000);
+            is_busy := is_busy or awake.is_busy;
+            moved := awake.moved;
+            woken := awake.woken;
+            rung := rung || woken;
+        end if;
+    end if;
     if number > 0 and not is_sealed and jobs <> '{}' then
         spots := backlane.picks(number, kind, only_lane, jobs, rooms_of, rooms);
-        if spots is not null then
+        if spots is not null and has_limits then
+            select * into sifted
+            from backlane.sift(spots, wall, boot, 1000, may_give, limited, caps);
+            spots := sifted.spots_left;
+        end if;
+        if spots <> '{}' then
             got := cardinality(spots);
             given_as := nextval('backlane.term_seq');
             return query
             select *
-            from backlane.give(wanted, wall, boot + lease_ms, owner, given_as, spots);
+            from backlane.give(
+                wanted, wall, boot + lease_ms, owner, given_as, spots,
+                coalesce(odd_queues, '{}')
+            );
+            if has_limits then
+                perform backlane.hold(given_as, wall);
+            end if;
+            if fair is not null then
+                perform backlane.move_fair_clocks(given_as);
+            end if;
         end if;
     elsif number > 0 and not is_sealed then
-        select array_agg(id), array_agg(queue.name) into open_queues, open_names
-        from backlane.queue
-        where queue.name = any (names)
-        and queue.kind = kind
-        and not paused;
         for one in
             select id as queue, of_kind.lane
-            from unnest(open_queues) as id
+            from unnest(may_give) as id
             cross join (
                 select 0 as lane
                 union all
@@ -445,7 +539,12 @@ begin
                 is_floored := true;
             end if;
         end loop;
-        if is_promoted and is_floored then
+        if is_floored and woken <> '{}' then
+            -- They went to their places, which may lie anywhere.
+            is_floored := false;
+            places := array_fill(lowest, array[cardinality(places)]);
+            seqs := places;
+        elsif is_promoted and is_floored then
             -- They went to their places, of which some may lie before a floor.
             places := array(
                 select least(place, since_ms)
@@ -457,21 +556,38 @@ begin
             if not is_floored then
                 began := clock_timestamp();
             end if;
-            spots := backlane.heads(
-                number - got, sources, lanes, places, seqs, rooms_of, rooms
+            select * into head
+            from backlane.heads(
+                number - got, sources, lanes, places, seqs, rooms_of, rooms, plain_only
             );
+            spots := head.spots;
             if began is not null then
                 looked_us := (extract(epoch from clock_timestamp() - began) * 1000000)::bigint;
             end if;
             if spots is not null then
-                given_as := nextval('backlane.term_seq');
-                return query
-                select *
-                from backlane.give(wanted, wall, boot + lease_ms, owner, given_as, spots);
-                found := coalesce(
-                    (select leases from backlane.term where term.id = given_as),
-                    0
-                );
+                if head.are_gated or limited <> '{}' then
+                    select * into sifted
+                    from backlane.sift(
+                        spots, wall, boot, 1000 - stopped, may_give, limited, caps
+                    );
+                    spots := sifted.spots_left;
+                    stopped := stopped + sifted.moved;
+                    plain_only := plain_only or sifted.is_busy;
+                end if;
+                found := 0;
+                if spots <> '{}' then
+                    given_as := nextval('backlane.term_seq');
+                    return query
+                    select *
+                    from backlane.give(
+                        wanted, wall, boot + lease_ms, owner, given_as, spots,
+                        coalesce(odd_queues, '{}')
+                    );
+                    found := coalesce(
+                        (select leases from backlane.term where term.id = given_as),
+                        0
+                    );
+                end if;
                 got := got + found;
                 for i in 1 .. cardinality(rooms_of) loop
                     rooms[i] := rooms[i] - (
@@ -481,8 +597,36 @@ begin
                         and lane >> 1 = rooms_of[i]
                     );
                 end loop;
-                -- Some had expired: others may go in their place.
-                continue when found < cardinality(spots);
+                if found > 0 and (head.are_gated or limited <> '{}') then
+                    perform backlane.hold(given_as, wall);
+                end if;
+                if found > 0 and fair is not null then
+                    perform backlane.move_fair_clocks(given_as);
+                end if;
+                for i in 1 .. cardinality(limited) loop
+                    if found > 0 then
+                        caps[i] := caps[i] - (
+                            select count(*)
+                            from backlane.lease
+                            where lease.term = given_as
+                            and lease.queue = limited[i]
+                        );
+                    end if;
+                    -- Nothing is taken any more of a queue whose own limit is full.
+                    if caps[i] <= 0 then
+                        for nth in reverse cardinality(sources) .. 1 loop
+                            if sources[nth] = limited[i] then
+                                sources := sources[:nth - 1] || sources[nth + 1:];
+                                lanes := lanes[:nth - 1] || lanes[nth + 1:];
+                                places := places[:10 * nth - 10] || places[10 * nth + 1:];
+                                seqs := seqs[:10 * nth - 10] || seqs[10 * nth + 1:];
+                            end if;
+                        end loop;
+                    end if;
+                end loop;
+                exit when stopped >= 1000;
+                -- Some had expired, or no room: others may go in their place.
+                continue when found < cardinality(head.spots);
             end if;
             exit when not is_floored or not may_look;
             -- Less than was wanted: look whether something came in before the floors.
@@ -490,6 +634,17 @@ begin
             places := array_fill(lowest, array[cardinality(places)]);
             seqs := places;
         end loop;
+        is_busy := is_busy or plain_only;
+    end if;
+    if has_limits and open_queues is not null then
+        token_ms := case
+            when moved >= 1000 or stopped >= 1000 then 0
+            else backlane.next_token_ms(open_queues, wall)
+        end;
+        if is_busy then
+            -- It was not waited for; it is about to end.
+            token_ms := least(token_ms, 10);
+        end if;
     end if;
     if got < number then
         -- Who had enough comes again anyway. The terms of leases that were settled long ago
@@ -519,11 +674,12 @@ begin
         null, null, null, null, null, stopping, buried || array_remove(gone, null),
         array[
             case
-                when lapse_ms is not null or due_ms is not null
-                then greatest(0, least(lapse_ms - boot, due_ms - wall))
+                when lapse_ms is not null or due_ms is not null or token_ms is not null
+                then greatest(0, least(lapse_ms - boot, due_ms - wall, token_ms))
             end,
             looked_us, wall,
-            cardinality(coalesce(buried, '{}'))
+            cardinality(coalesce(buried, '{}')),
+            is_busy::int
         ],
         open_queues || null::int || rung,
         open_names
@@ -676,7 +832,7 @@ begin
         select * into done
         from backlane.settle(
             told_ms, ids, tokens, ran, results, outcomes, delays_ms, flags, reasons, kinds,
-            messages, tracebacks, fingerprints
+            messages, tracebacks, fingerprints, told_boot_ms
         );
         return next row(
             0, null, null, null, null, null, null, null, null, null, null, null, null, null,

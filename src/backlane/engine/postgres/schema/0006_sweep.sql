@@ -33,7 +33,7 @@ begin
     counted as (
         insert into backlane.counter as base (queue, priority, scheduled, ready, running, bytes,
             appended, retried, succeeded, failed, cancelled, expired, kept_done, kept_failed,
-            started, ended, ran_ms, foretold, foretold_ms, waited_ms)
+            started, ended, ran_ms, foretold, foretold_ms, waited_ms, blocked)
         select queue, priority, coalesce(sum(scheduled), 0), coalesce(sum(ready), 0),
             coalesce(sum(running), 0), coalesce(sum(bytes), 0), coalesce(sum(appended), 0),
             coalesce(sum(retried), 0), coalesce(sum(succeeded), 0), coalesce(sum(failed), 0),
@@ -41,7 +41,7 @@ begin
             coalesce(sum(kept_done), 0), coalesce(sum(kept_failed), 0),
             coalesce(sum(started), 0), coalesce(sum(ended), 0), coalesce(sum(ran_ms), 0),
             coalesce(sum(foretold), 0), coalesce(sum(foretold_ms), 0),
-            coalesce(sum(waited_ms), 0)
+            coalesce(sum(waited_ms), 0), coalesce(sum(blocked), 0)
         from gone
         group by queue, priority
         order by queue, priority            -- so that no two wait for each other in a circle
@@ -63,7 +63,8 @@ begin
             ran_ms = base.ran_ms + excluded.ran_ms,
             foretold = base.foretold + excluded.foretold,
             foretold_ms = base.foretold_ms + excluded.foretold_ms,
-            waited_ms = base.waited_ms + excluded.waited_ms
+            waited_ms = base.waited_ms + excluded.waited_ms,
+            blocked = base.blocked + excluded.blocked
     )
     select count(*) into folded from gone;
     return folded;
@@ -164,10 +165,19 @@ begin
         returning scheduled.seq, scheduled.token, scheduled.queue, scheduled.attempt,
             scheduled.revision, scheduled.size, scheduled.priority, 6 as state, held.id
     ),
+    unblocked as (
+        delete from backlane.blocked
+        using held
+        where blocked.seq = held.seq
+        returning blocked.seq, blocked.token, blocked.queue, blocked.attempt, blocked.revision,
+            blocked.size, blocked.priority, 8 as state, held.id
+    ),
     gone as materialized (
         select * from unready
         union all
         select * from unscheduled
+        union all
+        select * from unblocked
     ),
     ended as (
         insert into backlane.finished (seq, token, started_ms, ended_ms, ran_ms, queue, attempt,
@@ -178,15 +188,18 @@ begin
         join backlane.job on job.seq = gone.seq
     ),
     counted as (
-        insert into backlane.tally (queue, priority, scheduled, ready, bytes, expired, kept_done)
+        insert into backlane.tally (queue, priority, scheduled, ready, blocked, bytes, expired,
+            kept_done)
         select queue, priority, nullif(-count(*) filter (where state = 6), 0),
-            nullif(-count(*) filter (where state = 7), 0), -sum(size), count(*), count(*)
+            nullif(-count(*) filter (where state = 7), 0),
+            nullif(-count(*) filter (where state = 8), 0), -sum(size), count(*), count(*)
         from gone
         group by queue, priority
     )
     select array_agg(id), array_agg(seq) into expired, seqs from gone;
     if seqs is not null then
         perform backlane.let_go(seqs);
+        perform backlane.open_gates(seqs);
     end if;
 end
 $$;
@@ -237,9 +250,9 @@ begin
     ),
     come as (
         insert into backlane.ready (place, seq, token, parked_ms, queue, lane, attempt, revision,
-            crashes, size, rank, priority)
+            crashes, size, rank, priority, is_gated)
         select place, seq, token, parked_ms, queue, lane, attempt, revision, crashes, size,
-            greatest(0, 9 - priority - (age.now_ms - place) / 300000), priority
+            greatest(0, 9 - priority - (age.now_ms - place) / 300000), priority, is_gated
         from gone
     )
     select count(*) into aged from gone;

@@ -361,8 +361,8 @@ create function backlane.get_in_line(
     wall_ms bigint,
     boot_ms bigint,
     given backlane.waiter[],
-    woken_at bigint default null,
     may_hold boolean default true,
+    woken_at bigint default null,           -- the gate that lets them in; null: none
     out come int,                           -- that are ready now
     out rung int[]                          -- and their queues
 )
@@ -599,8 +599,16 @@ as $$
     where spot.queue is not null
 $$;
 
--- What jobs held that have ended, or run no more (`but_turns`) is free; the queues to ring.
-create function backlane.give_up(seqs bigint[], but_turns boolean) returns int[]
+-- Attempts have ended: what jobs held but for their turns is free, and groups of fair queues
+-- are charged what they ran. The queues to ring are returned.
+create function backlane.leave_gates(
+    now_ms bigint,
+    seqs bigint[],
+    ids bytea[],                            -- of these and of others; and what they ran
+    ran bigint[],
+    outcomes smallint[] default null
+)
+returns int[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -608,19 +616,41 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 declare
-    freed bigint[];
+    queues int[];
+    groups text[];
+    times bigint[];
 begin
-    with gone as (
-        delete from backlane.holding
-        where seq = any (seqs)
-        and (limit_no > 0 or not but_turns)
-        returning gate
-    )
-    select array_agg(gate) into freed from gone;
-    if freed is null then
-        return '{}';
+    delete from backlane.holding
+    where seq = any (seqs)
+    and limit_no > 0;
+    if exists (select 1 from backlane.queue where is_fair) then
+        select array_agg(job.queue order by nth), array_agg(group_name order by nth),
+            array_agg(ran_ms order by nth)
+        into queues, groups, times
+        from unnest(ids, ran, outcomes) with ordinality as given (id, ran_ms, outcome, nth)
+        join backlane.job on job.id = given.id
+        join backlane.queue on queue.id = job.queue
+        where job.seq = any (seqs)
+        and queue.is_fair
+        and (outcome is null or outcome not in (7, 8));
+        if queues is not null then
+            perform backlane.fair_ended(now_ms, queues, groups, times);
+        end if;
     end if;
-    return array(select distinct queue from backlane.blocked_queues(freed));
+    return array(
+        select waiting.queue
+        from backlane.blocked_queues(array(
+            select unnest(gates)
+            from backlane.job
+            where seq = any (seqs)
+        )) as waiting
+        union
+        select queue.id
+        from backlane.job
+        join backlane.queue on queue.id = job.queue
+        where job.seq = any (seqs)
+        and queue.limit_no is not null
+    );
 end
 $$;
 
@@ -638,15 +668,14 @@ as $$
     cross join unnest(job.gates, job.limits) as used (gate, limit_no)
 $$;
 
--- Blocked jobs of these queues become ready as there is room. `next_ms` is until the next
--- token that they wait for; `is_busy` says that another claim was at a limit.
+-- Blocked jobs of these queues become ready as there is room. `is_busy` says that another
+-- claim was at a limit.
 create function backlane.wake(
     queues int[],
     wall_ms bigint,
     boot_ms bigint,
     most int,
     out moved int,
-    out next_ms bigint,
     out is_busy boolean,
     out woken int[]                         -- queues
 )
@@ -780,7 +809,7 @@ begin
             from gone;
             exit when got is null;
             moved := moved + cardinality(got);
-            select * into come from backlane.get_in_line(wall_ms, boot_ms, got, one.gate);
+            select * into come from backlane.get_in_line(wall_ms, boot_ms, got, true, one.gate);
             woken := woken || come.rung;
         end loop;
         -- Full by its number: who gives up what he holds opens it. By its rate: in a while.
@@ -798,16 +827,143 @@ begin
         end if;
         got := null;
     end loop;
-    select min(first.at_ms) - wall_ms into next_ms
-    from unnest(queues) as wanted (queue)
-    cross join lateral (
-        select at_ms
-        from backlane.opening
-        where opening.queue = wanted.queue
-        and at_ms > wall_ms
-        order by at_ms
-        limit 1
-    ) as first;
+end
+$$;
+
+-- Until the next token that jobs of these queues wait for.
+create function backlane.next_token_ms(queues int[], wall_ms bigint) returns bigint
+language sql volatile
+set enable_seqscan = off
+as $$
+    select min(wait_ms)
+    from (
+        select first.at_ms - wall_ms as wait_ms
+        from unnest(queues) as wanted (queue)
+        cross join lateral (
+            select at_ms
+            from backlane.opening
+            where opening.queue = wanted.queue
+            and at_ms > wall_ms
+            order by at_ms
+            limit 1
+        ) as first
+        union all
+        select nullif(
+            backlane.token_in_ms(limit_no, backlane.gate(limit_no, ''), wall_ms), 0
+        )
+        from backlane.queue
+        where queue.id = any (queues)
+        and limit_no is not null
+        and exists (select 1 from backlane.ready where ready.queue = queue.id)
+    ) as waits
+$$;
+
+create function backlane.queues_of(jobs bytea[]) returns text[]
+language sql stable
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+    select coalesce(array_agg(distinct queue.name), '{}')
+    from unnest(jobs) as given (id)
+    join backlane.job on job.id = given.id
+    join backlane.queue on queue.id = job.queue
+$$;
+
+-- What the own limits of queues allow: `shut` are those with no room, or another claim at it.
+create function backlane.own_rooms(
+    queues int[],
+    wall_ms bigint,
+    boot_ms bigint,
+    out shut int[],
+    out limited int[],
+    out rooms bigint[],
+    out is_busy boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    one record;
+    room bigint;
+begin
+    shut := '{}';
+    limited := '{}';
+    rooms := '{}';
+    is_busy := false;
+    for one in
+        select id, limit_no
+        from backlane.queue
+        where id = any (queues)
+        and limit_no is not null
+        order by id
+    loop
+        if not backlane.try_limit(one.limit_no) then
+            is_busy := true;
+            shut := shut || one.id;
+            continue;
+        end if;
+        room := backlane.room_of(
+            one.limit_no, backlane.gate(one.limit_no, ''), wall_ms, boot_ms,
+            (select count(*) from backlane.lease where lease.queue = one.id)
+        );
+        if room <= 0 then
+            shut := shut || one.id;
+        elsif room is not null then
+            limited := limited || one.id;
+            rooms := rooms || room;
+        end if;
+    end loop;
+end
+$$;
+
+-- Which of these ready jobs are leased: what the limits of their uses and of their queues
+-- (`limited`, which have room for so many) leave of them.
+create function backlane.sift(
+    spots tid[],
+    wall_ms bigint,
+    boot_ms bigint,
+    most int,
+    may_give int[],
+    limited int[],
+    caps bigint[],
+    out spots_left tid[],
+    out moved int,
+    out is_busy boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+declare
+    admitted record;
+begin
+    spots_left := array(
+        select ready.ctid
+        from backlane.ready
+        where ready.ctid = any (spots)
+        and ready.queue = any (may_give)
+    );
+    select * into admitted from backlane.admit(spots_left, wall_ms, boot_ms, most);
+    moved := admitted.moved;
+    is_busy := admitted.is_busy;
+    spots_left := admitted.admitted;
+    if limited <> '{}' then
+        spots_left := array(
+            select one.spot
+            from (
+                select ready.ctid as spot, ready.queue,
+                    row_number() over (
+                        partition by ready.queue
+                        order by ready.rank, ready.place, ready.seq
+                    ) as nth
+                from backlane.ready
+                where ready.ctid = any (spots_left)
+            ) as one
+            where one.nth <= coalesce(caps[array_position(limited, one.queue)], one.nth)
+        );
+    end if;
 end
 $$;
 
@@ -821,8 +977,7 @@ create function backlane.admit(
     most int,
     out admitted tid[],
     out moved int,
-    out is_busy boolean,
-    out waits_ms bigint[]
+    out is_busy boolean
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -901,6 +1056,7 @@ begin
         else
             for i in 1 .. cardinality(one.gates) loop
                 at := array_position(known, one.gates[i]);
+                continue when at is null;   -- a turn
                 rooms[at] := rooms[at] - 1;
             end loop;
         end if;
@@ -1321,6 +1477,22 @@ as $$
     ));
     insert into backlane.fair_clock (queue, place_ms)
     values (of_queue, new_ms);
+$$;
+
+-- What a claim took moves the clocks of fair queues.
+create function backlane.move_fair_clocks(given_as bigint) returns void
+language sql
+set enable_seqscan = off
+as $$
+    select backlane.set_fair_clock(taken.queue, taken.place_ms)
+    from (
+        select lease.queue, max(lease.place) as place_ms
+        from backlane.lease
+        join backlane.queue on queue.id = lease.queue
+        where lease.term = given_as
+        and queue.is_fair
+        group by lease.queue
+    ) as taken
 $$;
 
 -- Attempts that ended in fair queues, by queue and group in their order.
