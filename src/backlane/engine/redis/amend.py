@@ -6,6 +6,7 @@ several: each is all or nothing, and sending a call again finds done what was do
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, assert_never
 
 from backlane.engine.redis.find import READ, STEP, begins, packed_selection
@@ -93,6 +94,9 @@ def _why(state: int, why: str, what: bytes, queue: str) -> str:
             return f"it is {STATES[state]}"
         case "running":
             return "it is running; cancel it first"
+        case "stuck":
+            other, ended = uuid.UUID(bytes=what[:16]), STATES[int(what[16:])]
+            return f"job {other}, which it waits for, ended as {ended}"
         case "key":
             return f"its key is held by job {what.hex()}"
         case "full":

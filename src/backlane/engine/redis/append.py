@@ -8,16 +8,20 @@ from typing import Any
 
 from backlane.engine.protocol import Admission
 from backlane.engine.redis.bell import Topic, channel
+from backlane.engine.redis.limits import packed_limit
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import field, raw, sheet_of
+from backlane.engine.redis.sheet import field, packed_edges, packed_uses, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
+from backlane.engine.scheduling import Tick
 from backlane.errors import TooLarge
 from backlane.model.ids import id_ms
-from backlane.model.job import Job, Receipt, Refusal
+from backlane.model.job import DEFAULT_RULE, Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import DEFAULT_BOUNDS, DEFAULT_MAX_BYTES, DEFAULT_MAX_JOBS, Bounds
 
-APPEND = Script("append", "model", "moves", "bells", "insert")
+_PARTS = ("model", "moves", "bells", "limiting", "insert", "sheets", "append")
+APPEND = Script("append_any", *_PARTS)
+TICK = Script("tick", *_PARTS, "schedules")
 APPEND_PLAIN = Script("append_plain")
 
 BATCH_BYTES = 256 * 1024 * 1024  # a server takes no argument of twice as much, and is busy for 4 s
@@ -32,28 +36,47 @@ async def append(tx: RedisTx, jobs: Sequence[Job], admission: Admission) -> list
     if not jobs:
         return []
     _check_size(jobs)
-    if _are_plain(jobs):
+    if not admission.limits and not admission.fair and _are_plain(jobs):
         receipts = await _append_plain(tx, jobs, admission)
         if receipts is not None:
             return receipts
-    queues: dict[str, int] = {}
-    for job in jobs:
-        if job.queue not in queues:
-            queues[job.queue] = len(queues) + 1
+    queues = _numbered(jobs)
+    answer = await tx.call(APPEND, *_asked(jobs, queues, admission))
+    return _receipts(jobs, queues, answer) if answer[1] else _refusal(answer)
+
+
+async def append_tick(tx: RedisTx, tick: Tick, admission: Admission) -> bool | Refusal:
+    """Apply a schedule; False: another was first.
+
+    Raises:
+        TooLarge: its jobs are more than the server can take at once.
+    """
+    _check_size(tick.jobs)
+    asked = _asked(tick.jobs, _numbered(tick.jobs), admission)
+    next_ms = False if tick.next_ms is None else tick.next_ms
+    answer = await tx.call(TICK, *asked, [tick.name, tick.revision, tick.last_ms, next_ms])
+    return answer[1] == 1 if answer[1] else _refusal(answer)
+
+
+def _numbered(jobs: Sequence[Job]) -> dict[str, int]:
+    """The queues of jobs, numbered from 1 in the order in which they are met."""
+    return {name: at for at, name in enumerate(dict.fromkeys(job.queue for job in jobs), 1)}
+
+
+def _asked(jobs: Sequence[Job], queues: dict[str, int], admission: Admission) -> tuple[Any, ...]:
+    """What `lua/append.lua` asks for."""
     asked = [
-        [name, _bounds(admission.declared.get(name)), _pace(admission.paces.get(name))]
+        [
+            name,
+            _bounds(admission.declared.get(name)),
+            _pace(admission.paces.get(name)),
+            name in admission.fair,
+        ]
         for name in queues
     ]
-    answer = await tx.call(
-        APPEND,
-        admission.kind.value,
-        _bounds(DEFAULT_BOUNDS),
-        asked,
-        [_packed(job, queues[job.queue]) for job in jobs],
-    )
-    if not answer[1]:
-        return _refusal(answer)
-    return _receipts(jobs, queues, answer)
+    packed = [_packed(job, queues[job.queue]) for job in jobs]
+    limits = [(name, packed_limit(limit)) for name, limit in admission.limits.items()]
+    return admission.kind.value, _bounds(DEFAULT_BOUNDS), asked, packed, limits
 
 
 def _check_size(jobs: Sequence[Job]) -> None:
@@ -150,7 +173,8 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
         job.size,
         raw(sheet_of(job)),
     )
-    if key is None and asked is None and not (job.group or job.resource or job.parent):
+    tail = _few(job)
+    if key is None and asked is None and not (job.group or job.resource or job.parent or tail):
         return plain
     return (
         *plain,
@@ -163,6 +187,29 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
             if asked is None
             else (field(asked.scope, asked.name), raw(asked.print), asked.window_ms)
         ),
+        *tail,
+    )
+
+
+_UNTIL = {"started": "s", "succeeded": "k"}
+
+
+def _few(job: Job) -> tuple[Any, ...]:
+    """What few jobs have: the rule of a key, uses and edges."""
+    if not (job.uses or job.after) and (job.key is None or job.rule == DEFAULT_RULE):
+        return ()
+    rule = job.rule
+    return (
+        None
+        if job.key is None
+        else (
+            _UNTIL.get(rule.until, False),
+            False if rule.window_ms is None else rule.window_ms,
+            rule.conflict,
+            False if rule.most_ms is None else rule.most_ms,
+        ),
+        packed_uses(job.uses) or None,
+        raw(packed_edges(job.after)) if job.after else None,
     )
 
 
@@ -190,11 +237,13 @@ def _pace(pace: Pace | None) -> list[Any] | None:
 
 
 def _receipts(jobs: Sequence[Job], queues: dict[str, int], answer: list[Any]) -> list[Receipt]:
-    wall, _, firsts, fullness, waits = answer
+    wall, _, firsts, fullness, waits, dues, replaced = answer
     pressure = [float(it) for it in fullness]
-    expected = iter(waits)
+    expected, due = iter(waits), iter(dues or ())
+    if replaced is None:
+        replaced = [0] * len(jobs)
     return [
-        Receipt(job.id, first, pressure[queues[job.queue] - 1])
+        Receipt(job.id, first, pressure[queues[job.queue] - 1], replaced=bool(is_replaced))
         if first
         else Receipt(
             job.id,
@@ -202,14 +251,14 @@ def _receipts(jobs: Sequence[Job], queues: dict[str, int], answer: list[Any]) ->
             pressure[queues[job.queue] - 1],
             next(expected),
             wall,
-            wall + job.delay_ms if job.delay_ms > 0 else wall,
+            next(due) if dues else wall + max(0, job.delay_ms),
         )
-        for job, first in zip(jobs, firsts, strict=True)
+        for job, first, is_replaced in zip(jobs, firsts, replaced, strict=True)
     ]
 
 
 def _refusal(answer: list[Any]) -> Refusal:
-    limit, queue, depth, bound, added, jobs, expected, group, can_fit, job, to = answer[2:]
+    limit, queue, depth, bound, added, jobs, expected, group, can_fit, job, to, first = answer[2:]
     return Refusal(
         queue=queue.decode(),
         limit=limit.decode(),
@@ -222,4 +271,5 @@ def _refusal(answer: list[Any]) -> Refusal:
         can_fit=bool(can_fit),
         job=job,
         to=None if to is None else to.decode(),
+        first=first,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
 from backlane.engine.hearing import Enlisted
+from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
@@ -25,13 +26,15 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
+from backlane.engine.recalling import Latest
 from backlane.engine.redis import amend as amending
 from backlane.engine.redis import append as appending
 from backlane.engine.redis import claim as claiming
 from backlane.engine.redis import diagnose as diagnosing
 from backlane.engine.redis import dump as dumping
 from backlane.engine.redis import find as finding
-from backlane.engine.redis import hold, workers
+from backlane.engine.redis import hold, limits, schedules, workers
+from backlane.engine.redis import latest as newest
 from backlane.engine.redis import queues as lines
 from backlane.engine.redis import resource as resources
 from backlane.engine.redis import restore as restoring
@@ -46,11 +49,22 @@ from backlane.engine.redis.durability import Durability
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.redis.workers import RedisEnlisted
 from backlane.engine.retention import Retention, Swept
+from backlane.engine.scheduling import (
+    Pause,
+    Put,
+    Remove,
+    Resume,
+    ScheduleRecord,
+    Tick,
+    Ticked,
+    Timetable,
+)
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.errors import NotSupported, WrongUse
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal, State
+from backlane.model.job import Job, Note, Receipt, Refusal, State, Step
+from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import Settlement
 from backlane.model.queue import QueueRecord
 
@@ -131,6 +145,28 @@ class RedisEngine:
         return await finding.find(tx, selection, limit, cursor, brief=brief)
 
     @reading
+    async def list_schedules(self, tx: RedisTx, *, due: bool = False) -> Timetable:
+        return await schedules.list_schedules(tx, due=due)
+
+    @plan
+    async def alter_schedule(
+        self, tx: RedisTx, name: str, change: Put | Pause | Resume | Remove
+    ) -> ScheduleRecord | None:
+        return await schedules.alter_schedule(tx, name, change)
+
+    @plan
+    async def tick(self, tx: RedisTx, ticks: Sequence[Tick], admission: Admission) -> list[Ticked]:
+        return await schedules.tick(tx, ticks, admission)
+
+    @reading
+    async def recall(self, tx: RedisTx, job: bytes) -> list[Step]:
+        return await hold.recall(tx, job)
+
+    @reading
+    async def latest(self, tx: RedisTx, task: str) -> Latest | None:
+        return await newest.latest(tx, task)
+
+    @reading
     async def list_queues(self, tx: RedisTx) -> list[QueueRecord]:
         return await lines.list_queues(tx)
 
@@ -169,6 +205,28 @@ class RedisEngine:
     @plan
     async def sweep(self, tx: RedisTx, limit: int, retention: Retention) -> Swept:
         return await sweeping.sweep(tx, limit, retention)
+
+    # -- limits --
+
+    @reading
+    async def list_limits(self, tx: RedisTx) -> list[LimitRecord]:
+        return await limits.list_limits(tx)
+
+    @plan
+    async def regulate(
+        self, tx: RedisTx, name: str, change: Declared | Tuned
+    ) -> LimitRecord | None:
+        return await limits.regulate(tx, name, change)
+
+    @plan
+    async def acquire(
+        self, tx: RedisTx, use: Use, declared: Limit | None, holder: bytes, lease_ms: int
+    ) -> Acquired:
+        return await limits.acquire(tx, use, declared, holder, lease_ms)
+
+    @plan
+    async def release(self, tx: RedisTx, use: Use, holder: bytes) -> bool:
+        return await limits.release(tx, use, holder)
 
     # -- moving --
 

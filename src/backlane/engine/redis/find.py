@@ -16,6 +16,8 @@ from backlane.engine.redis.sheet import (
     raw,
     read_row,
     read_sheet,
+    tag_name,
+    workflow_name,
 )
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.selection import Page, Selection
@@ -67,6 +69,10 @@ def packed_selection(selection: Selection) -> list[Any]:
         _or_false(selection.key),
         _or_false(selection.group),
         False if selection.text is None else folded(selection.text),
+        False if selection.tag is None else raw(tag_name(selection.tag)),
+        False if selection.workflow is None else raw(workflow_name(selection.workflow)),
+        False if selection.since_ms is None else selection.since_ms,
+        False if selection.before_ms is None else selection.before_ms,
     ]
 
 

@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 _FOLDER = files("backlane.engine.redis") / "lua"
-_NEEDED = {"moves": ("gates", "fairness", "moves", "edges")}  # what moves come with
+_NEEDED = {  # what parts come with
+    "moves": ("gates", "fairness", "moves", "edges"),
+    "select": ("sheets", "select"),
+}
 _CONSTANTS = re.compile(
     r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.MULTILINE
 )

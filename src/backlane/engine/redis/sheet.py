@@ -61,6 +61,27 @@ class Sheet(msgspec.Struct, frozen=True, array_like=True):
     after: bytes = b""  # `packed_edges`, at the very end: scripts know how many there are
 
 
+class Extra(msgspec.Struct, frozen=True, array_like=True):
+    """What the rows of few jobs have."""
+
+    uses: tuple[str, ...] | bool = False
+    on: int = 0  # which of them it is blocked on, from 1
+    turns: tuple[int, ...] | bool = False  # which of them it holds
+    after: int = 0
+    open: int = 0
+    generation: int = 0
+    virtual: int | bool = False
+    rule: str | int | bool = False
+    retained: int | bool = False
+
+    @property
+    def blocked_on(self) -> str | None:
+        """The limit that it waits for."""
+        if isinstance(self.uses, bool) or not self.on:
+            return None
+        return read_use(self.uses[self.on - 1]).limit
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """What changes of a job, and what scripts decide by. False stands for None."""
 
@@ -91,6 +112,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
     ended: int | bool = False
     ran: int = 0
     reason: str | bool = False
+    extra: Extra | None = None
 
 
 class KeptError(msgspec.Struct, frozen=True, array_like=True):
@@ -153,6 +175,47 @@ def read_edges(packed: bytes) -> tuple[Edge, ...]:
     )
 
 
+def tag_name(tag: str) -> bytes:
+    """Return what a job with a tag is found by."""
+    return b"t" + tag.encode()
+
+
+def workflow_name(workflow: bytes) -> bytes:
+    """Return what a part of a workflow is found by."""
+    return b"w" + workflow
+
+
+def marks_of(job: Job) -> list[Any] | None:
+    """Return what a job is found by, how long it is kept, and whose newest it may be.
+
+    None: by nothing, as others, and nobody's.
+    """
+    policy = job.policy
+    names = [raw(tag_name(tag)) for tag in job.tags]
+    names += [] if job.workflow is None else [raw(workflow_name(job.workflow))]
+    task = job.task if policy.keeps_latest else None
+    if not names and policy.keep_ms is None and task is None:
+        return None
+    keep_ms = False if policy.keep_ms is None else policy.keep_ms
+    return [names or False, keep_ms, task or False]
+
+
+def packed_use(use: Use) -> str:
+    """Return a use as `lua/gates.lua` names its gate."""
+    return f"{'t' if use.turn else 'l'}{use.limit}\0{use.part}"
+
+
+def packed_uses(uses: Iterable[Use]) -> list[str]:
+    """Return each use once, turns before limits: the order in which they are looked at."""
+    return [packed_use(use) for use in sorted(dict.fromkeys(uses), key=lambda use: not use.turn)]
+
+
+def read_use(packed: str) -> Use:
+    """Return the use that `packed_use` packed."""
+    limit, _, part = packed[1:].partition("\0")
+    return Use(limit, part, packed[0] == "t")
+
+
 def field(scope: str, name: str) -> str:
     """Return what stands for a scope and a name as the field of a hash."""
     return f"{len(scope.encode())}:{scope}{name}"
@@ -182,7 +245,7 @@ def job_record(  # long: a table, read down
     """
     state = STATES[row.state]
     assert state is not None  # noqa: S101 # a row without a state would be nowhere
-    is_due_known = state in (State.SCHEDULED, State.READY)
+    is_due_known = state in (State.SCHEDULED, State.READY, State.BLOCKED)
     parts: dict[str, Any] = {}
     if whole is not None:
         result, errors = whole
@@ -224,5 +287,7 @@ def job_record(  # long: a table, read down
         after=read_edges(sheet.after),
         workflow=sheet.workflow,
         tags=sheet.tags,
+        waits_for=row.extra.open if row.extra else 0,
+        blocked_on=row.extra.blocked_on if row.extra else None,
         **parts,
     )

@@ -4,28 +4,25 @@
 local name, change = args[3], args[4]
 local it = read_schedule(name)
 
--- Begins now, whatever was there before.
-local function begin(spec, task, is_declared)
-  it = {
-    spec, task, is_declared, it and it[PAUSED_NOW] or false, it and it[REVISED] + 1 or 1, wall,
-    false, it and it[LAST_JOB] or false, wall,
-  }
+local function put(spec, task, is_declared)
+  if not it then
+    it = { spec, task, is_declared, false, wall, wall, false, false, boot }
+    return keep_schedule(name, it)
+  end
+  if is_declared then it[SEEN] = boot end
+  if not is_declared or it[DECLARED] then
+    local is_other = it[SPEC] ~= spec or it[OF_TASK] ~= task
+    if is_other then
+      it[SPEC], it[OF_TASK], it[LAST_MS], it[NEXT_MS] = spec, task, wall, false
+    end
+    if is_other or it[DECLARED] ~= is_declared then it[REVISED] = it[REVISED] + 1 end
+    it[DECLARED] = is_declared
+  end
   keep_schedule(name, it)
 end
 
 local changes = {
-  put = function()
-    local spec, task, is_declared = args[5], args[6], args[7]
-    if it and is_declared and not it[DECLARED] then return end
-    if it and it[SPEC] == spec and it[OF_TASK] == task then
-      it[SEEN] = wall
-      if it[DECLARED] ~= is_declared then
-        it[DECLARED], it[REVISED] = is_declared, it[REVISED] + 1
-      end
-      return keep_schedule(name, it)
-    end
-    begin(spec, task, is_declared)
-  end,
+  put = function() put(args[5], args[6], args[7]) end,
   pause = function()
     if it and not it[PAUSED_NOW] then
       it[PAUSED_NOW], it[REVISED] = true, it[REVISED] + 1

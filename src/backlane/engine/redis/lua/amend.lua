@@ -38,13 +38,22 @@ end
 local redriven_keys = {} -- fields of `keys` taken in this call
 local target, target_kind
 
-local function why_not_again(row)
+-- Whether a job would hold its key, were it ready.
+local function would_hold_again(row)
+  local state = row[STATE]
+  row[STATE] = READY
+  local holds = would_hold_key(row)
+  row[STATE] = state
+  return holds
+end
+
+local function why_not_again(id, row)
   local state = row[STATE]
   if state == SCHEDULED then return nil end
   if state <= RUNNING or state == SUCCEEDED then return 'is' end
-  if row[KEY] then
-    local holder = redriven_keys[row[KEY]] or call('HGET', P .. 'keys', row[KEY])
-    if holder then return 'key', holder end
+  if row[KEY] and would_hold_again(row) then
+    local holder = redriven_keys[row[KEY]] or holder_of(call('HGET', P .. 'keys', row[KEY]))
+    if holder and holder ~= id then return 'key', holder end
   end
   local line_of = bounds_of(row[QUEUE])
   if line_of.jobs + 1 > line_of.max_jobs or line_of.bytes + row[SIZE] > line_of.max_bytes then
@@ -70,13 +79,13 @@ local function why_not_to(row)
   return nil
 end
 
-local function why_not(row)
+local function why_not(id, row)
   local state = row[STATE]
   if sealed and not (change_name == 'cancel' and state == RUNNING) then return 'sealed', sealed end
   if change_name == 'cancel' or change_name == 'reprioritise' then
     return state > RUNNING and 'already' or nil
   end
-  if change_name == 'redrive' then return why_not_again(row) end
+  if change_name == 'redrive' then return why_not_again(id, row) end
   if change_name == 'delete' then return state == RUNNING and 'running' or nil end
   return why_not_to(row)
 end
@@ -89,7 +98,11 @@ local function redrive(id, row)
   local line_of = bounds_of(row[QUEUE])
   line_of.jobs, line_of.bytes = line_of.jobs + 1, line_of.bytes + row[SIZE]
   if row[GROUP] then line_of.groups[row[GROUP]] = held_by(row[QUEUE], row[GROUP]) + 1 end
-  if row[KEY] then redriven_keys[row[KEY]] = id end
+  if row[KEY] and would_hold_again(row) then redriven_keys[row[KEY]] = id end
+  edging().close(id)
+  if row[EXTRA] and row[EXTRA][E_AFTER] > 0 then
+    edging().tie_after(id, row, edging().after(id, row))
+  end
   renew(id, row)
 end
 
@@ -111,10 +124,19 @@ end
 if change_name ~= 'redrive' then make_way() end
 if change_name == 'move' then target = queue_number(value) end
 local found, before, looked = select_jobs(args[4], args[5], args[6])
+local stuck = {} -- who would wait in vain, as it is before the call
+for i = 1, change_name == 'redrive' and #found or 0 do
+  local row = rows[found[i]]
+  if row[STATE] > RUNNING and row[EXTRA] and row[EXTRA][E_AFTER] > 0 then
+    local job, state = edging().in_vain(found[i], row)
+    stuck[found[i]] = job and job .. state
+  end
+end
 for i = 1, #found do
   local id = found[i]
   local row = rows[id]
-  local why, what = why_not(row)
+  local why, what = why_not(id, row)
+  if not why and stuck[id] then why, what = 'stuck', stuck[id] end
   if why then
     local at = #skipped
     skipped[at + 1], skipped[at + 2], skipped[at + 3] = id, row[STATE], why
@@ -127,6 +149,7 @@ for i = 1, #found do
     changed_ids[#changed_ids + 1] = id
   end
 end
+follow()
 flush()
 ring(nil, true)
 return { wall, before, looked, changed_ids, flagged_ids, skipped }

@@ -1,16 +1,23 @@
--- append: all jobs or none.
--- args: kind, default bounds, queues [[name, declared bounds | nil, pace | nil], ..],
+-- Appending: all jobs or none; what append and tick share.
+-- args: kind, default bounds, queues [[name, declared bounds | nil, pace | nil, is fair], ..],
 --   jobs [[id, queue (from 1), priority, lane, delay ms, expires ms | nil, attempts, size, sheet,
 --   key field | nil, group | nil, resource | nil, has a parent, idempotency field | nil, its
---   print, its window ms, key name | nil], ..]
+--   print, its window ms, rule of its key | nil, uses | nil, edges | nil, marks | nil], ..],
+--   limits [[name, limit], ..]
 --   pace [starts of priorities 0..9, slots, rounded service ms]
+--   marks [names to be found by | false, ms its record is kept | false, task of `latest` | false]
+--   rule [false | 's' | 'k': until, window ms | false, conflict, most ms | false]
 -- Answer: wall, 1, [first | false of each job], [pressure of each queue], [expected | false of
---   each new job]; or wall, 0, limit, queue name, depth, bound, added, jobs, expected | false,
---   group | false, can fit (1 | 0), job | false, to | false.
+--   each new job], [due of each new job] | false: as asked, [1 if replaced of each job] | false:
+--   none; or wall, 0, limit, queue name, depth, bound, added, jobs, expected | false,
+--   group | false, can fit (1 | 0), job | false, to | false, first | false.
 
-local kind, standard, queues, jobs = args[3], args[4], args[5], args[6]
+local kind, standard, queues, jobs, limits = args[3], args[4], args[5], args[6], args[7]
+local is_tick = args[8] -- then its jobs are of a schedule: born, and never stale
 local ID, IN, PRIO, ITS_LANE, DELAY, EXPIRES, MOST, BYTES, SHEET = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local KEY_FIELD, ITS_GROUP, ITS_RESOURCE, PARENT, ASKED, PRINT, WINDOW = 10, 11, 12, 13, 14, 15, 16
+local RULE, USES, AFTER, MARKS = 17, 18, 19, 20
+local UNTIL, LASTS, CONFLICT, MOST_MS = 1, 2, 3, 4
 local NEVER, LONGEST_PROMISE = 2 ^ 53, 86400000
 
 -- -- what is known of the queues --
@@ -42,7 +49,7 @@ end
 
 local function look_at(given)
   local name, declared, pace = given[1], given[2], given[3]
-  local it = { name = name, declared = declared, pace = pace, mine = {}, size = 0 }
+  local it = { name = name, declared = declared, pace = pace, mine = {}, size = 0, is_fair = given[4] }
   local number = queue_number(name)
   local got = {}
   if number then
@@ -66,7 +73,7 @@ for i = 1, #queues do queues[i] = look_at(queues[i]) end
 
 local function refusal(it, limit, depth, bound, added, fits)
   return { wall, 0, limit, it.name, depth, bound, added, it.depth, it.longest or false, false,
-    fits and 1 or 0, false, false }
+    fits and 1 or 0, false, false, false }
 end
 
 local function fault(job, limit)
@@ -105,14 +112,45 @@ local function reused()
   end
 end
 
+local replaced, newcomers, holders_in_order = false, {}, {} -- the newest, by holder in the store
+local clash, clash_with -- a job that must not meet its key held
+
+-- The delay that a newcomer brings its holder, of which `left` may be put off.
+local function most_delayed(job, left)
+  if job[RULE][CONFLICT] == 'debounce' and left then return min(job[DELAY], left) end
+  return job[DELAY]
+end
+
+-- A job finds its key held. Returns whether the holder takes its arguments.
+local function meet(job, holder, made)
+  local conflict = job[RULE] and job[RULE][CONFLICT] or 'existing'
+  if conflict == 'existing' then return false end
+  if conflict == 'raise' then
+    if not clash then clash, clash_with = job, holder end
+    return false
+  end
+  if made[holder] then
+    local held = made[holder]
+    held[SHEET], held[BYTES] = with_body(held[SHEET], job[SHEET]), job[BYTES]
+    held[DELAY] = most_delayed(job, job[RULE][MOST_MS])
+    return true
+  end
+  read_rows({ holder })
+  local row = rows[holder]
+  if not row or row[TOKEN] > 0 or row[STATE] > RUNNING then return false end
+  if not newcomers[holder] then holders_in_order[#holders_in_order + 1] = holder end
+  newcomers[holder] = job
+  return true
+end
+
 -- For each job the one that stands for it already, in the store or before it in the batch.
 local function find_firsts()
-  local ids, asks_keys, some_asked = {}, {}, false
+  local ids, asks_keys = {}, {}
   for i = 1, #jobs do
     ids[i] = jobs[i][ID]
     if jobs[i][KEY_FIELD] then asks_keys[#asks_keys + 1] = jobs[i][KEY_FIELD] end
   end
-  local known, holders = {}, {}
+  local known, holders, made = {}, {}, {}
   local n = #ids
   for first = 1, n, 1000 do
     local last = min(n, first + 999)
@@ -126,7 +164,7 @@ local function find_firsts()
   for first = 1, n, 1000 do
     local last = min(n, first + 999)
     local found = call('HMGET', P .. 'keys', unpack(asks_keys, first, last))
-    for i = first, last do holders[asks_keys[i]] = found[i - first + 1] or nil end
+    for i = first, last do holders[asks_keys[i]] = holder_of(found[i - first + 1]) end
   end
   local firsts = {}
   for i = 1, #jobs do
@@ -139,9 +177,13 @@ local function find_firsts()
       first = id
     elseif job[KEY_FIELD] then
       first = holders[job[KEY_FIELD]] or false
+      if first and meet(job, first, made) then
+        replaced = replaced or {}
+        replaced[i] = 1
+      end
     end
     if not first then
-      known[id] = true
+      known[id], made[id] = true, job
       if job[KEY_FIELD] then holders[job[KEY_FIELD]] = id end
     end
     if field and not its then
@@ -149,16 +191,18 @@ local function find_firsts()
     end
     firsts[i] = first
   end
-  return firsts
+  for i = 1, replaced and #jobs or 0 do replaced[i] = replaced[i] or 0 end
+  return firsts, made
 end
 
 local function moving(new)
+  if #new == 0 then return nil end
   local seal = call('HGET', P .. 'meta', 'seal')
   if not seal then return nil end
   seal = cmsgpack.unpack(seal)
   local is_done = seal[3] and seal[3] ~= 0
   if not is_done then
-    local are_born = true
+    local are_born = not is_tick
     for i = 1, #new do are_born = are_born and new[i][PARENT] end
     if are_born then return nil end
   end
@@ -167,14 +211,30 @@ local function moving(new)
   return said
 end
 
+-- Whether all that a job waits for is in the store, or comes with it.
+local function are_known(job, made)
+  local text, ids = job[AFTER], {}
+  for at = 1, #text, 17 do
+    local other = string.sub(text, at, at + 15)
+    if other == job[ID] then return false end
+    if not made[other] then ids[#ids + 1] = other end
+  end
+  read_rows(ids)
+  for i = 1, #ids do
+    if not rows[ids[i]] then return false end
+  end
+  return true
+end
+
 -- What no waiting would mend.
-local function at_fault(new)
+local function at_fault(new, made)
   local forgotten = tonumber(call('HGET', P .. 'meta', 'forgotten_ms') or -1)
   for i = 1, #new do
     local job = new[i]
     local it = queues[job[IN]]
     if it.kind and it.kind ~= kind then return fault(job, 'kind') end
-    if id_ms(job[ID]) <= forgotten then return fault(job, 'stale') end
+    if id_ms(job[ID]) <= forgotten and not is_tick then return fault(job, 'stale') end
+    if job[AFTER] and not are_known(job, made) then return fault(job, 'after') end
   end
 end
 
@@ -183,7 +243,7 @@ end
 -- The places for these jobs: work born inside a job may use headroom.
 local function places(most, mine)
   for i = 1, #mine do
-    if not mine[i][PARENT] then return most end
+    if not (is_tick or mine[i][PARENT]) then return most end
   end
   return most + max(10, floor(most / 10))
 end
@@ -215,7 +275,7 @@ end
 
 local function over_bound(it)
   local n, most = #it.mine, it.bounds.jobs
-  if it.depth + n > most then
+  if n > 0 and it.depth + n > most then
     most = places(most, it.mine)
     if it.depth + n > most then return refusal(it, 'jobs', it.depth, most, n, n <= most) end
   end
@@ -278,7 +338,7 @@ local function too_slow(it)
     local job = it.mine[i]
     local wait = job.expected
     if wait then
-      if not job[PARENT] and (not longest or wait >= longest) then longest, worst = wait, i end
+      if not (is_tick or job[PARENT]) and (not longest or wait >= longest) then longest, worst = wait, i end
       if job[EXPIRES] then
         local over = wait - max(0, job[EXPIRES] - it.pace[3])
         if not excess or over >= excess then excess, latest = over, i end
@@ -295,12 +355,26 @@ end
 
 -- -- storing --
 
+local RULES = { s = 's', k = 'k' }
+local failed_edges = {} -- [id, row, whom it waited for, how that ended]
+
+-- What few jobs have.
+local function store_extra(id, row, job)
+  local x, rule = extra(row), job[RULE]
+  if rule then x[E_RULE] = rule[LASTS] and wall + rule[LASTS] or RULES[rule[UNTIL]] or false end
+  if job[USES] then x[E_USES] = job[USES] end
+  if job[MARKS] then mark(id, row, job[MARKS]) end
+  if job[AFTER] then
+    local other, state = edging().tie_after(id, row, job[AFTER], true)
+    if other then failed_edges[#failed_edges + 1] = { id, row, other, state } end
+  end
+end
+
 local function store(job, it, seq)
   local id, delay = job[ID], job[DELAY]
-  local is_late = delay > 0
   local row = {
-    is_late and SCHEDULED or READY, seq, it.number, job[ITS_LANE], job[PRIO], job[PRIO],
-    is_late and wall + delay or wall, wall, job[BYTES], job[MOST], 1, 0, 0, 0,
+    READY, seq, it.number, job[ITS_LANE], job[PRIO], job[PRIO],
+    delay > 0 and wall + delay or wall, wall, job[BYTES], job[MOST], 1, 0, 0, 0,
     job[EXPIRES] and wall + job[EXPIRES] or false, false, job[ITS_GROUP] or false,
     job[KEY_FIELD] or false, job[ITS_RESOURCE] and resource_number(job[ITS_RESOURCE]) or false,
     false,
@@ -308,26 +382,61 @@ local function store(job, it, seq)
   rows[id], changed[id], rung_jobs[id] = row, true, true
   rung_queues[it.number] = true
   push(hsets, 'bodies', id, job[SHEET])
+  if job[RULE] or job[USES] or job[AFTER] or job[MARKS] then store_extra(id, row, job) end
+  line_up(id, row, delay <= 0)
   count(id, row, 1)
   add('q:' .. it.number, 1, 'a' .. job[PRIO])
   if row[RESOURCE] then add_source(row) end
   if row[KEY] then
-    push(hsets, 'keys', row[KEY], id)
+    if would_hold_key(row) then take_key(id, row) end
     push(zadds, 'by_key', 0, key_name(row) .. '\0' .. member(id, row))
   end
   if row[GROUP] then push(zadds, 'by_group', 0, row[GROUP] .. '\0' .. member(id, row)) end
   return row
 end
 
+-- Lets a job that never started take the arguments of a newer one, and when it is due.
+local function supplant(id, row, job)
+  local most = job[RULE][MOST_MS]
+  local delay = most_delayed(job, most and row[ENQUEUED] + most - wall)
+  push(hsets, 'bodies', id, with_body(call('HGET', P .. 'bodies', id), job[SHEET]))
+  count(id, row, -1)
+  row[SIZE] = job[BYTES]
+  if delay > 0 or row[PLACE] > wall then
+    row[PLACE], row[RANK] = wall + max(0, delay), row[PRIORITY]
+    if row[EXTRA] then row[EXTRA][E_VIRTUAL] = false end
+    line_up(id, row, delay <= 0)
+  end
+  count(id, row, 1)
+  entered(id, row)
+end
+
+-- A queue is fair or not as the latest append said.
+local function set_fair(it)
+  if line(it.number).is_fair == (it.is_fair or false) then return end
+  if it.is_fair then
+    call('HSET', P .. 'q:' .. it.number, 'fair', '1')
+  else
+    call('HDEL', P .. 'q:' .. it.number, 'fair')
+  end
+  lines[it.number] = nil
+end
+
 local function store_all(new)
   local ids, told = {}, nil
+  for i = 1, #queues do
+    local it = queues[i]
+    if #it.mine > 0 or it.is_grown then
+      if not it.number then it.number = make_queue(it.name, kind, it.declared or standard) end
+      set_fair(it)
+    end
+  end
+  for i = 1, #limits do declare_limit(limits[i][1], limits[i][2]) end
   for i = 1, #new do ids[i] = new[i][ID] end
   local first = #new > 0 and enlist(ids)
   for i = 1, #new do
     local job = new[i]
-    local it = queues[job[IN]]
-    if not it.number then it.number = make_queue(it.name, kind, it.declared or standard) end
-    local row = store(job, it, first + i - 1)
+    local row = store(job, queues[job[IN]], first + i - 1)
     if job.expected then told = job; told.row = row end
   end
   if told then
@@ -338,6 +447,16 @@ local function store_all(new)
       push(hsets, 'repeats', field, struct.pack('>I6', it.ends) .. it.job .. it.print)
       push(zadds, 'repeats_until', it.ends, field)
     end
+  end
+  flush()
+  for i = 1, #failed_edges do
+    local it = failed_edges[i]
+    if it[2][STATE] == BLOCKED then edging().skip(it[1], it[2], it[3], it[4]) end
+    follow()
+  end
+  for i = 1, #holders_in_order do
+    local holder = holders_in_order[i]
+    supplant(holder, rows[holder], newcomers[holder])
   end
 end
 
@@ -350,10 +469,41 @@ local function pressure(it)
   return string.format('%.17g', min(1, fullest))
 end
 
+-- By how many bytes the jobs that are replaced make their queues grow.
+local function grow()
+  local known = {}
+  for i = 1, #queues do known[queues[i].name] = queues[i] end
+  local grown = {}
+  for i = 1, #holders_in_order do
+    local row = rows[holders_in_order[i]]
+    local name = queue_name(row[QUEUE])
+    local it = known[name] or look_at({ name })
+    known[name] = it
+    if not grown[it] then grown[#grown + 1] = it end
+    grown[it] = (grown[it] or 0) + newcomers[holders_in_order[i]][BYTES] - row[SIZE]
+  end
+  local alone = {}
+  for i = 1, #grown do
+    local it = grown[i]
+    it.size = it.size + grown[it]
+    if #it.mine == 0 and grown[it] > 0 then
+      it.is_grown = true
+      alone[#alone + 1] = it
+    end
+  end
+  return alone
+end
+
 local function append()
   local job = reused()
   if job then return fault(job, 'reused') end
-  local firsts, new, order = find_firsts(), {}, {}
+  local new, order = {}, {}
+  local firsts, made = find_firsts()
+  if clash then
+    local said = fault(clash, 'key')
+    said[14] = clash_with
+    return said
+  end
   for i = 1, #jobs do
     if not firsts[i] then
       job = jobs[i]
@@ -364,9 +514,14 @@ local function append()
       it.size = it.size + job[BYTES]
     end
   end
-  if #new > 0 then
-    local said = moving(new) or at_fault(new)
+  if #new > 0 or #holders_in_order > 0 then
+    local come = {}
+    for i = 1, #new do come[i] = new[i] end
+    for i = 1, #holders_in_order do come[#come + 1] = newcomers[holders_in_order[i]] end
+    local said = moving(come) or at_fault(new, made)
     if said then return said end
+    local alone = #holders_in_order > 0 and grow() or {}
+    for i = 1, #alone do order[#order + 1] = alone[i] end
     for i = 1, #order do foretell(order[i]) end
     for i = 1, #order do
       said = over_bound(order[i]) or too_slow(order[i])
@@ -374,12 +529,14 @@ local function append()
     end
   end
   store_all(new)
-  local waits, fullness = {}, {}
-  for i = 1, #new do waits[i] = new[i].expected or false end
+  local waits, fullness, dues = {}, {}, replaced and {}
+  for i = 1, #new do
+    waits[i] = new[i].expected or false
+    if dues then dues[i] = rows[new[i][ID]][PLACE] end
+  end
   for i = 1, #queues do fullness[i] = pressure(queues[i]) end
+  follow()
   flush()
   ring()
-  return { wall, 1, firsts, fullness, waits }
+  return { wall, 1, firsts, fullness, waits, dues, replaced }
 end
-
-return append()

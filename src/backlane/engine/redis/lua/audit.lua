@@ -18,6 +18,7 @@ local function put_right(ids)
         call('ZADD', P .. key, score, member(ids[i], row))
         if row[STATE] == READY then rung_queues[row[QUEUE]] = true end
       end
+      if row[STATE] == BLOCKED and row[EXTRA][E_ON] > 0 then gating().put_right(ids[i], row) end
     end
   end
 end

@@ -3,7 +3,7 @@
 --   edges    hash id of who is waited for -> [16 bytes id of who waits][6 bytes generation][when] of
 --            each; when is 0 ended, 1 succeeded, 2 failed, as in a sheet. Kept until that job is
 --            forgotten: what an unfinished job waited for is not pruned
---   awaits   hash id -> [16 bytes id][when] of what it gave its lease back for, while it waits
+--   awaits   hash id -> [16 bytes id][when] of all that it ever gave its lease back for
 -- An edge counts while its generation is that of the job that waits: what is left of earlier
 -- times need not be looked for. Generation 0 never counts.
 
@@ -96,21 +96,23 @@ local function edging()
 
   -- Lets a running job wait for others, however they end: ids one behind the other.
   function it.await(id, row, text)
-    local x, edges, open = extra(row), each_edge(text), {}
+    local x, edges, known = extra(row), each_edge(text), {}
     x[E_GENERATION], x[E_OPEN] = next_generation(), 0
     read_rows(ids_of(edges))
     for i = 1, #edges do
       local job = edges[i][1]
       local other = job ~= id and rows[job]
-      if other and other[STATE] > RUNNING then
-        tie(id, 0, job, 0)
-      elseif other then
-        tie(id, x[E_GENERATION], job, 0)
-        open[#open + 1] = job .. '\0'
+      local is_open = other and other[STATE] <= RUNNING
+      if other then
+        tie(id, is_open and x[E_GENERATION] or 0, job, 0)
+        known[#known + 1] = job .. '\0'
       end
+      if is_open then x[E_OPEN] = x[E_OPEN] + 1 end
     end
-    x[E_OPEN] = #open
-    if #open > 0 then push(hsets, 'awaits', id, table.concat(open)) end
+    if #known > 0 then
+      local before = call('HGET', P .. 'awaits', id) or ''
+      push(hsets, 'awaits', id, before .. table.concat(known))
+    end
     put_back(id, row)
   end
 
@@ -137,7 +139,6 @@ local function edging()
     x[E_OPEN] = x[E_OPEN] - 1
     changed[id] = true
     if x[E_OPEN] > 0 then return end
-    push(hdels, 'awaits', id)
     -- Who ran already is due whatever the wall clock says by now: it may have been set.
     get_in_line(id, row, row[TOKEN] > 0 or row[PLACE] <= wall)
   end
@@ -198,7 +199,86 @@ local function edging()
     return found
   end
 
-  it.each_edge, it.tie, it.each_open = each_edge, tie, each_open
+  -- The edges at the end of a job's sheet.
+  function it.after(id, row)
+    local x = row[EXTRA]
+    if not x or x[E_AFTER] == 0 then return '' end
+    return string.sub(call('HGET', P .. 'bodies', id), -17 * x[E_AFTER])
+  end
+
+  -- The job for which one that is to run again would wait in vain, and how that ended.
+  function it.in_vain(id, row)
+    local edges = each_edge(it.after(id, row))
+    read_rows(ids_of(edges))
+    for i = 1, #edges do
+      local other = rows[edges[i][1]]
+      if other and other[STATE] > RUNNING and not is_met(edges[i][2], other[STATE]) then
+        return edges[i][1], other[STATE]
+      end
+    end
+  end
+
+  -- What a job still waits for, its edges as in a sheet; and all else that it ever awaited, ids.
+  -- Of what is not known any more: it went elsewhere, where it will end.
+  function it.tell(id, row)
+    local x, open, waited, told = row[EXTRA], {}, {}, {}
+    local after, awaited = each_edge(it.after(id, row)), call('HGET', P .. 'awaits', id) or ''
+    local edges = each_edge(awaited)
+    for i = 1, #after do
+      told[after[i][1]] = true
+      edges[#edges + 1] = after[i]
+    end
+    read_rows(ids_of(edges))
+    for i = 1, #edges do
+      local job, when = edges[i][1], edges[i][2]
+      local kept = x[E_OPEN] > 0 and not (rows[job] and rows[job][STATE] > RUNNING)
+        and call('HGET', P .. 'edges', job)
+      local mine = id .. struct.pack('>I6', x[E_GENERATION])
+      if kept and string.find(kept, mine, 1, true) then
+        open[job] = when
+      elseif i <= #edges - #after and not told[job] then
+        waited[#waited + 1] = job
+      end
+    end
+    local text = {}
+    for job, when in pairs(open) do text[#text + 1] = job .. string.char(when) end
+    return table.concat(text), table.concat(waited)
+  end
+
+  -- Whether one of these edges leads to a job that runs.
+  function it.are_some_running(text)
+    for at = 1, #text, 17 do
+      local other = rows[string.sub(text, at, at + 15)]
+      if other and other[STATE] == RUNNING then return true end
+    end
+    return false
+  end
+
+  -- Ties a job from another store by what it still waits for, and what it waited for.
+  function it.tie_again(id, row, open, waited, after_text)
+    local x, edges, awaited, told = extra(row), each_edge(open), {}, {}
+    x[E_GENERATION], x[E_OPEN] = next_generation(), #edges
+    local after = each_edge(after_text)
+    for i = 1, #edges do
+      tie(id, x[E_GENERATION], edges[i][1], edges[i][2])
+      told[edges[i][1]] = true
+    end
+    for i = 1, #after do
+      if not told[after[i][1]] then tie(id, 0, after[i][1], after[i][2]) end
+      told[after[i][1]] = 'after'
+    end
+    for at = 1, #waited, 16 do
+      local job = string.sub(waited, at, at + 15)
+      tie(id, 0, job, 0)
+      awaited[#awaited + 1] = job .. '\0'
+    end
+    for i = 1, #edges do
+      if told[edges[i][1]] ~= 'after' then awaited[#awaited + 1] = edges[i][1] .. '\0' end
+    end
+    if #awaited > 0 then push(hsets, 'awaits', id, table.concat(awaited)) end
+  end
+
+  it.each_edge, it.tie, it.follow_one = each_edge, tie, follow_one
   return it
 end
 

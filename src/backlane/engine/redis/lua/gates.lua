@@ -11,8 +11,10 @@
 --                false, interval us | false, burst, number, per ms, is per group]
 --   limited      hash name -> jobs that run under it (field 'r' .. name), or wait ('b' .. name)
 --   acquired     member [2 bytes length][use][holder], score end, boot ms
+--   waited       uses that jobs are blocked on, score 0
 --   idle_gates   use, score wall ms: nobody has it, but its bucket is full only then
 
+local SLACK_US = 1000000 -- as in model/limit.py
 local rung_queues, rung_jobs = {}, {} -- numbers of queues, ids of jobs: for `ring()`
 
 -- What plain jobs never need is made when it is first asked for: each function that a script
@@ -27,9 +29,7 @@ local function gating()
   local function limit_of(name)
     local limit = limits[name]
     if limit == nil then
-      local text = call('HGET', P .. 'limits', name)
-      local both = text and cmsgpack.unpack(text)
-      limit = both and (both[2] or both[1]) or false
+      limit = limit_in_force(name)
       limits[name] = limit
     end
     return limit
@@ -45,6 +45,7 @@ local function gating()
         number = kept[1], jobs = kept[2], held = kept[3], spent = kept[4], acquired = kept[5],
         ready = kept[6], blocked = kept[7],
       }
+      gate.is_waited = next(gate.blocked) ~= nil
       gates[use] = gate
     end
     return gate
@@ -57,18 +58,20 @@ local function gating()
 
   -- -- room --
 
-  -- The bucket's sums of model/limit.py.
+  -- The bucket's sums of model/limit.py: what it lacks, and how many may begin now.
+  local function missing(gate, limit)
+    local whole, ahead = limit[3] * limit[2], max(0, gate.spent - wall * 1000)
+    return ahead > whole + SLACK_US and 0 or min(ahead, whole)
+  end
+
   local function tokens(gate, limit)
-    local whole = limit[3] * limit[2]
-    return floor((whole - min(max(0, gate.spent - wall * 1000), whole)) / limit[2])
+    return floor((limit[3] * limit[2] - missing(gate, limit)) / limit[2])
   end
 
   -- Until there is one token more than now, in ms; nil: it is full.
   local function next_token_ms(gate, limit)
-    local whole = limit[3] * limit[2]
-    local missing = min(max(0, gate.spent - wall * 1000), whole)
-    if missing == 0 then return nil end
-    local left = (missing - 1) % limit[2] + 1
+    if missing(gate, limit) == 0 then return nil end
+    local left = gate.spent - wall * 1000 - (limit[3] - tokens(gate, limit) - 1) * limit[2]
     return math.ceil(left / 1000)
   end
 
@@ -86,8 +89,7 @@ local function gating()
   local function spend(gate)
     local limit = not gate.is_turn and limit_of(gate.limit)
     if limit and limit[2] then
-      local now = wall * 1000
-      gate.spent = min(max(gate.spent, now), now + limit[3] * limit[2]) + limit[2]
+      gate.spent = wall * 1000 + missing(gate, limit) + limit[2]
       touch(gate)
     end
   end
@@ -301,6 +303,10 @@ local function gating()
   end
 
   local function keep(gate)
+    local is_waited = next(gate.blocked) ~= nil
+    if is_waited and not gate.is_waited then push(zadds, 'waited', 0, gate.use) end
+    if gate.is_waited and not is_waited then push(zrems, 'waited', gate.use) end
+    gate.is_waited = is_waited
     if gate.jobs <= 0 and gate.acquired <= 0 and gate.spent <= wall * 1000 then
       push(hdels, 'gates', gate.use)
       return
@@ -344,8 +350,16 @@ local function gating()
   local ended = call('ZRANGEBYSCORE', P .. 'acquired', '-inf', boot, 'LIMIT', 0, 1000)
   for i = 1, #ended do give_back(ended[i]) end
 
+  -- Puts a blocked job back among those that wait for its gate, if it is not there.
+  function it.put_right(id, row)
+    local x = row[EXTRA]
+    local gate = gate_of(x[E_USES][x[E_ON]])
+    local key = P .. blocked_key(gate, row[QUEUE])
+    call('ZADD', key, 'NX', score_of(gate, row), member(id, row))
+  end
+
   it.limits, it.limit_of, it.gate_of, it.touch = limits, limit_of, gate_of, touch
-  it.room, it.spend, it.next_token_ms, it.tokens = room, spend, next_token_ms, tokens
+  it.room, it.spend = room, spend
   it.first_full, it.first_shut, it.blocked_key = first_full, first_shut, blocked_key
   it.count_uses, it.lease_uses, it.let_go_of_turns = count_uses, lease_uses, let_go_of_turns
   it.give_back, it.post_again, it.token_in_ms = give_back, post_again, token_in_ms

@@ -10,6 +10,15 @@ local function resource_number(name)
   return number
 end
 
+-- Lets a job be found by its names, and keeps how long it stays and whose newest it may be.
+local function mark(id, row, marks)
+  local x = extra(row)
+  x[E_NAMES], x[E_KEEP], x[E_LATEST] = marks[1], marks[2], marks[3]
+  for i = 1, #(marks[1] or {}) do
+    push(zadds, 'by_name', 0, marks[1][i] .. '\0' .. member(id, row))
+  end
+end
+
 -- Writes the ids of new jobs behind those of all others; returns the first one's sequence.
 local function enlist(ids)
   local n = #ids

@@ -18,6 +18,7 @@
 --             workflow, tags, after: at the very end 17 bytes an edge, id and when; shorter
 --             where the rest is as usual: `sheet_of`)
 --   results   hash id -> result          progress  hash id -> Progress packed by Python
+--   steps     hash id -> packed [[name, result], ..]   latest  hash task -> id, 6 bytes ended, result
 --   errors    hash id -> packed [[attempt, at ms, [kind, message, traceback, fingerprint]], ..]
 -- Where a job is (member = sequence, 6 bytes big-endian, then the id: `member(id, row)`)
 --   ready:<queue>:<lane>[:<resource>]  score (9 - rank) * 2^43 + place: exact order of claims
@@ -31,14 +32,16 @@
 --   blocked      score sequence: waits for jobs, or for a gate; then also in
 --   blocked:<gate>:<queue>  in the order they are woken (gates.lua)
 --   retained     score when to look again: finished, kept while an unfinished job wants to read it
+--   kept         score when it goes: finished, with a retention of its own
 --   flagged      hash id -> owner: running, and asked to stop
 -- All jobs by sequence, 16 bytes each
 --   order:<k>    string: ids of sequences k*1024 .. k*1024+1023, zeros where forgotten
 --   orders       hash k -> how many of the block are still known (a block of none is deleted)
 -- Names
---   keys      hash field(scope, name) -> id of the unfinished job that holds it
+--   keys      hash field(scope, name) -> id of the job that holds it [6 bytes until: a window]
+--   keys_until  zset field -> until ms (wall), of windows
 --   by_key    zset of score 0: key name .. "\0" .. member: found by lexicographic range, all states
---   by_group  the same of groups
+--   by_group  the same of groups       by_name  of tags ("t" before it) and workflows ("w", id)
 --   repeats   hash field(scope, name) -> print (bytes) after [6 bytes until][16 bytes id]
 --   repeats_until  zset field -> until ms (wall)
 -- Queues
@@ -96,12 +99,13 @@ local OWNER, LEASE_END, STARTED, CANCELLING, ENDED, RAN, REASON = 21, 22, 23, 24
 -- What few jobs have: an array, whose row is filled up to it. False or 0 is none.
 --   uses: as gates.lua has them   on: which of them it is blocked on   turns: which it holds
 --   after: edges at the end of its sheet   open: of those and of what it awaits, not ended yet
---   generation: of the edges that count (edges.lua)   virtual: place in a fair queue   cost: what
---   it was to run there, ms   rule: how long it holds its key (keys.lua)
---   retained: is in `retained`, and until when
+--   generation: of the edges that count (edges.lua)   virtual: place in a fair queue
+--   rule: until when it holds its key: 's' started, 'k' succeeded, a number: wall ms
+--   retained: is in `retained`, and until when   names: of its tags and workflow, in `by_name`
+--   keep: how long its record is kept, ms, -1 for ever   latest: the task whose `latest` it feeds
 local EXTRA = 28
 local E_USES, E_ON, E_TURNS, E_AFTER, E_OPEN, E_GENERATION = 1, 2, 3, 4, 5, 6
-local E_VIRTUAL, E_COST, E_RULE, E_RETAINED = 7, 8, 9, 10
+local E_VIRTUAL, E_RULE, E_RETAINED, E_NAMES, E_KEEP, E_LATEST = 7, 8, 9, 10, 11, 12
 
 -- Where memory is full nothing may be added any more, but by who has taken something away. For
 -- verbs that must go on then: they end, free or stop jobs, or keep what has a bound by itself.
@@ -248,6 +252,18 @@ local function line(number)
   return it
 end
 
+-- A limit as it is kept (gates.lua), or false.
+local function limit_in_force(name)
+  local text = call('HGET', P .. 'limits', name)
+  local both = text and cmsgpack.unpack(text)
+  return both and (both[2] or both[1]) or false
+end
+
+-- Whether the limit queue:<name> is one of all jobs of its queue.
+local function bounds_all(limit)
+  return limit and not limit[6] and (limit[1] or limit[2]) and true or false
+end
+
 -- A new queue. `bounds` are what its caller declared: [max_jobs, max_bytes, max_wait_ms |
 -- false, group_share | false], as text.
 local function make_queue(name, kind, bounds)
@@ -260,6 +276,11 @@ local function make_queue(name, kind, bounds)
       fields[#fields + 1] = 'd' .. i
       fields[#fields + 1] = bounds[i]
     end
+  end
+  local limit = limit_in_force('queue:' .. name)
+  if bounds_all(limit) then
+    fields[#fields + 1] = 'limited'
+    fields[#fields + 1] = '1'
   end
   call('HSET', P .. 'q:' .. number, unpack(fields))
   numbers[name], names[number] = number, name

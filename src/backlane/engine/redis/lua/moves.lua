@@ -1,6 +1,7 @@
 -- The moves of a job: the only place where counters are written and bells are noted.
 
 local LEVEL = 2 ^ 43 -- between two ranks of a ready set; a place is below it until 2248
+local NEVER_ENDS = 2 ^ 52
 local ended_jobs = {} -- [id, how, ..]: whose edges are to be followed (edges.lua)
 
 local function ready_key(row)
@@ -23,6 +24,9 @@ local function where(row)
     return 'blocked', row[SEQ]
   elseif row[EXTRA] and row[EXTRA][E_RETAINED] then
     return 'retained', row[EXTRA][E_RETAINED]
+  elseif row[EXTRA] and row[EXTRA][E_KEEP] then
+    local keep = row[EXTRA][E_KEEP]
+    return 'kept', keep < 0 and NEVER_ENDS or row[ENDED] + keep
   elseif state == FAILED then
     return label('failed:', row[QUEUE]), row[ENDED]
   end
@@ -133,9 +137,8 @@ local function free_key(id, row)
   end
 end
 
--- Who holds a key now, or nil.
-local function key_holder(field)
-  local held = call('HGET', P .. 'keys', field)
+-- Who holds a key now by what `keys` says of it, or nil.
+local function holder_of(held)
   if held and (#held == 16 or struct.unpack('>I6', held, 17) > wall) then
     return string.sub(held, 1, 16)
   end
@@ -166,7 +169,7 @@ end
 local function extra(row)
   if not row[EXTRA] then
     widen(row)
-    row[EXTRA] = { false, 0, false, 0, 0, 0, false, 0, false, false }
+    row[EXTRA] = { false, 0, false, 0, 0, 0, false, false, false, false, false, false }
   end
   return row[EXTRA]
 end
@@ -220,6 +223,22 @@ local function put_back(id, row)
   entered(id, row)
 end
 
+-- Whether an id is later than another: by bytes, for Lua compares text as the locale does.
+local function is_later(id, other)
+  for at = 1, 13, 4 do
+    local ours, theirs = struct.unpack('>I4', id, at), struct.unpack('>I4', other, at)
+    if ours ~= theirs then return ours > theirs end
+  end
+  return false
+end
+
+-- Keeps the result of a task that is to be at hand, unless there is one of a later id.
+local function keep_latest(task, id, result)
+  local known = call('HGET', P .. 'latest', task)
+  if known and is_later(known, id) then return end
+  call('HSET', P .. 'latest', task, id .. struct.pack('>I6', wall) .. result)
+end
+
 -- Ends a job. `reason` is text or false, `result` bytes or false.
 local function finish(id, row, state, reason, result, is_taken)
   count(id, row, -1, is_taken)
@@ -232,10 +251,14 @@ local function finish(id, row, state, reason, result, is_taken)
   local x = row[EXTRA]
   if x then
     x[E_ON], x[E_OPEN], x[E_RETAINED] = 0, 0, false
+    if x[E_GENERATION] > 0 then push(hdels, 'awaits', id) end
     if x[E_TURNS] then gating().let_go_of_turns(x) end
   end
   count(id, row, 1)
-  if result then push(hsets, 'results', id, result) end
+  if result then
+    push(hsets, 'results', id, result)
+    if x and x[E_LATEST] then keep_latest(x[E_LATEST], id, result) end
+  end
   add(label('q:', row[QUEUE]), 1, label('f', state))
   if row[KEY] and not key_until(row) and not holds_key(row) then free_key(id, row) end
   ended_jobs[#ended_jobs + 1], ended_jobs[#ended_jobs + 2] = id, state
@@ -294,7 +317,7 @@ local function forget(id, row, is_pruned)
   if row[KEY] and not (is_pruned and key_until(row)) then free_key(id, row) end
   if row[EXTRA] then
     if row[EXTRA][E_TURNS] then gating().let_go_of_turns(row[EXTRA]) end
-    push(hdels, 'awaits', id)
+    if row[EXTRA][E_GENERATION] > 0 then push(hdels, 'awaits', id) end
   end
   if row[STATE] <= RUNNING then -- to those that wait for it, it was cancelled
     ended_jobs[#ended_jobs + 1], ended_jobs[#ended_jobs + 2] = id, CANCELLED
@@ -305,6 +328,7 @@ local function forget(id, row, is_pruned)
   push(hdels, 'results', id)
   push(hdels, 'progress', id)
   push(hdels, 'errors', id)
+  push(hdels, 'steps', id)
   local seq = row[SEQ]
   local block = floor(seq / BLOCK)
   if call('HINCRBY', P .. 'orders', block, -1) <= 0 then
@@ -315,6 +339,8 @@ local function forget(id, row, is_pruned)
   end
   if row[KEY] then push(zrems, 'by_key', key_name(row) .. '\0' .. member(id, row)) end
   if row[GROUP] then push(zrems, 'by_group', row[GROUP] .. '\0' .. member(id, row)) end
+  local names = row[EXTRA] and row[EXTRA][E_NAMES] or {}
+  for i = 1, #names do push(zrems, 'by_name', names[i] .. '\0' .. member(id, row)) end
   rung_jobs[id] = true
   if is_pruned then
     -- An id is older than its job's end, unless its maker's clock was ahead: then its own

@@ -1,11 +1,13 @@
 -- Schedules: how they are kept, for all verbs of theirs.
 --   schedules  hash name -> packed [spec, task, is_declared, is_paused, revision, last ms,
---              next ms | false, id of the last job | false, wall ms when code last declared it]
+--              next ms | false, id of the last job | false, boot ms when code last declared it]
+--   declared   names of those that code declared; score boot ms of when it last did
 --   timetable  names, but of those paused; score next ms, 0: to be looked at at once
 -- What is answered of one: name, spec, task, is_declared, is_paused, revision, last ms,
 -- next ms | nil, last job | nil
 
-local SPEC, OF_TASK, DECLARED, PAUSED_NOW, REVISED, LAST_MS, NEXT_MS, LAST_JOB, SEEN = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local SPEC, OF_TASK, DECLARED, PAUSED_NOW, REVISED = 1, 2, 3, 4, 5
+local LAST_MS, NEXT_MS, LAST_JOB, SEEN = 6, 7, 8, 9
 
 local function read_schedule(name)
   local text = call('HGET', P .. 'schedules', name)
@@ -19,11 +21,17 @@ local function keep_schedule(name, it)
   else
     call('ZADD', P .. 'timetable', it[NEXT_MS] or 0, name)
   end
+  if it[DECLARED] then
+    call('ZADD', P .. 'declared', it[SEEN], name)
+  else
+    call('ZREM', P .. 'declared', name)
+  end
 end
 
 local function drop_schedule(name)
   call('HDEL', P .. 'schedules', name)
   call('ZREM', P .. 'timetable', name)
+  call('ZREM', P .. 'declared', name)
 end
 
 local function tell_schedule(told, name, it)

@@ -1,8 +1,9 @@
 -- Selections: which jobs, newest enqueued first, looked for where there are fewest.
 --
 -- `selection` is [ids | false, states, reasons, queue | false, task | false, key | false,
--- group | false, text | false]: states and reasons as sets {value: true}, the task packed,
--- the text in lower case.
+-- group | false, text | false, name of its tag | false, of its workflow | false, since ms | false,
+-- before ms | false]: states and reasons as sets {value: true}, the task packed, the text in
+-- lower case, names as `by_name` has them.
 
 local CHUNK = 250 -- rows read at a time: a page of 100 seldom needs more
 local FEW = 5000 -- members of sorted sets that are read whole and put in order
@@ -11,23 +12,14 @@ local ZEROS = string.rep('\0', 16)
 local selection = args[3]
 local s_ids, s_states, s_reasons = selection[1], selection[2], selection[3]
 local s_queue, s_task, s_key, s_group = selection[4], selection[5], selection[6], selection[7]
-local s_text = selection[8]
+local s_text, s_tag, s_workflow = selection[8], selection[9], selection[10]
+local s_since, s_before = selection[11], selection[12]
 local s_number = s_queue and queue_number(s_queue)
 local any_state, any_reason = next(s_states) == nil, next(s_reasons) == nil
 
 local function wants(state) return any_state or s_states[state] end
 
 local function seq_of(it) return (struct.unpack('>I6', it)) end
-
--- The position behind a nil, text or bytes of MessagePack.
-local function behind(text, at)
-  local kind = string.byte(text, at)
-  if kind == 0xc0 then return at + 1 end
-  if kind >= 0xa0 and kind <= 0xbf then return at + 1 + kind - 0xa0 end
-  if kind == 0xd9 or kind == 0xc4 then return at + 2 + string.byte(text, at + 1) end
-  if kind == 0xda or kind == 0xc5 then return at + 3 + struct.unpack('>I2', text, at + 1) end
-  return at + 5 + struct.unpack('>I4', text, at + 1)
-end
 
 -- A sheet without its body and headers, for lists: [task, body] or [task, body, headers, ..].
 local function lean(sheet)
@@ -46,6 +38,14 @@ local function says(id)
   return false
 end
 
+local function has_name(row, name)
+  local names = row[EXTRA] and row[EXTRA][E_NAMES] or {}
+  for i = 1, #names do
+    if names[i] == name then return true end
+  end
+  return false
+end
+
 local function matches(id, row, sheet)
   if not wants(row[STATE]) then return false end
   if not any_reason and not (row[REASON] and s_reasons[row[REASON]]) then return false end
@@ -53,6 +53,11 @@ local function matches(id, row, sheet)
   if s_task and not (sheet and string.sub(sheet, 2, #s_task + 1) == s_task) then return false end
   if s_key and not (row[KEY] and key_name(row) == s_key) then return false end
   if s_group and row[GROUP] ~= s_group then return false end
+  if s_since and row[ENQUEUED] < s_since or s_before and row[ENQUEUED] >= s_before then
+    return false
+  end
+  if s_tag and not has_name(row, s_tag) then return false end
+  if s_workflow and not has_name(row, s_workflow) then return false end
   return not s_text or says(id)
 end
 
@@ -86,7 +91,7 @@ local function given()
   return listed(put_in_order(members))
 end
 
--- By a name: members of by_key and by_group are name .. "\0" .. member.
+-- By a name: members of by_key, by_group and by_name are name .. "\0" .. member.
 local function named(key, name)
   return function(before, number)
     local top = '(' .. name .. '\0' .. struct.pack('>I6', before)
@@ -151,6 +156,9 @@ local function sets()
   if wants(SCHEDULED) then found[#found + 1] = 'scheduled' end
   if wants(RUNNING) then found[#found + 1] = 'leases' end
   if wants(BLOCKED) then found[#found + 1] = 'blocked' end
+  if wants(SUCCEEDED) or wants(FAILED) or wants(CANCELLED) or wants(EXPIRED) then
+    found[#found + 1], found[#found + 2] = 'retained', 'kept'
+  end
   return found
 end
 
@@ -174,6 +182,8 @@ local function source()
   if s_ids then return given() end
   if s_queue and not s_number then return listed({}) end
   if s_key then return named('by_key', s_key) end
+  if s_workflow then return named('by_name', s_workflow) end
+  if s_tag then return named('by_name', s_tag) end
   if s_group then return named('by_group', s_group) end
   local only_dead = not any_reason
   if not any_state and s_states[FAILED] and next(s_states) == FAILED then

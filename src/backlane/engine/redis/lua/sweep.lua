@@ -38,12 +38,14 @@ for i = 1, #lapsed do
   lapse(lapsed[i], rows[lapsed[i]])
   if rows[lapsed[i]][STATE] == FAILED then buried[#buried + 1] = lapsed[i] end
 end
+follow()
 flush()
 
 -- -- deadlines: only those that wait are among them --
 
 local expired = taken('deadlines', up_to('deadlines', wall, left))
 for i = 1, #expired do finish(expired[i], rows[expired[i]], EXPIRED) end
+follow()
 flush()
 
 -- -- ageing --
@@ -149,11 +151,49 @@ if left > 0 then
   send('ZREM', P .. 'unaged', members)
   age_some('unaged', members)
 end
+if left > 0 then age_some('aging', up_to('aging', wall, left)) end
 if left > 0 then age_all() end
 
 -- -- history --
 
 local pruned = 0
+
+-- What an unfinished job waits or waited for stays, out of the way of the others: each sweep
+-- looks at some of it, longest not looked at first.
+local LOOKED = 200
+
+local function retain(id, row, is_needed)
+  count(id, row, -1)
+  extra(row)[E_RETAINED] = is_needed and wall
+  count(id, row, 1)
+  changed[id] = true
+end
+
+local function look_at_retained()
+  local members = call('ZRANGE', P .. 'retained', 0, LOOKED - 1)
+  if #members == 0 then return end
+  local ids, before = taken('retained', members), left
+  left = before + #ids -- they were only looked at
+  local needed = edging().needed(ids)
+  for i = 1, #ids do retain(ids[i], rows[ids[i]], needed[ids[i]] or false) end
+  flush()
+end
+look_at_retained()
+
+-- Forgets what has ended, but what is needed still.
+local function forget_all(ids)
+  local needed = #ids > 0 and edging().needed(ids)
+  for i = 1, #ids do
+    local id = ids[i]
+    if needed[id] then
+      retain(id, rows[id], true)
+    else
+      forget(id, rows[id], true)
+      pruned = pruned + 1
+    end
+  end
+  flush()
+end
 
 local function prune(key, age_ms, number, least_ms)
   if left <= 0 then return end
@@ -164,9 +204,7 @@ local function prune(key, age_ms, number, least_ms)
     members = up_to(key, wall - least_ms, min(left, beyond))
   end
   local ids = taken(key, members)
-  for i = 1, #ids do forget(ids[i], rows[ids[i]], true) end
-  pruned = pruned + #ids
-  flush()
+  forget_all(ids)
 end
 
 local known = call('HVALS', P .. 'queues')
@@ -181,6 +219,39 @@ local past = up_to('repeats_until', wall, left)
 send('HDEL', P .. 'repeats', past)
 send('ZREM', P .. 'repeats_until', past)
 left = left - #past
+
+-- Windows of keys that are over; of a key that another job holds by now nothing changes.
+past = up_to('keys_until', wall, left)
+for i = 1, #past do
+  local held = call('HGET', P .. 'keys', past[i])
+  if held and not holder_of(held) then call('HDEL', P .. 'keys', past[i]) end
+end
+send('ZREM', P .. 'keys_until', past)
+left = left - #past
+
+-- Gates that nobody has, and of which the bucket is full by now; and whether those that jobs
+-- wait for have room, where nobody was told of it.
+local GATES = 100
+local function look_at_gates()
+  local idle = up_to('idle_gates', wall, GATES)
+  for i = 1, #idle do
+    gating().touch(gating().gate_of(idle[i]))
+    push(zrems, 'idle_gates', idle[i])
+  end
+  local at = call('HGET', P .. 'meta', 'looked_at') or ''
+  local uses = call('ZRANGEBYLEX', P .. 'waited', '(' .. at, '+', 'LIMIT', 0, GATES)
+  for i = 1, #uses do
+    local gate = gating().gate_of(uses[i])
+    for queue in pairs(gate.blocked) do
+      if gating().room(gate) > (gate.ready[queue] or 0) then gating().touch(gate, true) end
+    end
+  end
+  if at ~= '' or #uses > 0 then
+    call('HSET', P .. 'meta', 'looked_at', #uses == GATES and uses[GATES] or '')
+  end
+  flush()
+end
+look_at_gates()
 
 local silent = up_to('beats', '(' .. (boot - SILENT_MS), 1000)
 send('HDEL', P .. 'workers', silent)

@@ -1,0 +1,3 @@
+-- append: see append.lua
+
+return append()
