@@ -14,11 +14,17 @@ from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.enter import make_line
 from backlane.engine.postgres.find import select
-from backlane.engine.postgres.moves import Moves, Placed, forget
-from backlane.engine.postgres.record import READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.postgres.moves import Moves, forget
+from backlane.engine.postgres.record import (
+    RUNNING,
+    SCHEDULED,
+    WAITING,
+    Standing,
+    standings,
+)
 from backlane.engine.postgres.redrive import Redriving
 from backlane.engine.postgres.seal import sealed_for_changes
-from backlane.engine.postgres.taking import hold, let_go, take_out
+from backlane.engine.postgres.taking import hold, let_go, placed, take_out, wait_on
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.selection import (
     Amended,
@@ -36,7 +42,7 @@ from backlane.model.queue import DEFAULT_BOUNDS
 
 AMENDED = 1_000  # jobs an amend changes at most
 LOOKS = 20  # at one job: each further one means that somebody changed it just then
-CHANGEABLE = (RUNNING, SCHEDULED, READY)
+CHANGEABLE = (RUNNING, *WAITING)
 
 FLAG: Sql[tuple[()]] = Sql(
     """
@@ -137,8 +143,8 @@ class Amending:
             case Cancel() | Reprioritise():
                 return None if one.code in CHANGEABLE else f"it is {one.state} already"
             case Redrive():
-                is_over = one.code not in (RUNNING, READY) and one.state is not State.SUCCEEDED
-                return None if is_over else f"it is {one.state}"
+                has_ended = one.code not in CHANGEABLE and one.state is not State.SUCCEEDED
+                return None if has_ended or one.code == SCHEDULED else f"it is {one.state}"
             case Delete():
                 return "it is running; cancel it first" if one.code == RUNNING else None
             case Move(queue=queue):
@@ -147,7 +153,7 @@ class Amending:
                 assert_never(change)
 
     def _why_not_to(self, one: Standing, queue: str) -> str | None:
-        if one.code not in (SCHEDULED, READY):
+        if one.code not in WAITING:
             return f"it is {one.state}"
         if one.queue_name == queue:
             return "it is there already"
@@ -220,7 +226,7 @@ class Amending:
         waiting = [one for one in mine if one.code != RUNNING]
         await take_out(tx, waiting, moves)
         for one in waiting:
-            moves.wait(placed(one)._replace(priority=priority), is_due=one.code == READY)
+            wait_on(moves, one, placed(one)._replace(priority=priority))
         self._tell(mine)
 
     async def _move(self, mine: Sequence[Standing], queue: str) -> None:
@@ -240,7 +246,7 @@ class Amending:
             moves.at(number, one.priority).bytes += one.size
             moves.gather(one.queue, one.group, -1)
             moves.gather(number, one.group, 1)
-            moves.wait(placed(one)._replace(queue=number), is_due=one.code == READY)
+            wait_on(moves, one, placed(one)._replace(queue=number))
         tx.rings.queues.add(queue)
         self._tell(mine)
 
@@ -250,25 +256,6 @@ class Amending:
         await let_go(self._tx, waiting, self._moves)
         await forget(self._tx, [one.seq for one in mine])
         self._tell(mine)
-
-
-def placed(one: Standing) -> Placed:
-    """Return the same job as one that waits where it did, one revision later."""
-    return Placed(
-        seq=one.seq,
-        queue=one.queue,
-        lane=one.lane,
-        place=one.place,
-        priority=one.priority,
-        attempt=one.attempt,
-        token=one.token,
-        revision=one.revision + 1,
-        crashes=one.crashes,
-        parked_ms=one.parked_ms,
-        size=one.size,
-        started_ms=one.started_ms,
-        owner=one.owner,
-    )
 
 
 def _ended(one: Standing, now: int) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from backlane.engine.postgres.credit import Purse
 from backlane.engine.postgres.enter import Entered, Numbers, answers, enter, needed, prepare
 from backlane.engine.postgres.plans import AppendPlan, QuickPlan, StepPlan
 from backlane.engine.postgres.reading import IMPATIENT, Reading, keep_repeats
+from backlane.engine.postgres.replacing import replace
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Refusal
 
@@ -70,6 +71,8 @@ async def append_all(
     ]
     if store.accepted or any(admission.limits for _, admission in taken):
         numbers = await prepare(tx, purse, store, taken)
+    if store.newcomers:
+        await replace(tx, store.newcomers, store.now_ms)
     if store.accepted:
         entered = await enter(tx, numbers, store, {})
         if entered and entered.firsts and store.asked:

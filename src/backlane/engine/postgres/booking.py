@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
+from psycopg.errors import SerializationFailure
+
 from backlane.engine.admission import Answer, Batch, Judging, Repeats, Store
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.credit import Purse
@@ -20,6 +22,7 @@ from backlane.engine.postgres.reading import (
     keep_repeats,
     read_repeats,
 )
+from backlane.engine.postgres.replacing import replace
 from backlane.engine.postgres.text import stored
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Refusal
@@ -96,6 +99,10 @@ async def append_booked(tx: PostgresTx, batch: Batch, booked: Booked) -> Answer:
     store, judged = booked.store, booked.judged
     if isinstance(judged, Refusal):
         return judged
+    if store.newcomers:
+        replaced = await replace(tx, store.newcomers, store.now_ms)
+        if len(replaced) < len(store.newcomers):
+            raise SerializationFailure("what was to be replaced has started meanwhile")
     # The same may have been asked for before in this transaction, or meanwhile in another.
     kept = await keep_repeats(tx, store.asked, store.now_ms) if store.asked else []
     asked = [job.idempotency for job, _ in store.accepted if job.idempotency]

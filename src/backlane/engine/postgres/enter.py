@@ -239,6 +239,9 @@ def needed(store: Store) -> dict[str, tuple[int, int]]:
     for job, line in store.accepted:
         jobs, size = needs.get(line.name, (0, 0))
         needs[line.name] = (jobs + 1, size + job.size)
+    for queue, grown in store.grown.items():
+        jobs, size = needs.get(queue, (0, 0))
+        needs[queue] = (jobs, size + grown)
     return needs
 
 

@@ -136,6 +136,25 @@ FREE_KEYS: Sql[tuple[()]] = Sql(
     using unnest($1::text[], $2::text[], $3::bigint[]) as given (scope, name, seq)
     where unique_key.digest = backlane.digest(given.scope, given.name)
     and unique_key.seq = given.seq
+    and unique_key.until_ms is null
+    """
+)
+# Also of jobs that ended, and before their window is over.
+FORGET_KEYS: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.unique_key
+    using backlane.job
+    where job.seq = any ($1::bigint[])
+    and job.key_name is not null
+    and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
+    and unique_key.seq = job.seq
+    """
+)
+# What jobs wait for, or waited for.
+FORGET_EDGES: Sql[tuple[()]] = Sql(
+    """
+    delete from backlane.edge
+    where waiting = any ($1::bigint[])
     """
 )
 FORGET_DEADLINES: Sql[tuple[()]] = Sql(
@@ -265,6 +284,7 @@ class Moves:
         self.groups: dict[tuple[int, str], int] = {}
         self._ready: list[tuple[Any, ...]] = []
         self._scheduled: list[tuple[Any, ...]] = []
+        self._blocked: list[tuple[Any, ...]] = []
         self._placed: list[tuple[Any, ...]] = []
         self._finished: list[tuple[Any, ...]] = []
         self._buried: list[tuple[Any, ...]] = []
@@ -292,6 +312,14 @@ class Moves:
             self._scheduled.append(one.row)
         self._placed.append((one.seq, *one[1:5], one.started_ms, one.owner))
 
+    def block(
+        self, one: Placed, *, waits_for: int, gate: int | None = None, limit_no: int | None = None
+    ) -> None:
+        """Waits for other jobs, or for a limit."""
+        self.at(one.queue, one.priority).blocked += 1
+        self._blocked.append((*one.row, gate, limit_no, waits_for))
+        self._placed.append((one.seq, *one[1:5], one.started_ms, one.owner))
+
     def finish(self, row: tuple[Any, ...], state: State, result: bytes | None) -> None:
         """Ended; `row` is queue, attempt, token, revision, started, ended, ran, owner."""
         seq, *rest = row
@@ -308,6 +336,7 @@ class Moves:
         await many(tx, BURIED, self._buried)
         await many(tx, READY, self._ready)
         await many(tx, SCHEDULED, self._scheduled)
+        await many(tx, BLOCKED, self._blocked)
         await many(tx, PLACED, self._placed)
         await many(tx, GROUPED, [(*line, by) for line, by in self.groups.items() if by])
         rows = [(*line, *counts.columns()) for line, counts in self.counts.items()]
@@ -322,5 +351,8 @@ async def many(tx: PostgresTx, statement: Sql[Any], rows: Sequence[Sequence[Any]
 
 async def forget(tx: PostgresTx, seqs: Sequence[int]) -> None:
     """Delete what is kept of jobs beside the table of their state."""
-    for statement in (FORGET_JOBS, FORGET_ERRORS, FORGET_PROGRESS, FORGET_STEPS, FORGET_TAGS):
+    for statement in (
+        *(FORGET_KEYS, FORGET_JOBS, FORGET_ERRORS, FORGET_PROGRESS, FORGET_STEPS),
+        FORGET_TAGS,
+    ):
         await tx.rows(statement, seqs)

@@ -12,6 +12,7 @@ from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
 from backlane.engine.postgres.credit import LIFE_MS, Account, Purse, granted
+from backlane.engine.postgres.replacing import REPLACING, unstarted
 from backlane.engine.postgres.text import loaded, stored
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import Idempotency, Key, Refusal
@@ -66,6 +67,8 @@ HOLDERS: Sql[tuple[str, str, bytes]] = Sql(
     select scope, name, id
     from unnest($1::text[], $2::text[]) as given (scope, name)
     join backlane.unique_key on digest = backlane.digest(scope, name)
+    where until_ms is null
+    or until_ms > $3::bigint
     """
 )
 REPEATS: Sql[tuple[str, str, bytes, bytes, int]] = Sql(
@@ -191,20 +194,41 @@ class Reading:
 
     async def _read(self, asked: Sequence[Idempotency]) -> Store:
         tx, jobs = self._tx, self._jobs
-        found = await tx.rows(READ, tx.wall_ms, [job.id for job in jobs], self._names)
+        ids = [job.id for job in jobs]
+        ids += {edge.job for job in jobs for edge in job.after}
+        found = await tx.rows(READ, tx.wall_ms, ids, self._names)
         now, forgotten_ms, seal, taken = found[0][:4]
         rows = [row[4:] for row in found if row[4] is not None]
         self._open = {row[1]: (row[15], row[16], row[19]) for row in rows}
         lines = {row[1]: line_of(row) for row in rows}
         keys = [job.key for job in jobs if job.key]
         repeats = await read_repeats(tx, asked, now) if asked else {}
-        store = Store(set(taken), await _holders(tx, keys), repeats, lines, 0, forgotten_ms, now)
+        holders = await _holders(tx, keys, now)
+        store = Store(set(taken), holders, repeats, lines, 0, forgotten_ms, now)
+        await self._read_unstarted(store)
         store.seal = msgspec.json.decode(seal, type=Seal) if seal else None
         store.has_resources = any(job.resource for job in jobs)
         store.has_followers = len(self._batches) > 1
         store.are_ticks = self._are_ticks
         await self._read_groups(lines)
         return store
+
+    async def _read_unstarted(self, store: Store) -> None:
+        """Hold those holders of keys that may take the arguments of these jobs."""
+        tx, holders = self._tx, store.keys
+        met = {
+            holders[job.key]
+            for job in self._jobs
+            if job.key in holders and job.rule.conflict in REPLACING
+        }
+        if not met:
+            return
+        await tx.rows(IMPATIENT)
+        store.unstarted = await unstarted(tx, met)
+        queues = {queue for queue, _ in store.unstarted.values()} - store.lines.keys()
+        if queues:  # one may grow where nothing is appended
+            rows = await tx.rows(LINES, sorted(queues))
+            store.lines |= {row[1]: line_of(row) for row in rows}
 
     async def _read_groups(self, lines: dict[str, Line]) -> None:
         """Read how many jobs each group has, where it may have a share only."""
@@ -273,11 +297,12 @@ def line_of(row: tuple[Any, ...]) -> Line:
     return line
 
 
-async def _holders(tx: PostgresTx, keys: Sequence[Key]) -> dict[Key, bytes]:
+async def _holders(tx: PostgresTx, keys: Sequence[Key], now_ms: int) -> dict[Key, bytes]:
     """Return who holds these keys."""
     if not keys:
         return {}
-    rows = await tx.rows(HOLDERS, [it.scope for it in keys], [stored(it.name) for it in keys])
+    names = [stored(it.name) for it in keys]
+    rows = await tx.rows(HOLDERS, [it.scope for it in keys], names, now_ms)
     return {Key(scope, loaded(name)): job for scope, name, job in rows}
 
 

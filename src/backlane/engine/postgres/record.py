@@ -69,7 +69,8 @@ _COLUMNS: LiteralString = """
         ended.reason, ended.ended_ms, coalesce(lease.cancelling, false), job.enqueued_ms,
         job.deadline_ms, job.task, job.key_scope, job.key_name, job.group_name, job.parent,
         job.policy, progress.token, progress.fraction, progress.message, resource.name,
-        ended.ran_ms, job.due_ms, job.workflow, job.extra, blocked.waits_for,
+        ended.ran_ms, job.due_ms, job.workflow, job.extra, blocked.waits_for, blocked.gate,
+        blocked.limit_no,
         (select name from backlane.limits where id = abs(blocked.limit_no))
     """
 _CONTENT: LiteralString = """,
@@ -200,6 +201,8 @@ class Standing(NamedTuple):
     workflow: bytes | None
     extra: bytes | None
     waits_for: int | None
+    gate: int | None  # that it waits for; blocked jobs only
+    limit_no: int | None
     blocked_on: str | None
 
     @property

@@ -12,15 +12,18 @@ from collections.abc import Sequence
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.moves import (
     FORGET_DEADLINES,
+    FORGET_EDGES,
     FREE_KEYS,
+    UNBLOCK,
     UNBURY,
     UNFINISH,
     UNREADY,
     UNSCHEDULE,
     Moves,
+    Placed,
     many,
 )
-from backlane.engine.postgres.record import FAILED, READY, RUNNING, SCHEDULED, Standing
+from backlane.engine.postgres.record import BLOCKED, FAILED, READY, RUNNING, SCHEDULED, Standing
 from backlane.engine.postgres.transaction import PostgresTx
 
 # Each is one step into a key for each job, in the order given.
@@ -52,6 +55,21 @@ HOLD_SCHEDULED: Sql[tuple[int]] = Sql(
         where scheduled.due_ms = given.due_ms
         and scheduled.seq = given.seq
         and scheduled.revision = given.revision
+        for update
+    ) as held
+    """
+)
+# In order of seq, as those go who follow edges.
+HOLD_BLOCKED: Sql[tuple[int]] = Sql(
+    """
+    select held.seq
+    from unnest($1::bigint[], $2::int[], $3::int[]) as given (seq, revision, waits_for)
+    cross join lateral (
+        select seq
+        from backlane.blocked
+        where blocked.seq = given.seq
+        and blocked.revision = given.revision
+        and blocked.waits_for = given.waits_for
         for update
     ) as held
     """
@@ -104,6 +122,7 @@ async def hold(tx: PostgresTx, found: Sequence[Standing]) -> set[int]:
         if one.code == READY
     ]
     scheduled = [(one.place, one.seq, one.revision) for one in found if one.code == SCHEDULED]
+    blocked = sorted((one.seq, one.revision, one.waits_for) for one in found if one.code == BLOCKED)
     leased = [(one.id, one.token) for one in found if one.code == RUNNING]
     failed = [(one.seq,) for one in found if one.code == FAILED]
     finished = [(one.seq,) for one in found if one.code and one.code < RUNNING]
@@ -111,6 +130,7 @@ async def hold(tx: PostgresTx, found: Sequence[Standing]) -> set[int]:
     for statement, rows in (
         (HOLD_READY, ready),
         (HOLD_SCHEDULED, scheduled),
+        (HOLD_BLOCKED, blocked),
         (HOLD_LEASED, leased),
         (HOLD_FAILED, failed),
         (HOLD_FINISHED, finished),
@@ -124,6 +144,7 @@ async def hold(tx: PostgresTx, found: Sequence[Standing]) -> set[int]:
 async def take_out(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> None:
     """Take jobs whose rows we hold out of the tables of their states; none of them runs."""
     ready, scheduled = [], []
+    blocked: list[tuple[int]] = []
     failed: list[tuple[int]] = []
     finished: list[tuple[int]] = []
     for one in found:
@@ -134,21 +155,54 @@ async def take_out(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> N
         elif one.code == SCHEDULED:
             counts.scheduled -= 1
             scheduled.append((one.place, one.seq))
+        elif one.code == BLOCKED:
+            counts.blocked -= 1
+            blocked.append((one.seq,))
         else:
             counts.keep(one.state, -1)
             (failed if one.code == FAILED else finished).append((one.seq,))
     await many(tx, UNREADY, ready)
     await many(tx, UNSCHEDULE, scheduled)
+    await many(tx, UNBLOCK, blocked)
     await many(tx, UNBURY, failed)
     await many(tx, UNFINISH, finished)
 
 
 async def let_go(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> None:
-    """Free what jobs that waited held beside their places: keys, deadlines, groups."""
+    """Free what jobs that waited held beside their places: keys, deadlines, groups, and what
+    they waited for."""
     for one in found:
         moves.at(one.queue, one.priority).bytes -= one.size
         moves.gather(one.queue, one.group, -1)
     keyed = [one for one in found if one.key_name is not None]
     await many(tx, FREE_KEYS, [(one.key_scope, one.key_name, one.seq) for one in keyed])
+    await tx.rows(FORGET_EDGES, [one.seq for one in found])
     ending = [one for one in found if one.deadline_ms is not None]
     await many(tx, FORGET_DEADLINES, [(one.deadline_ms, one.seq) for one in ending])
+
+
+def wait_on(moves: Moves, one: Standing, then: Placed) -> None:
+    """Let a job wait as it did, for what it did."""
+    if one.code == BLOCKED:
+        moves.block(then, waits_for=one.waits_for or 0, gate=one.gate, limit_no=one.limit_no)
+    else:
+        moves.wait(then, is_due=one.code == READY)
+
+
+def placed(one: Standing) -> Placed:
+    """Return the same job as one that waits where it did, one revision later."""
+    return Placed(
+        seq=one.seq,
+        queue=one.queue,
+        lane=one.lane,
+        place=one.place,
+        priority=one.priority,
+        attempt=one.attempt,
+        token=one.token,
+        revision=one.revision + 1,
+        crashes=one.crashes,
+        parked_ms=one.parked_ms,
+        size=one.size,
+        started_ms=one.started_ms,
+        owner=one.owner,
+    )

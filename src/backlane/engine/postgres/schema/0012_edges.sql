@@ -460,3 +460,34 @@ begin
     end if;
 end
 $$;
+
+-- Jobs that wait come in line at another place: due then.
+create function backlane.line_up(
+    now_ms bigint,
+    boot_ms bigint,
+    seqs bigint[],
+    tokens bigint[],
+    attempts int[],
+    revisions int[],                        -- as they are to be
+    crashes int[],
+    parked_ms bigint[],
+    dues_ms bigint[],
+    wait_for int[],                         -- other jobs
+    may_hold boolean
+)
+returns int[]
+language sql
+as $$
+    select rung
+    from backlane.get_in_line(
+        now_ms, coalesce(boot_ms, now_ms),
+        array(
+            select (
+                seq, token, since, attempt, revision, crash, due, null, waits
+            )::backlane.waiter
+            from unnest(seqs, tokens, attempts, revisions, crashes, parked_ms, dues_ms, wait_for)
+                as given (seq, token, attempt, revision, crash, since, due, waits)
+        ),
+        may_hold => may_hold
+    )
+$$;
