@@ -10,7 +10,7 @@ from backlane.engine.protocol import Admission
 from backlane.engine.redis.bell import Topic, channel
 from backlane.engine.redis.limits import packed_limit
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import field, packed_edges, packed_uses, raw, sheet_of
+from backlane.engine.redis.sheet import field, marks_of, packed_edges, packed_uses, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.scheduling import Tick
 from backlane.errors import TooLarge
@@ -100,6 +100,8 @@ def _are_plain(jobs: Sequence[Job]) -> bool:
         if not is_usual or job.resource or job.expires_ms is not None or job.delay_ms > 0:
             return False
         if job.uses or job.after or job.workflow or job.tags:
+            return False
+        if job.policy.keep_ms is not None or job.policy.keeps_latest:
             return False
         if job.priority != priority or job.lane != lane or job.queue != queue:
             return False
@@ -195,8 +197,10 @@ _UNTIL = {"started": "s", "succeeded": "k"}
 
 
 def _few(job: Job) -> tuple[Any, ...]:
-    """What few jobs have: the rule of a key, uses and edges."""
-    if not (job.uses or job.after) and (job.key is None or job.rule == DEFAULT_RULE):
+    """What few jobs have: the rule of a key, uses, edges and marks."""
+    marks = marks_of(job)
+    is_ruled = job.key is not None and job.rule != DEFAULT_RULE
+    if not (job.uses or job.after or marks or is_ruled):
         return ()
     rule = job.rule
     return (
@@ -210,6 +214,7 @@ def _few(job: Job) -> tuple[Any, ...]:
         ),
         packed_uses(job.uses) or None,
         raw(packed_edges(job.after)) if job.after else None,
+        marks,
     )
 
 

@@ -213,6 +213,17 @@ for i = 1, #known do
   prune('failed:' .. known[i], args[6], args[7], args[8])
 end
 
+-- What has a retention of its own. Of what is too young to go the next sweep looks again.
+local function prune_kept(least_ms)
+  local ids, old = taken('kept', up_to('kept', wall, left)), {}
+  for i = 1, #ids do
+    if rows[ids[i]][ENDED] + least_ms <= wall then old[#old + 1] = ids[i] end
+  end
+  left = left + #ids - #old
+  forget_all(old)
+end
+prune_kept(args[8])
+
 -- -- what else is past its time --
 
 local past = up_to('repeats_until', wall, left)
@@ -257,6 +268,13 @@ local silent = up_to('beats', '(' .. (boot - SILENT_MS), 1000)
 send('HDEL', P .. 'workers', silent)
 send('ZREM', P .. 'beats', silent)
 call('ZREMRANGEBYSCORE', P .. 'gone', '-inf', wall - GONE_MS)
+
+-- Schedules that no code declares any more, while some is alive to do so.
+local UNDECLARED_MS = 900000
+if call('EXISTS', P .. 'workers') == 1 then
+  local names = call('ZRANGEBYSCORE', P .. 'declared', '-inf', boot - UNDECLARED_MS, 'LIMIT', 0, 1000)
+  for i = 1, #names do drop_schedule(names[i]) end
+end
 
 if left > 0 then audit() end
 ring()
