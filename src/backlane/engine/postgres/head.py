@@ -25,7 +25,7 @@ class Heads:
         """Return where to go on; nothing when it is time to look from the beginning."""
         if time.monotonic() >= self._look_at:
             return []
-        return [number for head in list(self._found.values()) for number in head]
+        return [number for head in list(self._found.values()) for number in head[:5]]
 
     def keep(self, heads: Iterable[list[int] | None], floors: list[int], seconds: float) -> None:
         """These were found behind the floors, in so many seconds."""

@@ -47,7 +47,7 @@ MEASURED: Sql[_Row] = Sql(
         coalesce(tuned_bytes, declared_bytes), coalesce(tuned_wait_ms, declared_wait_ms),
         coalesce(tuned_share, declared_share),
         coalesce(virtual_clock.clock_us - wall_ms * 1000, 0),
-        case when head is not null then greatest(0, wall_ms - head[4]) end,
+        case when head is not null then greatest(0, wall_ms - head[6]) end,
         serving.slots,
         exists (select from backlane.resource where state <> 'closed'),
         counted.priority, counted.ready, counted.running, counted.appended + counted.retried,

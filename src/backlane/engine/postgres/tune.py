@@ -26,7 +26,7 @@ _QUEUES: LiteralString = """
         coalesce(sum(started), 0)::bigint, coalesce(sum(ended), 0)::bigint,
         coalesce(sum(ran_ms), 0)::bigint,
         backlane.first_in_line(queue.id, $2::bigint[]),
-        coalesce($1::bigint, backlane.now_ms())
+        coalesce($1::bigint, backlane.now_ms()), coalesce(sum(blocked), 0)::bigint, is_fair
     from backlane.queue
     """
 _GROUPED: LiteralString = """
@@ -46,8 +46,8 @@ ONE: Sql[_Row] = Sql(
 ADD: Sql[tuple[int]] = Sql(
     """
     insert into backlane.queue (name, kind, declared_jobs, declared_bytes, declared_wait_ms,
-        declared_share)
-    values ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::float8)
+        declared_share, is_fair)
+    values ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::float8, $7::boolean)
     on conflict (name) do nothing
     returning id
     """
@@ -60,11 +60,12 @@ DECLARE: Sql[tuple[()]] = Sql(
     set declared_jobs = $3::bigint,
         declared_bytes = $4::bigint,
         declared_wait_ms = $5::bigint,
-        declared_share = $6::float8
+        declared_share = $6::float8,
+        is_fair = $7::boolean
     where name = $1::text
     and kind = $2::text
-    and (declared_jobs, declared_bytes, declared_wait_ms, declared_share)
-        is distinct from ($3, $4, $5, $6)
+    and (declared_jobs, declared_bytes, declared_wait_ms, declared_share, is_fair)
+        is distinct from ($3, $4, $5, $6, $7)
     """
 )
 TUNE: Sql[tuple[int]] = Sql(
@@ -108,21 +109,25 @@ async def tune(tx: PostgresTx, queue: str, change: Declare | Tune) -> QueueRecor
     return await _find(tx, queue)
 
 
-async def _add(tx: PostgresTx, queue: str, kind: str, declared: Bounds) -> bool:
+async def _add(tx: PostgresTx, queue: str, kind: str, change: Declare) -> bool:
     """Insert a queue; False when another has done so meanwhile."""
-    said = (declared.max_jobs, declared.max_bytes, declared.max_wait_ms, declared.group_share)
-    return bool(await tx.rows(ADD, queue, kind, *said))
+    return bool(await tx.rows(ADD, queue, kind, *_said(change)))
+
+
+def _said(change: Declare) -> tuple[Any, ...]:
+    bounds = change.bounds
+    said = (bounds.max_jobs, bounds.max_bytes, bounds.max_wait_ms, bounds.group_share)
+    return (*said, change.is_fair)
 
 
 async def _declare(tx: PostgresTx, queue: str, change: Declare) -> QueueRecord | None:
-    bounds, kind = change.bounds, str(change.kind)
+    kind = str(change.kind)
     before = await _find(tx, queue)
     if before is None:
-        if await _add(tx, queue, kind, bounds):
+        if await _add(tx, queue, kind, change):
             return None
         before = await _find(tx, queue)
-    said = (bounds.max_jobs, bounds.max_bytes, bounds.max_wait_ms, bounds.group_share)
-    await tx.rows(DECLARE, queue, kind, *said)
+    await tx.rows(DECLARE, queue, kind, *_said(change))
     return before
 
 
@@ -135,19 +140,20 @@ def _record(row: _Row) -> QueueRecord:
     name, kind, paused, *bounds = row[:11]
     declared, tuned = Bounds(*bounds[:4]), bounds[4:]
     scheduled, ready, running, held = row[11:15]
-    head, wall_ms = row[24:]
+    head, wall_ms, blocked, is_fair = row[24:]
     return QueueRecord(
         name=name,
         kind=Kind(kind),
         paused=paused,
+        is_fair=is_fair,
         bounds=declared.tuned(*tuned),
         declared=declared,
         tuned_max_jobs=tuned[0],
         tuned_max_bytes=tuned[1],
         tuned_max_wait_ms=tuned[2],
         tuned_group_share=tuned[3],
-        depth=Depth(scheduled, ready, running, 0, held),
-        oldest_ready_ms=None if head is None else max(0, wall_ms - head[3]),
+        depth=Depth(scheduled, ready, running, blocked, held),
+        oldest_ready_ms=None if head is None else max(0, wall_ms - head[5]),
         appended=row[15],
         succeeded=row[16],
         failed=row[17],

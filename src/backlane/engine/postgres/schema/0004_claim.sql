@@ -687,14 +687,17 @@ begin
 end
 $$;
 
--- The job that is next in a queue: its queue, lane, rank, place and seq, or null. One step
+-- The job that is next in a queue: its queue, lane, rank, place, seq and due time, or null. One step
 -- into the key of `ready` for each lane, from the floor that is given of it (five numbers
 -- of the same kind each), for what lies before is dead rows, as a rule.
 create function backlane.first_in_line(of_queue int, floors bigint[]) returns bigint[]
 language sql stable
 set enable_seqscan = off
 as $$
-    select array[of_queue, open.lane, first.rank, first.place, first.seq]::bigint[]
+    select array[
+        of_queue, open.lane, first.rank, first.place, first.seq,
+        coalesce((select due_ms from backlane.job where job.seq = first.seq), first.place)
+    ]::bigint[]
     from backlane.lane as open
     left join lateral (
         select floors[at + 2]::smallint as rank, floors[at + 3] as place, floors[at + 4] as seq
