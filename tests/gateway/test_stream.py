@@ -216,7 +216,7 @@ def test_changes_are_seen_without_a_bell_too(app, served, task, monkeypatch):
     job = task.enqueue(4)
     followed = served.stream(job.id)
     followed.event()
-    belfry = app.engine._handles.belfry
+    belfry = app.engine._process.handles().belfry
     monkeypatch.setattr(belfry, "_send", lambda *_: None)
     began = time.monotonic()
 

@@ -61,9 +61,9 @@ def test_an_ear_that_nobody_has_any_more_is_removed(desk: Desk, path: Path):
 
 def test_a_process_that_begins_to_listen_removes_what_dead_ones_left(desk: Desk, path: Path):
     desk.engine.watch([desk.new_id()]).close()
-    desk.engine._handles.belfry._ear._socket.close()
+    desk.engine._process.handles().belfry._ear._socket.close()
     left = names(path)
-    desk.engine._handles.belfry._ear = None
+    desk.engine._process.handles().belfry._ear = None
 
     hung = desk.engine.listen(["mail"])
 
@@ -74,7 +74,7 @@ def test_a_process_that_begins_to_listen_removes_what_dead_ones_left(desk: Desk,
 def test_nobody_is_told_of_what_he_does_not_listen_for(desk: Desk):
     mine, other = desk.add(2)
     hung = desk.engine.watch([mine])
-    belfry = desk.engine._handles.belfry
+    belfry = desk.engine._process.handles().belfry
     sent: list[bytes] = []
     belfry._send = lambda _, message: sent.append(message)
 

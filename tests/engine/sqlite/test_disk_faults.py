@@ -39,7 +39,7 @@ class Story:
         for job in self.jobs:
             self._try(lambda job=job: self._send(job))
         self._try(self._work)
-        self._try(lambda: self.engine._opened().checkpointer.copy())
+        self._try(lambda: self.engine._process.opened().checkpointer.copy())
 
     def _send(self, job: Job) -> None:
         self.desk.append(job)

@@ -30,7 +30,7 @@ def together(engine: SqliteEngine, batches: list[tuple[list[Job], Admission]]) -
     engine.migrate()
 
     async def run() -> list:
-        with engine._own().writer._turn:
+        with engine._process.handles().writer._turn:
             plans = [engine.append(jobs, admission) for jobs, admission in batches]
             tasks = [asyncio.create_task(engine.arun(plan)) for plan in plans]
             await asyncio.sleep(0)  # every task has left its plan

@@ -127,7 +127,7 @@ def test_a_failed_opening_is_tried_anew(engine: SqliteEngine, path: Path):
 
 def test_a_file_that_vanished_is_not_made_again(desk: Desk, engine: SqliteEngine, path: Path):
     desk.add()
-    store = engine._own().store
+    store = engine._process.handles().store
     store.drop()
     path.unlink()
 

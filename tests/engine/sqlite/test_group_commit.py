@@ -23,7 +23,7 @@ def commits(engine: SqliteEngine) -> list[int]:
     """Gets the length of the log after each commit."""
     engine.migrate()
     seen: list[int] = []
-    engine._own().store._connection.set_wal_hook(lambda *call: seen.append(call[2]) or 0)
+    engine._process.handles().store._connection.set_wal_hook(lambda *call: seen.append(call[2]) or 0)
     return seen
 
 
@@ -31,7 +31,7 @@ def together(engine: SqliteEngine, *plans: Plan) -> list:
     """Run plans so that all of them wait for the same transaction."""
 
     async def run() -> list:
-        turn = engine._own().writer._turn
+        turn = engine._process.handles().writer._turn
         with turn:
             tasks = [asyncio.create_task(engine.arun(plan)) for plan in plans]
             await asyncio.sleep(0)  # every task has left its plan
@@ -95,7 +95,7 @@ def test_only_the_culprit_fails(desk: Desk, engine: SqliteEngine, commits: list[
 def test_an_append_that_cannot_be_stored_does_not_harm_the_ones_beside_it(
     desk: Desk, engine: SqliteEngine, commits: list[int]
 ):
-    engine._own().store._connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000)
+    engine._process.handles().store._connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000)
     good = engine.append([desk.job()], Admission())
     bad = engine.append([desk.job(body=b"x" * 20_000)], Admission())
 
@@ -127,7 +127,7 @@ def test_settlements_are_begun_again_first(desk: Desk, engine: SqliteEngine, com
 def test_an_outcome_that_cannot_be_stored_buries_its_job_alone(desk: Desk, engine: SqliteEngine):
     desk.add(3)
     leases = desk.claim().leases
-    engine._own().store._connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000)
+    engine._process.handles().store._connection.limit(apsw.SQLITE_LIMIT_LENGTH, 10_000)
     outcomes = [Succeeded(b"1"), Succeeded(b"x" * 20_000), Succeeded(b"3")]
     desk.add()
 
@@ -151,7 +151,7 @@ def test_a_cancelled_caller_harms_no_one(desk: Desk, engine: SqliteEngine):
     engine.migrate()
 
     async def run() -> list:
-        with engine._own().writer._turn:
+        with engine._process.handles().writer._turn:
             tasks = [
                 asyncio.create_task(engine.arun(engine.append([desk.job()], Admission())))
                 for _ in range(3)

@@ -65,7 +65,7 @@ def run(folder: Path, durability: str, turns: int) -> Run:
             (len(made.disk.events), lease.job) for lease in leases if lease.policy.attempts == 1
         ]
         if turn % 10 == 9:
-            engine._own().checkpointer.copy()
+            engine._process.handles().checkpointer.copy()
     # Not closed: closing would empty the log.
     return made
 

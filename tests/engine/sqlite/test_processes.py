@@ -363,7 +363,7 @@ def test_a_fork_does_not_keep_the_gate_of_a_dead_parent(others: Others, desk: De
     parent = others.start(
         """
         engine.run(engine.append(jobs(1), Admission()))
-        engine._own().store.gate.acquire()
+        engine._process.handles().store.gate.acquire()
         child = os.fork()
         if child == 0:
             time.sleep(60)

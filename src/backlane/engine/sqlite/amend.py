@@ -25,8 +25,9 @@ from backlane.engine.sqlite.exits import UNREADY, take_out
 from backlane.engine.sqlite.extra import decode_extra
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.letting import ENDED
-from backlane.engine.sqlite.moves import FINAL_CODES, UNBLOCK, Moves
+from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, RUNNING, SCHEDULED, Standing, standings
+from backlane.engine.sqlite.rows import UNBLOCK
 from backlane.engine.sqlite.seal import sealed
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock

@@ -17,9 +17,10 @@ from backlane.engine.plan import Sql
 from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.extra import decode_extra
 from backlane.engine.sqlite.held import Held
-from backlane.engine.sqlite.moves import FINAL_STATES, UNBLOCK, Moves
+from backlane.engine.sqlite.moves import FINAL_STATES, Moves
 from backlane.engine.sqlite.record import Standing, standings
 from backlane.engine.sqlite.ringing import ring_queues
+from backlane.engine.sqlite.rows import UNBLOCK
 from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.job import Edge, State, When
 from backlane.model.outcome import ErrorRecord

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -72,6 +70,7 @@ from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan
 from backlane.engine.sqlite.presence import Presence as OwnerLock
+from backlane.engine.sqlite.process import Process
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.engine.sqlite.writer import Retired
 from backlane.errors import BadOption
@@ -115,10 +114,7 @@ class SqliteEngine:
         self.url = f"sqlite:///{path}{option}"
         self._clock = clock or SystemClock()
         self._database = Database(Path(path).absolute(), durability, may_be_remote, vfs)
-        self._boot_id = boot_id
-        self._handles: Handles | None = None
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._process = Process(lambda: Handles(self._database, self._clock, boot_id))
 
     # -- verbs --
 
@@ -312,7 +308,7 @@ class SqliteEngine:
     def run(self, plan: Plan[T]) -> T:
         """Carry a plan out and return its value, durable once this returns."""
         while True:
-            handles = self._own()
+            handles = self._process.handles()
             try:
                 return handles.reader.run(plan) if plan.reads else handles.writer.run(plan)
             except Retired:
@@ -321,7 +317,7 @@ class SqliteEngine:
     async def arun(self, plan: Plan[T]) -> T:
         """Like `run`. Cancelling the caller does not cancel what has begun."""
         while True:
-            handles = self._own()
+            handles = self._process.handles()
             try:
                 return await (
                     handles.reader.arun(plan) if plan.reads else handles.writer.arun(plan)
@@ -337,7 +333,7 @@ class SqliteEngine:
         """
         path = self._database.path
         own = joining.checked(connection, path)
-        return self._own().joins.join(own)
+        return self._process.handles().joins.join(own)
 
     def transaction(self, connection: object | None = None) -> blocks.Block:
         """Return a transaction, not begun yet: on an apsw connection of the caller's, or ours.
@@ -345,31 +341,31 @@ class SqliteEngine:
         Raises:
             WrongUse: the connection is not an apsw one on this file.
         """
-        return blocks.block(self._own(), self._database, connection)
+        return blocks.block(self._process.handles(), self._database, connection)
 
     # -- wake-ups and owners --
 
     def listen(self, queues: Sequence[str]) -> Bell:
         """Ring when one of these queues may have something to claim or to cancel."""
-        return self._opened().belfry.listen(queues)
+        return self._process.opened().belfry.listen(queues)
 
     def watch(self, jobs: Sequence[bytes], *, starts: bool = False) -> Bell:
         """Ring when one of these jobs may have changed, or with `starts` was taken."""
-        return self._opened().belfry.watch(jobs, starts=starts)
+        return self._process.opened().belfry.watch(jobs, starts=starts)
 
     async def departed(self) -> tuple[str, ...]:
         """Return owners of leases whose file nobody keeps locked any more."""
-        return self._opened().departed()
+        return self._process.opened().departed()
 
     def enlist(self, owner: str) -> OwnerLock:
         """Show a sign of life that ends with the last process that holds its descriptor."""
-        return self._opened().roll.enlist(owner)
+        return self._process.opened().roll.enlist(owner)
 
     # -- the store --
 
     def migrate(self) -> list[str]:
         """Bring the schema up to date, as every first use does; return what was applied."""
-        store = self._opened().store
+        store = self._process.opened().store
         applied, store.migrated = store.migrated, []
         return applied
 
@@ -379,35 +375,11 @@ class SqliteEngine:
 
     def diagnose(self) -> list[Finding]:
         """Look for settings and states that lose jobs or time."""
-        return diagnose(self._database, self._own())
+        return diagnose(self._database, self._process.handles())
 
     def close(self) -> None:
         """Wait for what has begun, then let go of the file. The next use opens anew."""
-        with self._lock:
-            handles, self._handles = self._handles, None
-        if handles is not None and handles.is_own:
-            handles.close()
-
-    def _opened(self) -> Handles:
-        handles = self._own()
-        handles.open()
-        return handles
-
-    def _own(self) -> Handles:
-        """Return this process's handles: those inherited by a fork are abandoned."""
-        handles = self._handles
-        if handles is not None and handles.is_own:
-            return handles
-        if self._pid != os.getpid():
-            # Another thread of the parent may have held the lock when it forked.
-            self._pid, self._lock = os.getpid(), threading.Lock()
-        with self._lock:
-            if self._handles is not None and not self._handles.is_own:
-                self._handles.abandon()
-                self._handles = None
-            if self._handles is None:
-                self._handles = Handles(self._database, self._clock, self._boot_id)
-            return self._handles
+        self._process.close()
 
 
 def open_url(url: str, clock: Clock) -> Engine:

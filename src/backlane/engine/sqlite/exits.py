@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import keeping, letting
-from backlane.engine.sqlite.moves import UNBLOCK, Moves
+from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.record import BLOCKED, READY, SCHEDULED, Standing
+from backlane.engine.sqlite.rows import UNBLOCK
 from backlane.engine.sqlite.transaction import SqliteTx
 
 UNREADY: Sql[tuple[()]] = Sql(

@@ -9,13 +9,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from backlane.engine.plan import Sql
 from backlane.engine.sqlite import fair, group
 from backlane.engine.sqlite.counts import COUNTED, Counts
 from backlane.engine.sqlite.gates import Gate
 from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.letting import ENDED, RUNNING, Leaving, let_go
 from backlane.engine.sqlite.line import Asking, stand_in_line
+from backlane.engine.sqlite.rows import (
+    BLOCKED,
+    DEADLINE_AGAIN,
+    DEADLINE_FORGOTTEN,
+    ERROR,
+    ERRORS_DROPPED,
+    FINISHED,
+    KEY_FREED,
+    PLACED,
+    READY,
+    SCHEDULED,
+    UNDUE,
+)
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 from backlane.model.job import ERRORS_KEPT, State
@@ -24,107 +36,6 @@ from backlane.model.outcome import ErrorRecord, Reason
 
 FINAL_CODES = {State.SUCCEEDED: 1, State.FAILED: 2, State.CANCELLED: 3, State.EXPIRED: 4}
 FINAL_STATES = {code: state for state, code in FINAL_CODES.items()}
-
-READY: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_ready (queue, lane, rank, place, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    """
-)
-SCHEDULED: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_scheduled (due_ms, seq, queue, lane, priority, attempt, token,
-        revision, crashes, parked_ms, size, is_plain)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    """
-)
-BLOCKED: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_blocked (queue, lane, rank, place, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size, level, gate, waits_for)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    """
-)
-UNBLOCK: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_blocked
-    where seq = ?
-    """
-)
-PLACED: Sql[tuple[()]] = Sql(
-    """
-    update backlane_job
-    set lane = ?, place = ?, started_ms = ?, owner = ?
-    where seq = ?
-    """
-)
-# Its place is a time again, and no virtual one.
-UNDUE: Sql[tuple[()]] = Sql(
-    """
-    update backlane_job
-    set due_ms = null
-    where seq = ?
-    and due_ms is not null
-    """
-)
-FINISHED: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_finished (seq, state, reason, queue, attempt, token, revision,
-        started_ms, ended_ms, ran_ms, owner, result)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-    """
-)
-KEY_FREED: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_unique_key
-    where (scope, name) = (select key_scope, key_name from backlane_job where seq = ?1)
-    and seq = ?1
-    and (
-        until < 2
-        or until = 2
-        and exists (select 1 from backlane_finished where seq = ?1 and state <> 2)
-    )
-    """
-)
-DEADLINE_FORGOTTEN: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_deadline
-    where (deadline_ms, seq) = (select deadline_ms, seq from backlane_job where seq = ?)
-    """
-)
-# A sweep forgets the deadlines it finds behind it, also those of running jobs.
-DEADLINE_AGAIN: Sql[tuple[()]] = Sql(
-    """
-    insert or ignore into backlane_deadline (deadline_ms, seq)
-    select deadline_ms, seq
-    from backlane_job
-    where seq = ?
-    and deadline_ms is not null
-    """
-)
-ERROR: Sql[tuple[()]] = Sql(
-    """
-    insert into backlane_attempt_error (seq, token, attempt, at_ms, kind, message, traceback,
-        fingerprint)
-    values (?, ?, ?, ?, ?, ?, ?, ?)
-    """
-)
-# Served by backlane_attempt_error_of.
-ERRORS_DROPPED: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane_attempt_error
-    where seq = ?1
-    and rowid <= (
-        select rowid
-        from backlane_attempt_error
-        where seq = ?1
-        order by rowid desc
-        limit 1
-        offset ?2
-    )
-    """
-)
 
 
 class Moves:

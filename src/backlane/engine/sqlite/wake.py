@@ -15,7 +15,8 @@ from backlane.engine.protocol import Wanted
 from backlane.engine.sqlite.gates import Gate, Gates, decode_limit
 from backlane.engine.sqlite.head import OPEN
 from backlane.engine.sqlite.held import Held
-from backlane.engine.sqlite.moves import UNBLOCK, Moves
+from backlane.engine.sqlite.moves import Moves
+from backlane.engine.sqlite.rows import UNBLOCK
 from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.model.clock import Clock
 from backlane.model.limit import Use
