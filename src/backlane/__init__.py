@@ -15,6 +15,7 @@ from backlane.errors import (
     JobNotFound,
     KeyReused,
     LeaseLost,
+    LimitTimeout,
     NotSupported,
     OutcomeUnknown,
     QueueFull,
@@ -29,6 +30,7 @@ from backlane.errors import (
     TooLarge,
     Undecodable,
     Unencodable,
+    UnknownLimit,
     UnknownOption,
     UnknownQueue,
     UnknownResource,
@@ -36,11 +38,15 @@ from backlane.errors import (
     WrongUse,
 )
 from backlane.handle import JobChange, JobHandle
+from backlane.holding import LimitBlock
+from backlane.limits import Limits
 from backlane.messages import Message, MessageQueue
 from backlane.middleware import Call, Middleware, Next
 from backlane.model import event as events
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import AttemptError, JobRecord, Progress, State
+from backlane.model.limit import LimitRecord
+from backlane.model.limiting import Limit
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
@@ -54,6 +60,10 @@ __all__ = [
     "Queue",
     "QueueHandle",
     "QueueRecord",
+    "Limit",
+    "Limits",
+    "LimitBlock",
+    "LimitRecord",
     "ResourceHandle",
     "ResourceRecord",
     "Retry",
@@ -90,6 +100,7 @@ __all__ = [
     "TooLarge",
     "Undecodable",
     "UnknownTask",
+    "UnknownLimit",
     "UnknownOption",
     "UnknownQueue",
     "UnknownResource",
@@ -100,6 +111,7 @@ __all__ = [
     "JobFailed",
     "JobCancelled",
     "JobExpired",
+    "LimitTimeout",
     "ResultTimeout",
     "ResultGone",
     "LeaseLost",

@@ -32,7 +32,9 @@ from backlane.errors import (
 )
 from backlane.gauge import Gauge
 from backlane.handle import JobHandle, Reader
+from backlane.holding import LimitBlock
 from backlane.intake import Intake
+from backlane.limits import Limits
 from backlane.messages import MessageQueue
 from backlane.middleware import Middleware
 from backlane.model.clock import Clock, SystemClock
@@ -40,12 +42,14 @@ from backlane.model.codec import DEFAULT_MAX_BYTES, plain
 from backlane.model.event import Observer, Observers
 from backlane.model.ids import parse_id
 from backlane.model.job import JobRecord
+from backlane.model.limiting import Limit, known_limit, use
 from backlane.model.option import check_options
-from backlane.model.queue import Bounds, Kind, Queue, checked_name
-from backlane.model.retry import DEFAULT_RETRY, Retry
-from backlane.options import TaskOptions, checked_items
+from backlane.model.queue import Kind, Queue, checked_name
+from backlane.model.retry import DEFAULT_RETRY, Duration, Retry
+from backlane.options import TaskOptions
 from backlane.place import Place
 from backlane.resource import ResourceHandle
+from backlane.setting import bounds_of, by_name, check_settings, checked_middleware, where
 from backlane.task import Task
 
 P = ParamSpec("P")
@@ -84,6 +88,7 @@ class Backlane:
         clock: where time comes from; the machine's, unless given.
         retry: the retry of tasks that give none.
         max_bytes: the most bytes of one job's arguments, result or message.
+        limits: limits by name, which tasks name in `limits=` and `app.limit` is under.
 
     Raises:
         BadOption: a value cannot work.
@@ -101,31 +106,47 @@ class Backlane:
         clock: Clock | None = None,
         retry: Retry = DEFAULT_RETRY,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        limits: Mapping[str, Limit] = MappingProxyType({}),
         **unknown: Never,
     ) -> None:
-        known = ("queues", "middleware", "clock", "retry", "max_bytes")
+        known = ("queues", "middleware", "clock", "retry", "max_bytes", "limits")
         check_options(unknown, known, "Backlane()")
-        _check_settings(clock, retry, max_bytes)
+        check_settings(clock, retry, max_bytes)
         self.observers = Observers()
         self._place = Place(url, SystemClock() if clock is None else clock)
         self._tasks: dict[str, Task[..., Any, Any]] = {}
-        self._queues = _by_name(queues)
+        self._queues = by_name(queues)
         self._is_closed_list = bool(self._queues)
         self._queues.setdefault(DEFAULT_QUEUE, Queue(DEFAULT_QUEUE))
         self._message_queues: dict[str, MessageQueue] = {}
-        wraps = _checked_middleware(middleware)
+        wraps = checked_middleware(middleware)
         self.enqueue_middleware = tuple(it.enqueue for it in wraps if it.enqueue is not None)
         self.attempt_middleware = tuple(it.attempt for it in wraps if it.attempt is not None)
         self._retry = retry
         self._max_bytes = max_bytes
-        bounds = _bounds(self._queues)  # complete: a queue named later has the engine's default
-        of_tasks, of_messages = Admission(bounds, Kind.TASKS), Admission(bounds, Kind.MESSAGES)
+        self.limits = Limits(self._place, limits, self._queues.values())
+        bounds = bounds_of(self._queues)  # complete: a queue named later has the engine's default
+        fair = frozenset(name for name, queue in self._queues.items() if queue.fair)
+        of_tasks = Admission(bounds, Kind.TASKS, fair=fair)
+        of_messages = Admission(bounds, Kind.MESSAGES, fair=fair)
         self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
-            self._place, gauge, of_tasks, self._queue, self.observers, self.enqueue_middleware
+            self._place,
+            gauge,
+            of_tasks,
+            self._queue,
+            self.observers,
+            self.enqueue_middleware,
+            self.limits.in_store,
         )
         self._message_intake = Intake(
-            self._place, gauge, of_messages, self._declared, self.observers, ()
+            self._place,
+            gauge,
+            of_messages,
+            self._declared,
+            self.observers,
+            (),
+            self.limits.in_store,
         )
 
     def __repr__(self) -> str:
@@ -192,12 +213,14 @@ class Backlane:
         """Register a function as a task: `@app.task` or `@app.task(queue="mail", …)`.
 
         Options are `name`, `queue`, `priority` (0 to 9, higher first), `timeout`
-        (seconds, or (soft, hard)), `retry`, `expires`, `runs_in`, `keep_result` and
-        `resource` (what it depends on: its jobs pause while that fails).
+        (seconds, or (soft, hard)), `retry`, `expires`, `runs_in`, `keep_result`,
+        `resource` (what it depends on: its jobs pause while that fails), `limit` (how many
+        of its jobs run at a time or begin in a time, over all workers) and `limits` (names
+        of `Backlane(limits=…)` that they are under as well).
 
         Raises:
             BadOption: the function cannot be a task, or an option cannot work.
-            UnknownOption, UnknownQueue: names the nearest one that exists.
+            UnknownOption, UnknownQueue, UnknownLimit: names the nearest one that exists.
         """
         check_options(options, TaskOptions.__annotations__, "@app.task")
         if function is None:
@@ -206,13 +229,15 @@ class Backlane:
 
     def _declare(self, function: object, options: TaskOptions) -> Task[..., Any, Any]:
         queue = self._queue(options.get("queue", DEFAULT_QUEUE))
-        declared = declare(function, options, queue, self._retry)
+        declared = declare(function, options, queue, self._retry, self.limits.named)
         other = self._tasks.get(declared.name)
         if other is not None:
             raise BadOption(
-                f"there is a task {declared.name!r} already, {_where(other.function)}; give this "
-                f"one, {_where(declared.function)}, another name: @app.task(name=…)"
+                f"there is a task {declared.name!r} already, {where(other.function)}; give this "
+                f"one, {where(declared.function)}, another name: @app.task(name=…)"
             )
+        if "limit" in options:
+            self.limits.declare(f"task:{declared.name}", options["limit"])
         task: Task[..., Any, Any] = Task(declared, self._task_intake, self._max_bytes)
         self._tasks[task.name] = task
         return task
@@ -247,6 +272,24 @@ class Backlane:
     def resource(self, name: str) -> ResourceHandle:
         """Return the grip on what tasks name as `resource=`, to look at, open or close it."""
         return ResourceHandle(name, self._place, self.observers)
+
+    def limit(
+        self, name: str, *, timeout: Duration | None = None, group: str | None = None
+    ) -> LimitBlock:
+        """Return a block under a limit: `with app.limit("stripe"): …`, or `async with`.
+
+        Entering waits for a place that no job and nobody else has, `timeout` at most; of
+        a rate it takes one token. `group` says which part of a limit per group.
+
+        Raises:
+            UnknownLimit: the application declares none of that name; names the nearest.
+            BadOption: `timeout` is no duration, or `group` is given and the limit has none.
+        """
+        limit = self.limits.declared[known_limit(name, self.limits.declared)]
+        if group is not None and not limit.per_group:
+            raise BadOption(f"limit {name!r} is not per group; leave group= out")
+        of_group = use(name, limit, group)
+        return LimitBlock(self._place, of_group, limit.in_store, timeout)
 
     def _queue(self, name: str) -> Queue:
         """Return a queue for tasks by its name."""
@@ -327,44 +370,3 @@ class Backlane:
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
-    named: dict[str, Queue] = {}
-    for queue in checked_items(queues, "queues", "Queue(…)"):
-        if not isinstance(queue, Queue):
-            raise BadOption(f"{queue!r} is not a queue; use Queue({str(queue)!r})")
-        if queue.name in named:
-            raise BadOption(f"queue {queue.name!r} is declared twice; declare it once")
-        named[queue.name] = queue
-    return named
-
-
-def _bounds(queues: Mapping[str, Queue]) -> dict[str, Bounds]:
-    """Return what the code says of bounds; of others the engine knows its own default."""
-    return {name: queue.bounds for name, queue in queues.items() if queue.is_bounded}
-
-
-def _checked_middleware(middleware: Iterable[Middleware]) -> list[Middleware]:
-    given = list(checked_items(middleware, "middleware", "Middleware(…)"))
-    for each in given:
-        if not isinstance(each, Middleware):
-            raise BadOption(
-                f"{each!r} is not a middleware; say what it wraps: Middleware(attempt=…), "
-                "Middleware(enqueue=…), or both"
-            )
-    return given
-
-
-def _check_settings(clock: Clock | None, retry: Retry, max_bytes: int) -> None:
-    if clock is not None and not hasattr(clock, "wall_ms"):
-        raise BadOption(f"clock is {clock!r}; use a clock, or leave it out for the machine's")
-    if not isinstance(retry, Retry):
-        raise BadOption(f"retry is {retry!r}; use Retry(attempts=…)")
-    if type(max_bytes) is not int or max_bytes < 1:
-        raise BadOption(f"max_bytes is {max_bytes!r}; use a whole number from 1")
-
-
-def _where(function: Callable[..., Any]) -> str:
-    code = function.__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"

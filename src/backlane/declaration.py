@@ -19,13 +19,17 @@ import msgspec
 from backlane.context import Context
 from backlane.errors import BadOption
 from backlane.model.job import Policy
+from backlane.model.limiting import Limit, checked_limit, known_limit
 from backlane.model.queue import Queue, RunsIn, checked_name
 from backlane.model.retry import Duration, Retry, milliseconds
-from backlane.options import TaskOptions, checked_priority
+from backlane.options import TaskOptions, checked_items, checked_priority
 
 _FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 KILL_AFTER_MS = 5_000  # from the soft end of a timeout to the hard one, unless both are given
+
+
+Limits = tuple[tuple[str, Limit], ...]  # that the jobs of a task are under, by name
 
 
 class Declaration(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +47,23 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int | None
     keeps_result: bool
     resource: str | None = None
+    limits: Limits = ()
 
 
-def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) -> Declaration:
+def declare(
+    function: object,
+    options: TaskOptions,
+    queue: Queue,
+    retry: Retry,
+    limits: Mapping[str, Limit],
+) -> Declaration:
     """Judge a function and its options; `queue` and `retry` are what applies to it.
+
+    `limits` are those that it may name.
 
     Raises:
         BadOption: the function cannot be a task, or an option cannot work.
+        UnknownLimit: it names a limit that is not declared.
     """
     plain = _checked_function(function)
     name = options.get("name")
@@ -75,6 +89,7 @@ def declare(function: object, options: TaskOptions, queue: Queue, retry: Retry) 
         expires_ms=None if expires is None else _expires_ms(name, expires),
         keeps_result=keeps_result,
         resource=None if resource is None else checked_name(resource, "resource"),
+        limits=_limits(name, options, limits),
     )
 
 
@@ -170,6 +185,15 @@ def _expires_ms(name: str, expires: Duration) -> int:
     if expires_ms == 0:
         raise BadOption(f"task {name!r}: expires is {expires!r}, so its jobs would never run")
     return expires_ms
+
+
+def _limits(name: str, options: TaskOptions, known: Mapping[str, Limit]) -> Limits:
+    """Return what its jobs are under: its own limit, then those that it names."""
+    own = options.get("limit")
+    mine = [] if own is None else [(f"task:{name}", checked_limit(own, f"task {name!r}: "))]
+    given = checked_items(options.get("limits", ()), f"task {name!r}: limits", "names of limits")
+    names = dict.fromkeys(known_limit(each, known) for each in given)
+    return (*mine, *((each, known[each]) for each in names))
 
 
 def _place(name: str, asked: str | None, queue: Queue, *, is_async: bool) -> RunsIn:

@@ -7,7 +7,7 @@ with an id and a body, which costs a tenth of a microsecond.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -19,6 +19,8 @@ from backlane.model.clock import Clock
 from backlane.model.codec import encode_headers
 from backlane.model.ids import new_id, new_ids, parse_id
 from backlane.model.job import Idempotency, Job, Key
+from backlane.model.limit import Use
+from backlane.model.limiting import Limit, use
 from backlane.model.queue import Queue, checked_on_full
 from backlane.model.retry import milliseconds
 from backlane.options import EnqueueOptions, Terms, checked_priority
@@ -33,6 +35,7 @@ class Draft(msgspec.Struct, frozen=True):
     headers: Mapping[str, str] = {}  # as text; the template has them encoded
     terms: Terms = Terms()
     idempotency_key: str | None = None
+    limits: tuple[tuple[str, Limit], ...] = ()  # of its task, by name
 
     def with_options(self, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Draft:
         """Return a draft with these options in place of its own; `queue` finds a queue.
@@ -47,10 +50,16 @@ class Draft(msgspec.Struct, frozen=True):
             at_ms = _moment_ms(options["at"])
         headers = {**self.headers, **_checked_headers(options.get("headers", {}))}
         template = _template(self.template, options, queue)
+        itself = queue(template.queue)
+        _check_order(itself, template, options, at_ms)
         if at_ms is None:
             _check_in_time(template)
         return Draft(
-            replace(template, headers=encode_headers(headers) or None),
+            replace(
+                template,
+                headers=encode_headers(headers) or None,
+                uses=uses_of(itself, template.group, self.limits),
+            ),
             at_ms,
             parse_id(options["id"]) if "id" in options else self.id,
             headers,
@@ -58,6 +67,7 @@ class Draft(msgspec.Struct, frozen=True):
             _text(options["idempotency_key"], "idempotency_key")
             if "idempotency_key" in options
             else self.idempotency_key,
+            self.limits,
         )
 
     def job(self, body: bytes, clock: Clock, headers: Mapping[str, str] | None = None) -> Job:
@@ -98,6 +108,27 @@ class Draft(msgspec.Struct, frozen=True):
         if running is not None:
             template = replace(template, parent=running.lease.job)
         return template
+
+
+def uses_of(
+    queue: Queue, group: str | None, limits: Iterable[tuple[str, Limit]] = ()
+) -> tuple[Use, ...]:
+    """Return all that a job of this group is under in this queue, but for the queue's own."""
+    return (*queue.uses(group), *(use(name, limit, group) for name, limit in limits))
+
+
+def _check_order(queue: Queue, job: Job, options: EnqueueOptions, at_ms: int | None) -> None:
+    """Refuse what the order of a group leaves no room for."""
+    if not queue.ordering or not job.group:
+        return
+    given = "delay" if job.delay_ms else "at" if at_ms is not None else None
+    given = "priority" if "priority" in options else given
+    if given:
+        raise BadOption(
+            f"queue {queue.name!r} runs the jobs of a group in the order of their enqueue, and "
+            f"{given}= asks for another; leave it out, or leave group= out for a job whose order "
+            "does not matter"
+        )
 
 
 def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Job:

@@ -183,6 +183,10 @@ class UnknownResource(BacklaneError, LookupError):
     """A resource that no job in the store ever depended on."""
 
 
+class UnknownLimit(BacklaneError, LookupError):
+    """A limit that this application does not declare, or that the store does not have."""
+
+
 class BadOption(BacklaneError, ValueError):
     """An option has a value that cannot work; the message says which would."""
 
@@ -233,6 +237,10 @@ class JobExpired(BacklaneError):
 
 class ResultTimeout(BacklaneError, TimeoutError):
     """The job did not finish within the wait. It goes on; ask again."""
+
+
+class LimitTimeout(BacklaneError, TimeoutError):
+    """No place under the limit was free within the wait. Try again, or wait for longer."""
 
 
 class ResultGone(BacklaneError):

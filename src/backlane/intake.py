@@ -23,19 +23,17 @@ from backlane.engine.plan import Plan
 from backlane.engine.protocol import Admission, Capability, Engine
 from backlane.errors import (
     EngineUnavailable,
-    KeyReused,
     NotSupported,
     OutcomeUnknown,
     QueueFull,
-    Refused,
-    StaleId,
-    StoreMoved,
     WrongUse,
 )
+from backlane.fault import fault, naming
 from backlane.gauge import Gauge, Line, Measuring
 from backlane.middleware import Wrap
 from backlane.model.event import JobEnqueued, JobRefused, Observers, RoomAwaited
 from backlane.model.job import Job, Receipt, Refusal
+from backlane.model.limit import Limit
 from backlane.model.pressure.pace import Pace
 from backlane.model.pressure.slots import Ask
 from backlane.model.queue import Queue
@@ -57,13 +55,14 @@ class Intake:
     """The way into the store, for what holds tasks or for what holds messages.
 
     `admission` is what each append is judged by, `queue` finds a declared queue by its name,
-    `wraps` is the middleware around each enqueue.
+    `wraps` is the middleware around each enqueue, `limits` are all that are declared, by name.
     """
 
     __slots__ = (
         "_gauge",
         "_has_warned",
         "_judged",
+        "_limits",
         "_observers",
         "place",
         "queue",
@@ -78,12 +77,14 @@ class Intake:
         queue: Callable[[str], Queue],
         observers: Observers,
         wraps: tuple[Wrap, ...],
+        limits: Mapping[str, Limit],
     ) -> None:
         self.place = place
         self.queue = queue
         self.wraps = wraps
         self._gauge = gauge
         self._judged = admission  # with the paces of the last append
+        self._limits = limits
         self._observers = observers
         self._has_warned = False
 
@@ -158,7 +159,7 @@ class Intake:
         engine, queue = self.place.engine, jobs[0].queue
         try:
             if terms.connection is not None:
-                plan = engine.append(jobs, self._admission(self._gauge.known(engine)))
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs))
                 return engine.joined(terms.connection).run(plan)
             due = self._gauge.due(engine, queue)
             if due is not None:
@@ -167,16 +168,16 @@ class Intake:
             refusal = self._turned_away(line, jobs, terms)
             if refusal is not None:
                 return refusal
-            answer = engine.run(engine.append(jobs, self._admission(self._gauge.paces)))
+            answer = engine.run(engine.append(jobs, self._admission(self._gauge.paces, jobs)))
             return self._let_in(line, answer, len(jobs))
         except OutcomeUnknown as error:
-            raise _naming(jobs, error) from error
+            raise naming(jobs, error) from error
 
     async def _aask(self, jobs: Sequence[Job], terms: Terms) -> Answer:
         engine, queue = self.place.engine, jobs[0].queue
         try:
             if terms.connection is not None:
-                plan = engine.append(jobs, self._admission(self._gauge.known(engine)))
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs))
                 return await engine.joined(terms.connection).arun(plan)
             due = self._gauge.due(engine, queue)
             if due is not None:
@@ -185,10 +186,10 @@ class Intake:
             refusal = self._turned_away(line, jobs, terms)
             if refusal is not None:
                 return refusal
-            plan = engine.append(jobs, self._admission(self._gauge.paces))
+            plan = engine.append(jobs, self._admission(self._gauge.paces, jobs))
             return self._let_in(line, await engine.arun(plan), len(jobs))
         except OutcomeUnknown as error:
-            raise _naming(jobs, error) from error
+            raise naming(jobs, error) from error
 
     def _measure(self, engine: Engine, due: Measuring) -> None:
         measured = None
@@ -208,11 +209,16 @@ class Intake:
         finally:
             due.end(measured)
 
-    def _admission(self, paces: Mapping[str, Pace]) -> Admission:
+    def _admission(self, paces: Mapping[str, Pace], jobs: Sequence[Job]) -> Admission:
         judged = self._judged
         if judged.paces is not paces:
             judged = self._judged = msgspec.structs.replace(judged, paces=paces)
-        return judged
+        if not self._limits:
+            return judged
+        names = {each.limit for job in jobs for each in job.uses}
+        names |= {f"queue:{job.queue}" for job in jobs}
+        declared = {name: self._limits[name] for name in sorted(names & self._limits.keys())}
+        return msgspec.structs.replace(judged, limits=declared) if declared else judged
 
     def _turned_away(self, line: Line | None, jobs: Sequence[Job], terms: Terms) -> Refusal | None:
         if line is None or not line.is_guarded:
@@ -296,10 +302,10 @@ class Intake:
             lock.release()
 
     def _caller(self, refusal: Refusal, visit: Visit) -> Caller:
-        fault = _fault(refusal)
-        if fault is not None:
+        wrong = fault(refusal)
+        if wrong is not None:
             self._tell_refused(refusal.limit, visit)
-            raise fault
+            raise wrong
         gauge = self._gauge
         return Caller(
             refusal,
@@ -357,35 +363,6 @@ async def _acquired(lock: threading.Lock) -> bool:
             return False
         await asyncio.sleep(0.001)
     return True
-
-
-def _fault(refusal: Refusal) -> Refused | WrongUse | None:
-    """Return the error of a refusal that is the caller's own fault: waiting would not help."""
-    match refusal.limit:
-        case "stale":
-            job = "" if refusal.job is None else f" {uuid.UUID(bytes=refusal.job)}"
-            return StaleId(
-                f"the id{job} is older than the history of queue {refusal.queue!r}, which alone "
-                "could tell whether the job ran already; enqueue it without an id if it did not"
-            )
-        case "kind":
-            return WrongUse(
-                f"queue {refusal.queue!r} does not hold this kind: a queue holds tasks or "
-                "messages, and its first use has fixed which; name another one"
-            )
-        case "moving":
-            return StoreMoved(refusal.to or "another one")
-        case "reused":
-            return KeyReused(
-                f"the idempotency key came with another call of queue {refusal.queue!r} in the "
-                "last 24 h; use a new key for a new call, and the same arguments for a repeat"
-            )
-        case _:
-            return None
-
-
-def _naming(jobs: Sequence[Job], error: OutcomeUnknown) -> OutcomeUnknown:
-    return OutcomeUnknown(str(error), tuple(uuid.UUID(bytes=job.id) for job in jobs))
 
 
 def _caller_depth() -> int:

@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Unpack, cast
 
-from backlane.draft import Draft
+from backlane.draft import Draft, uses_of
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Capability, Claimed, Extended, Settled, Wanted
 from backlane.errors import BadOption, LeaseLost, TooLarge, WrongUse
@@ -51,7 +51,8 @@ class MessageQueue:
         self.name = name
         self._intake = intake
         self._max_bytes = max_bytes
-        self._draft = Draft(Job(id=b"", queue=name, task=None, body=b""))
+        uses = uses_of(intake.queue(name), None)
+        self._draft = Draft(Job(id=b"", queue=name, task=None, body=b"", uses=uses))
 
     def __repr__(self) -> str:
         return f"<MessageQueue {self.name}>"

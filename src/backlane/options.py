@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypedDict, TypeVar
 
 import msgspec
 
 from backlane.errors import BadOption
+from backlane.model.limiting import Limit
 from backlane.model.queue import OnFull, RunsIn
 from backlane.model.retry import Duration, Retry
 
@@ -28,6 +29,8 @@ class TaskOptions(TypedDict, total=False):
     runs_in: RunsIn  # async def: "loop"; def: as its queue says, or "thread"
     keep_result: bool  # True unless given
     resource: str  # what it depends on, such as "stripe": its jobs pause while that fails
+    limit: Limit  # of its own jobs, over all workers
+    limits: Sequence[str]  # others that they are under, by their names in Backlane(limits=…)
 
 
 class SendOptions(TypedDict, total=False):

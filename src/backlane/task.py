@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from backlane.context import Context
 from backlane.declaration import Declaration
-from backlane.draft import Draft
+from backlane.draft import Draft, uses_of
 from backlane.engine.protocol import Capability
 from backlane.errors import BadOption
 from backlane.handle import JobHandle, Reader
@@ -93,8 +93,10 @@ class Task(Generic[P, C, R]):
             expires_ms=declared.expires_ms,
             policy=self.policy,
             resource=declared.resource,
+            uses=uses_of(intake.queue(self.queue), None, declared.limits),
         )
-        self._plain: Enqueuer[P, R] = Enqueuer(Draft(template), self.codec, intake, reader)
+        draft = Draft(template, limits=declared.limits)
+        self._plain: Enqueuer[P, R] = Enqueuer(draft, self.codec, intake, reader)
         update_wrapper(self, declared.function)
 
     def __repr__(self) -> str:

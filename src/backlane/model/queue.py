@@ -11,6 +11,8 @@ from typing import Any, Literal, Self
 import msgspec
 
 from backlane.errors import BadOption
+from backlane.model.limit import Use
+from backlane.model.limiting import Limit, checked_limit, use
 from backlane.model.option import check_options
 from backlane.model.retry import Duration, milliseconds
 
@@ -21,6 +23,7 @@ DEFAULT_MAX_BYTES = 256 * 1024 * 1024
 MOST = 2**62  # of any bound: stores count so far
 
 RunsIn = Literal["loop", "thread", "process"]
+Ordering = Literal["group"]  # the jobs of a group run one at a time, in order
 OnFull = Literal["refuse", "wait"]  # what becomes of a caller that meets a full queue
 
 ON_FULL_TIMEOUT: Duration = 30.0  # seconds, of a caller that waits for room
@@ -109,6 +112,10 @@ class Queue:
             group may fill.
         on_full: `"refuse"` raises `QueueFull` at once, `"wait"` waits for room.
         on_full_timeout: how long it waits at most, in all.
+        limit: how many of its jobs run at a time, or begin in a time, over all workers.
+        fair: its groups get the same share of the workers, whatever each sends.
+        ordering: `"group"`: the jobs of a group run one at a time, in the order of
+            their enqueue, each until it has ended.
 
     Raises:
         BadOption: a value cannot work.
@@ -124,6 +131,9 @@ class Queue:
     group_share: float | None = None
     on_full: OnFull = "refuse"
     on_full_timeout: Duration = ON_FULL_TIMEOUT
+    limit: Limit | None = None
+    fair: bool = False
+    ordering: Ordering | None = None
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
         check_options(options, cls.__dataclass_fields__, "Queue()")
@@ -146,12 +156,20 @@ class Queue:
             checked_group_share(self.group_share, of)
         checked_on_full(self.on_full, of)
         milliseconds(self.on_full_timeout, f"{of}on_full_timeout")
+        _check_order(self, of)
 
     @property
     def is_bounded(self) -> bool:
         """Whether it says anything of its bounds; otherwise the store's own hold."""
         said = (self.max_jobs, self.max_bytes, self.max_wait, self.group_share)
         return any(bound is not None for bound in said)
+
+    def uses(self, group: str | None) -> tuple[Use, ...]:
+        """What a job of this group is under here, beside the limit of the whole queue."""
+        name = f"queue:{self.name}"
+        turn = (Use(name, group, turn=True),) if self.ordering and group else ()
+        limit = self.limit
+        return (*turn, use(name, limit, group)) if limit and limit.per_group else turn
 
     @property
     def bounds(self) -> Bounds:
@@ -160,6 +178,23 @@ class Queue:
             DEFAULT_MAX_BYTES if self.max_bytes is None else self.max_bytes,
             None if self.max_wait is None else milliseconds(self.max_wait, "max_wait"),
             None if self.group_share is None else float(self.group_share),
+        )
+
+
+def _check_order(queue: Queue, of: str) -> None:
+    """Refuse what cannot be said of the order and the speed of a queue's jobs."""
+    limit = None if queue.limit is None else checked_limit(queue.limit, of)
+    if not isinstance(queue.fair, bool):
+        raise BadOption(f"{of}fair is {queue.fair!r}; use True or False")
+    if queue.ordering not in (None, "group"):
+        raise BadOption(
+            f"{of}ordering is {queue.ordering!r}; use 'group' for the jobs of a group to run one "
+            "at a time in their order, or leave it out"
+        )
+    if queue.ordering and limit and limit.per_group and limit.concurrency is not None:
+        raise BadOption(
+            f"{of}ordering='group' runs one job of a group at a time already, so a concurrency "
+            "per group says nothing; leave it out, or leave per_group out to limit the whole queue"
         )
 
 
