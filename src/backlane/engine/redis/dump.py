@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
-from backlane.engine.redis import queues, resource
+from backlane.engine.redis import latest as newest
+from backlane.engine.redis import queues, resource, schedules
+from backlane.engine.redis.hold import read_steps
 from backlane.engine.redis.script import Script
 from backlane.engine.redis.sheet import NUMBERS, job_record, known, raw, read_row, read_sheet
 from backlane.engine.redis.transaction import RedisTx
@@ -20,6 +22,7 @@ KNOWN = Script("known", "model")
 
 STEP_ROWS = 1_000  # looked at in one script, so that nobody waits for long
 STEP_BYTES = 2 * 1024 * 1024
+TOLD = 7  # values of a job
 REPEATS = 1_000  # a part, about
 BEHIND_JOBS = b"r"  # begins the cursor of idempotency keys
 
@@ -53,13 +56,14 @@ async def dump(tx: RedisTx, limit: int, cursor: bytes | None, final: Sequence[St
 def _wholes(queues: list[Any], told: list[Any]) -> list[Whole]:
     names = {queues[at]: queues[at + 1].decode() for at in range(0, len(queues), 2)}
     found = []
-    for at in range(0, len(told), 6):
-        job, text, sheet, progress, result, errors = told[at : at + 6]
+    for at in range(0, len(told), TOLD):
+        job, text, sheet, progress, result, errors, steps = told[at : at + TOLD]
         row = read_row(text)
         record = job_record(
             job, row, names[row.queue], read_sheet(sheet), progress, (result, errors)
         )
-        found.append(Whole(record, row.crashes, known(row.parked)))
+        whole = Whole(record, row.crashes, known(row.parked), steps=tuple(read_steps(steps or ())))
+        found.append(whole)
     return found
 
 
@@ -90,4 +94,11 @@ async def dump_settings(tx: RedisTx) -> Settings:
     records = await queues.list_queues(tx)
     _, found = await resource.read(tx, None)
     _, secret, forgotten = await tx.call(KNOWN, raw(os.urandom(queues.SECRET_BYTES)))
-    return Settings(records, {one.name: one.breaker for one in found}, secret, forgotten)
+    return Settings(
+        records,
+        {one.name: one.breaker for one in found},
+        secret,
+        forgotten,
+        schedules=(await schedules.list_schedules(tx, due=False)).schedules,
+        latest=await newest.all_latest(tx),
+    )

@@ -35,11 +35,20 @@ async def note(tx: RedisTx, notes: Sequence[Note]) -> list[bytes]:
 
 def _packed(note: Note) -> tuple[Any, ...]:
     progress = False if note.progress is None else raw(encode(note.progress))
-    steps = [raw(it) for step in note.steps for it in (step.name.encode(), step.result)]
-    return raw(note.job), note.token, progress, steps or False
+    return raw(note.job), note.token, progress, packed_steps(note.steps) or False
 
 
 async def recall(tx: RedisTx, job: bytes) -> list[Step]:
     """See `Recalling.recall`."""
     _, told = await tx.call(RECALL, raw(job))
+    return read_steps(told)
+
+
+def read_steps(told: Sequence[bytes]) -> list[Step]:
+    """Return the steps that a script told of."""
     return [Step(told[at].decode(), told[at + 1]) for at in range(0, len(told), 2)]
+
+
+def packed_steps(steps: Sequence[Step]) -> list[Any]:
+    """Return steps as scripts take them."""
+    return [raw(it) for step in steps for it in (step.name.encode(), step.result)]

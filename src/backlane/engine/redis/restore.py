@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from backlane.engine.moving import Part, Settings, Whole
+from backlane.engine.redis import latest, schedules
+from backlane.engine.redis.hold import packed_steps
 from backlane.engine.redis.queues import declared_fields, tuned_fields
 from backlane.engine.redis.resource import packed
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import NUMBERS, encode, field, raw, sheet_of
+from backlane.engine.redis.sheet import NUMBERS, encode, field, marks_of, raw, sheet_of
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import Standing
 from backlane.model.job import Job, JobRecord, State
@@ -46,6 +48,8 @@ def _packed(whole: Whole) -> list[Any]:
         record.queue,
         str(kind),
         _or_false(record.resource),
+        packed_steps(whole.steps) or False,
+        _or_false(marks_of(_job(record))),
     ]
 
 
@@ -127,6 +131,8 @@ async def restore_settings(tx: RedisTx, settings: Settings) -> None:
         raw(settings.secret) if settings.secret else False,
         settings.forgotten_ms,
     )
+    await schedules.restore(tx, settings.schedules)
+    await latest.restore(tx, settings.latest)
 
 
 def _queue(queue: QueueRecord) -> list[Any]:

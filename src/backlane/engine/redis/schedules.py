@@ -25,6 +25,8 @@ from backlane.model.job import Refusal
 LIST = Script("list_schedules", "model", "schedules")
 ALTER = Script("alter_schedule", "model", "schedules")
 
+RESTORE = Script("restore_schedules", "model", "schedules")
+
 FIELDS = 9  # of a schedule, as scripts tell it
 
 
@@ -87,3 +89,23 @@ def read_schedules(told: Sequence[Any]) -> list[ScheduleRecord]:
             )
         )
     return found
+
+
+async def restore(tx: RedisTx, given: Sequence[ScheduleRecord]) -> None:
+    """Take in the schedules of another store: they go on from where they were."""
+    if given:
+        await tx.call(RESTORE, [_packed(one) for one in given])
+
+
+def _packed(one: ScheduleRecord) -> tuple[Any, ...]:
+    return (
+        one.name,
+        raw(one.spec),
+        one.task,
+        one.is_declared,
+        one.paused,
+        one.revision,
+        one.last_ms,
+        False if one.next_ms is None else one.next_ms,
+        False if one.last_job is None else raw(one.last_job),
+    )

@@ -1,10 +1,22 @@
 -- dump: [first sequence, limit, most rows, bytes, states as a set] ->
 --   wall, next sequence | nil, rows looked at, bytes, [number, name of a queue, ..],
---   [id, row, sheet, progress, result, errors, ..] in the order of their append
+--   [id, row, sheet, progress, result, errors, steps [name, result, ..] | nil, ..] in the
+--   order of their append
 
 local begins, limit, most, room, wanted = args[3], args[4], args[5], args[6], args[7]
 local jobs, names_of, seen, held, looked, number = {}, {}, {}, 0, 0, 0
 local ZEROS = string.rep('\0', 16)
+
+local function steps_of(id)
+  local kept = call('HGET', P .. 'steps', id)
+  if not kept then return false end
+  local told = {}
+  for _, step in ipairs(cmsgpack.unpack(kept)) do
+    told[#told + 1], told[#told + 2] = step[1], step[2]
+    held = held + #step[2]
+  end
+  return told
+end
 
 local function tell(id, text)
   local row = cmsgpack.unpack(text)
@@ -15,6 +27,7 @@ local function tell(id, text)
   jobs[at + 4] = call('HGET', P .. 'progress', id)
   jobs[at + 5] = call('HGET', P .. 'results', id)
   jobs[at + 6] = call('HGET', P .. 'errors', id)
+  jobs[at + 7] = steps_of(id)
   held = held + row[SIZE] + (jobs[at + 5] and #jobs[at + 5] or 0)
   number = number + 1
   if not seen[row[QUEUE]] then

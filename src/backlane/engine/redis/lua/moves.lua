@@ -233,10 +233,10 @@ local function is_later(id, other)
 end
 
 -- Keeps the result of a task that is to be at hand, unless there is one of a later id.
-local function keep_latest(task, id, result)
+local function keep_latest(task, id, result, ended)
   local known = call('HGET', P .. 'latest', task)
   if known and is_later(known, id) then return end
-  call('HSET', P .. 'latest', task, id .. struct.pack('>I6', wall) .. result)
+  call('HSET', P .. 'latest', task, id .. struct.pack('>I6', ended or wall) .. result)
 end
 
 -- Ends a job. `reason` is text or false, `result` bytes or false.

@@ -1,5 +1,5 @@
 -- restore: [jobs [[id, row, sheet, progress | false, result | false, errors | false,
---   queue, kind, resource | false], ..], repeats [[field, until ms, job, print], ..],
+--   queue, kind, resource | false, steps [name, result, ..] | false, marks | false], ..], repeats [[field, until ms, job, print], ..],
 --   which move, bounds of a new queue] -> wall, [id, ..] of those that were new
 -- A row comes without its sequence and the numbers of its queue and resource.
 --   arrived  hash move -> the ids of its latest part: those are known, forgotten or not
@@ -10,6 +10,12 @@ local latest = {}
 local arrived = mover ~= '' and call('HGET', P .. 'arrived', mover) or ''
 for at = 1, #arrived, 16 do latest[string.sub(arrived, at, at + 15)] = true end
 
+local function take_in_steps(id, told)
+  local steps = {}
+  for i = 1, #told, 2 do steps[#steps + 1] = { told[i], told[i + 1] } end
+  push(hsets, 'steps', id, cmsgpack.pack(steps))
+end
+
 local function take_in(id, job)
   local row = job[2]
   row[QUEUE] = queue_number(job[7]) or make_queue(job[7], job[8], new_bounds)
@@ -19,6 +25,8 @@ local function take_in(id, job)
   if job[4] then push(hsets, 'progress', id, job[4]) end
   if job[5] then push(hsets, 'results', id, job[5]) end
   if job[6] then push(hsets, 'errors', id, job[6]) end
+  if job[10] then take_in_steps(id, job[10]) end
+  if job[11] then mark(id, row, job[11]) end
   count(id, row, 1)
   if row[RESOURCE] then add_source(row) end
   if row[KEY] then
