@@ -19,8 +19,9 @@ from backlane.engine.sqlite.append import (
 )
 from backlane.engine.sqlite.extra import encode_extra
 from backlane.engine.sqlite.held import Held
-from backlane.engine.sqlite.moves import ERROR, FINAL_CODES, Moves, storable
+from backlane.engine.sqlite.moves import FINAL_CODES, Moves, storable
 from backlane.engine.sqlite.policy import encode_policy
+from backlane.engine.sqlite.rows import ERROR
 from backlane.engine.sqlite.sweep import RAISE_FORGOTTEN
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
@@ -97,7 +98,7 @@ async def restore(tx: SqliteTx, clock: Clock, part: Part, move: bytes) -> list[b
     """Take whole jobs in; return those that were new."""
     new = await _new(tx, part.jobs, await _arrived(tx, move))
     if new:
-        await Arriving(tx, clock.wall_ms()).take_in(new)
+        await Arriving(tx, clock).take_in(new)
     if part.repeats:
         await _keep_repeats(tx, part.repeats, clock.wall_ms())
     if move:
@@ -132,10 +133,10 @@ async def _keep_repeats(tx: SqliteTx, repeats: Sequence[MovedRepeat], now: int) 
 class Arriving:
     """The jobs of one part, on their way into the tables."""
 
-    def __init__(self, tx: SqliteTx, now: int) -> None:
+    def __init__(self, tx: SqliteTx, clock: Clock) -> None:
         self._tx = tx
-        self._now = now
-        self._moves = Moves()
+        self._now = clock.wall_ms()
+        self._moves = Moves(clock)
         self._rows: list[tuple[Any, ...]] = []
         self._keys: list[tuple[Any, ...]] = []
         self._deadlines: list[tuple[int, int]] = []
