@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, Concatenate, Never, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
+from msgspec.structs import replace
+
 from backlane.context import Context
 from backlane.control import QueueHandle
 from backlane.declaration import declare
@@ -127,26 +129,14 @@ class Backlane:
         self.limits = Limits(self._place, limits, self._queues.values())
         bounds = bounds_of(self._queues)  # complete: a queue named later has the engine's default
         fair = frozenset(name for name, queue in self._queues.items() if queue.fair)
-        of_tasks = Admission(bounds, Kind.TASKS, fair=fair)
-        of_messages = Admission(bounds, Kind.MESSAGES, fair=fair)
+        of_tasks = Admission(bounds, limits=self.limits.in_store, fair=fair)
+        of_messages = replace(of_tasks, kind=Kind.MESSAGES)
         self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
-            self._place,
-            gauge,
-            of_tasks,
-            self._queue,
-            self.observers,
-            self.enqueue_middleware,
-            self.limits.in_store,
+            self._place, gauge, of_tasks, self._queue, self.observers, self.enqueue_middleware
         )
         self._message_intake = Intake(
-            self._place,
-            gauge,
-            of_messages,
-            self._declared,
-            self.observers,
-            (),
-            self.limits.in_store,
+            self._place, gauge, of_messages, self._declared, self.observers, ()
         )
 
     def __repr__(self) -> str:

@@ -33,7 +33,6 @@ from backlane.gauge import Gauge, Line, Measuring
 from backlane.middleware import Wrap
 from backlane.model.event import JobEnqueued, JobRefused, Observers, RoomAwaited
 from backlane.model.job import Job, Receipt, Refusal
-from backlane.model.limit import Limit
 from backlane.model.pressure.pace import Pace
 from backlane.model.pressure.slots import Ask
 from backlane.model.queue import Queue
@@ -55,7 +54,8 @@ class Intake:
     """The way into the store, for what holds tasks or for what holds messages.
 
     `admission` is what each append is judged by, `queue` finds a declared queue by its name,
-    `wraps` is the middleware around each enqueue, `limits` are all that are declared, by name.
+    `wraps` is the middleware around each enqueue. Of the limits in `admission` an append
+    takes along those that its jobs are under.
     """
 
     __slots__ = (
@@ -77,14 +77,13 @@ class Intake:
         queue: Callable[[str], Queue],
         observers: Observers,
         wraps: tuple[Wrap, ...],
-        limits: Mapping[str, Limit],
     ) -> None:
         self.place = place
         self.queue = queue
         self.wraps = wraps
         self._gauge = gauge
-        self._judged = admission  # with the paces of the last append
-        self._limits = limits
+        self._limits = admission.limits
+        self._judged = msgspec.structs.replace(admission, limits={})  # of the last append
         self._observers = observers
         self._has_warned = False
 

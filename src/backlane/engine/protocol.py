@@ -212,17 +212,8 @@ class Verbs(Protocol):
         cancelled, with an error of kind "Skipped" kept that names one job which failed him,
         and so on. While one of several has ended, the waiting job's revision stays.
 
-        In a fair queue the place of a job that gets in line (ready, or blocked on a use) is its
-        virtual time (start-time fair queueing): F of its group becomes max(V, F) + c, and
-        its place is F, but never before the latest place its group got. V is the greatest
-        place that a claim took; it becomes max(V, now) when a job gets in line while nothing
-        of the queue is ready or running, or no V is known. c is the mean run time of the
-        group's jobs in whole ms, at least 1: m // 1000, where an attempt that ran r ms makes
-        m (first: 1000 r) to (4 m + 1000 r) // 5; while its group has no m, the queue's, which
-        all attempts count for. When an attempt ends (`settle` with any outcome but
-        `Released`) in a fair queue, F of its group, if it has one, moves by max(1, r) - c,
-        then m is counted on. Jobs without a group are one. A job keeps the place it got
-        until it is due anew (retry, snooze, redrive) or moved; `due_ms` stays when it was due.
+        In a fair queue the place of a job that gets in line is its virtual time; see
+        `engine.limiting`.
         """
 
     def claim(self, wanted: Wanted) -> Plan[Claimed]:
