@@ -118,6 +118,7 @@ create table backlane.ready_use (
 create sequence backlane.opening_seq;
 create table backlane.opening (
     at_ms bigint not null,
+    since_ms bigint not null default 0,     -- when that was said: later than now, it is void
     gate bigint not null,
     id bigint not null default nextval('backlane.opening_seq'),
     queue int not null,
@@ -126,6 +127,7 @@ create table backlane.opening (
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1,
     vacuum_truncate = off);
+create index opening_since on backlane.opening (queue, since_ms) where since_ms > 0;
 
 -- A job that waits from now on: `place` is kept, null asks for one.
 create type backlane.waiter as (
@@ -145,6 +147,15 @@ language sql immutable parallel safe
 return ('x' || encode(
     substr(sha256(convert_to(limit_no || ':' || coalesce(part, ''), 'UTF8')), 1, 8), 'hex'
 ))::bit(64)::bigint;
+
+-- What a bucket lacks that is full again at `spent_us`, as the model says.
+create function backlane.missing_us(spent_us bigint, whole_us bigint, now_us bigint)
+returns bigint
+language sql immutable parallel safe
+return case
+    when spent_us - now_us > whole_us + 1000000 then 0
+    else least(greatest(0, spent_us - now_us), whole_us)
+end;
 
 -- How many more may begin under a gate; null: any number. `running` are those that run under
 -- it without being counted as holding it.
@@ -188,7 +199,7 @@ begin
         most := greatest(0, it.concurrency - held - running);
     end if;
     if it.interval_us is not null then
-        select least(greatest(0, spent_us - wall_ms * 1000), it.whole_us) into missing_us
+        select backlane.missing_us(spent_us, it.whole_us, wall_ms * 1000) into missing_us
         from backlane.bucket
         where gate = of_gate;
         most := least(most, (it.whole_us - coalesce(missing_us, 0)) / it.interval_us);
@@ -204,8 +215,13 @@ language sql stable
 set enable_seqscan = off
 as $$
     select coalesce((
-        select greatest(0, least(greatest(0, spent_us - wall_ms * 1000), whole_us)
-            + interval_us - whole_us + 999) / 1000
+        select greatest(
+            0,
+            case
+                when backlane.missing_us(spent_us, whole_us, wall_ms * 1000) = 0 then 0
+                else spent_us - wall_ms * 1000
+            end + interval_us - whole_us + 999
+        ) / 1000
         from backlane.limits
         join backlane.bucket on bucket.gate = of_gate
         where limits.id = of_limit
@@ -742,6 +758,20 @@ begin
                     for update skip locked
                 ) as of_queue
                 limit 1000
+            ) || array(
+                -- The clock was set back.
+                select of_queue.at
+                from unnest(queues) as wanted (queue)
+                cross join lateral (
+                    select ctid as at
+                    from backlane.opening
+                    where opening.queue = wanted.queue
+                    and since_ms > 0
+                    and since_ms > wall_ms + 1000
+                    limit 1000
+                    for update skip locked
+                ) as of_queue
+                limit 1000
             ))
             returning gate, limit_no, queue
         )
@@ -819,9 +849,10 @@ begin
             then nullif(backlane.token_in_ms(one.limit_no, one.gate, wall_ms), 0)
         end;
         if wait_ms is not null then
-            insert into backlane.opening (at_ms, gate, queue, limit_no)
-            select case when wait_ms = 0 then 0 else wall_ms + wait_ms end, one.gate,
-                waiting.queue, one.limit_no
+            insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
+            select case when wait_ms = 0 then 0 else wall_ms + wait_ms end,
+                case when wait_ms = 0 then 0 else wall_ms end, one.gate, waiting.queue,
+                one.limit_no
             from backlane.blocked_queues(array[one.gate]) as waiting
             where waiting.queue = any (queues);
         end if;
@@ -1108,20 +1139,21 @@ begin
     join backlane.limits on limits.id = given.limit_no
     where limits.interval_us is not null
     on conflict (gate) do update
-    set spent_us = least(
-            greatest(held.spent_us, spend.wall_ms * 1000),
-            spend.wall_ms * 1000 + (
+    set spent_us = excluded.spent_us + backlane.missing_us(
+            held.spent_us,
+            (
                 select whole_us
                 from unnest(of_limits, of_gates) as given (limit_no, gate)
                 join backlane.limits on limits.id = given.limit_no
                 where given.gate = held.gate
                 limit 1
-            )
-        ) + excluded.spent_us - spend.wall_ms * 1000;
+            ),
+            spend.wall_ms * 1000
+        );
     -- Who waits for a token is woken when there is one.
-    insert into backlane.opening (at_ms, gate, queue, limit_no)
+    insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
     select case when next.wait_ms = 0 then 0 else spend.wall_ms + next.wait_ms end,
-        waiting.gate, waiting.queue, given.limit_no
+        case when next.wait_ms = 0 then 0 else spend.wall_ms end, waiting.gate, waiting.queue, given.limit_no
     from backlane.blocked_queues(of_gates) as waiting
     join unnest(of_limits, of_gates) as given (limit_no, gate) on given.gate = waiting.gate
     join backlane.limits on limits.id = given.limit_no
