@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from bench.aside import aside
 from bench.contention import contention
 from bench.depth import depth, history
 from bench.enqueue import enqueue
@@ -37,6 +38,7 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "contention": contention,
     "depth": depth,
     "history": history,
+    "aside": aside,
     "overload": overload,
     "postgres": postgres,
     "redis": redis,
