@@ -10,7 +10,15 @@ from backlane.engine.protocol import Admission
 from backlane.engine.redis.bell import Topic, channel
 from backlane.engine.redis.limits import packed_limit
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import field, marks_of, packed_edges, packed_uses, raw, sheet_of
+from backlane.engine.redis.sheet import (
+    UNTIL,
+    field,
+    marks_of,
+    packed_edges,
+    packed_uses,
+    raw,
+    sheet_of,
+)
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.scheduling import Tick
 from backlane.errors import TooLarge
@@ -65,6 +73,9 @@ def _numbered(jobs: Sequence[Job]) -> dict[str, int]:
 
 def _asked(jobs: Sequence[Job], queues: dict[str, int], admission: Admission) -> tuple[Any, ...]:
     """What `lua/append.lua` asks for."""
+    names = [*queues]
+    if any(job.rule.conflict in ("replace", "debounce") for job in jobs):
+        names += [name for name in admission.declared if name not in queues]  # of its holder
     asked = [
         [
             name,
@@ -72,7 +83,7 @@ def _asked(jobs: Sequence[Job], queues: dict[str, int], admission: Admission) ->
             _pace(admission.paces.get(name)),
             name in admission.fair,
         ]
-        for name in queues
+        for name in names
     ]
     packed = [_packed(job, queues[job.queue]) for job in jobs]
     limits = [(name, packed_limit(limit)) for name, limit in admission.limits.items()]
@@ -193,9 +204,6 @@ def _packed(job: Job, queue: int) -> tuple[Any, ...]:
     )
 
 
-_UNTIL = {"started": "s", "succeeded": "k"}
-
-
 def _few(job: Job) -> tuple[Any, ...]:
     """What few jobs have: the rule of a key, uses, edges and marks."""
     marks = marks_of(job)
@@ -207,7 +215,7 @@ def _few(job: Job) -> tuple[Any, ...]:
         None
         if job.key is None
         else (
-            _UNTIL.get(rule.until, False),
+            UNTIL.get(rule.until, False),
             False if rule.window_ms is None else rule.window_ms,
             rule.conflict,
             False if rule.most_ms is None else rule.most_ms,

@@ -6,12 +6,22 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.redis import latest as newest
-from backlane.engine.redis import queues, resource, schedules
+from backlane.engine.redis import limits, queues, resource, schedules
 from backlane.engine.redis.hold import read_steps
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import NUMBERS, job_record, known, raw, read_row, read_sheet
+from backlane.engine.redis.sheet import (
+    NUMBERS,
+    job_record,
+    known,
+    raw,
+    read_edges,
+    read_row,
+    read_sheet,
+)
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.job import State
 
@@ -22,7 +32,7 @@ KNOWN = Script("known", "model")
 
 STEP_ROWS = 1_000  # looked at in one script, so that nobody waits for long
 STEP_BYTES = 2 * 1024 * 1024
-TOLD = 7  # values of a job
+TOLD = 9  # values of a job
 REPEATS = 1_000  # a part, about
 BEHIND_JOBS = b"r"  # begins the cursor of idempotency keys
 
@@ -57,13 +67,22 @@ def _wholes(queues: list[Any], told: list[Any]) -> list[Whole]:
     names = {queues[at]: queues[at + 1].decode() for at in range(0, len(queues), 2)}
     found = []
     for at in range(0, len(told), TOLD):
-        job, text, sheet, progress, result, errors, steps = told[at : at + TOLD]
+        job, text, sheet, progress, result, errors, steps, still, waited = told[at : at + TOLD]
         row = read_row(text)
         record = job_record(
             job, row, names[row.queue], read_sheet(sheet), progress, (result, errors)
         )
-        whole = Whole(record, row.crashes, known(row.parked), steps=tuple(read_steps(steps or ())))
-        found.append(whole)
+        found.append(
+            Whole(
+                record,
+                row.crashes,
+                known(row.parked),
+                open=read_edges(still),
+                turns=row.extra.turns_held if row.extra else (),
+                steps=tuple(read_steps(steps or ())),
+                waited=tuple(waited[at : at + 16] for at in range(0, len(waited), 16)),
+            )
+        )
     return found
 
 
@@ -99,6 +118,7 @@ async def dump_settings(tx: RedisTx) -> Settings:
         {one.name: one.breaker for one in found},
         secret,
         forgotten,
+        limits=[replace(one, running=0, blocked=0) for one in await limits.list_limits(tx)],
         schedules=(await schedules.list_schedules(tx, due=False)).schedules,
         latest=await newest.all_latest(tx),
     )

@@ -61,7 +61,7 @@ async def tune(tx: RedisTx, queue: str, change: Declare | Tune) -> QueueRecord |
     """Declare or tune a queue."""
     if isinstance(change, Declare):
         kind: Any = str(change.kind)
-        fields = declared_fields(change.bounds)
+        fields = [*declared_fields(change.bounds), "fair", "1" if change.is_fair else False]
     else:
         kind, fields = False, _changed_fields(change)
     _, told = await tx.call(TUNE, queue, kind, fields)
@@ -130,6 +130,7 @@ def queue_record(told: Sequence[Any]) -> QueueRecord:
         name=fields[b"name"].decode(),
         kind=Kind(fields[b"kind"].decode()),
         paused=fields.get(b"paused") == b"1",
+        is_fair=fields.get(b"fair") == b"1",
         bounds=declared.tuned(*tuned),
         declared=declared,
         tuned_max_jobs=tuned[0],

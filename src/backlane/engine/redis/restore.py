@@ -7,17 +7,31 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.redis import latest, schedules
 from backlane.engine.redis.hold import packed_steps
+from backlane.engine.redis.limits import packed_limit
 from backlane.engine.redis.queues import declared_fields, tuned_fields
 from backlane.engine.redis.resource import packed
 from backlane.engine.redis.script import Script
-from backlane.engine.redis.sheet import NUMBERS, encode, field, marks_of, raw, sheet_of
+from backlane.engine.redis.sheet import (
+    NUMBERS,
+    UNTIL,
+    Extra,
+    encode,
+    field,
+    marks_of,
+    packed_edges,
+    packed_use,
+    packed_uses,
+    raw,
+    read_use,
+    sheet_of,
+)
 from backlane.engine.redis.transaction import RedisTx
 from backlane.model.breaker import Standing
-from backlane.model.job import Job, JobRecord, State
+from backlane.model.job import DEFAULT_RULE, Job, JobRecord, State
 from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
 
 RESTORE = Script("restore", "model", "moves", "bells", "insert")
-RESTORE_SETTINGS = Script("restore_settings", "model", "moves", "bells", "insert")
+RESTORE_SETTINGS = Script("restore_settings", "model", "moves", "bells", "limiting", "insert")
 
 NEW_BOUNDS = [str(DEFAULT_BOUNDS.max_jobs), str(DEFAULT_BOUNDS.max_bytes), False, False]
 COUNTED_AT = 5  # the priority under which the lifetime counts of another store are kept
@@ -50,7 +64,31 @@ def _packed(whole: Whole) -> list[Any]:
         _or_false(record.resource),
         packed_steps(whole.steps) or False,
         _or_false(marks_of(_job(record))),
+        _extra(whole),
+        raw(packed_edges(whole.open)),
+        raw(b"".join(whole.waited)),
     ]
+
+
+def _extra(whole: Whole) -> Extra | bool:
+    """What few jobs have, or False. Edges are tied by the script."""
+    record, rule = whole.record, whole.record.rule
+    has_rule = record.key is not None and rule != DEFAULT_RULE
+    if not (record.uses or record.after or has_rule):
+        return False
+    uses = packed_uses(record.uses)
+    turns = tuple(uses.index(packed_use(use)) + 1 for use in whole.turns)
+    on = [at for at, use in enumerate(uses, 1) if read_use(use).limit == record.blocked_on]
+    held: str | int | bool = UNTIL.get(rule.until, False)
+    if rule.window_ms is not None:
+        held = record.enqueued_ms + rule.window_ms
+    return Extra(
+        tuple(uses) or False,
+        on[0] if on else 0,
+        turns or False,
+        len(record.after),
+        rule=held if has_rule else False,
+    )
 
 
 def _job(record: JobRecord) -> Job:
@@ -130,6 +168,10 @@ async def restore_settings(tx: RedisTx, settings: Settings) -> None:
         ],
         raw(settings.secret) if settings.secret else False,
         settings.forgotten_ms,
+        [
+            (it.name, packed_limit(it.declared), it.tuned is not None and packed_limit(it.tuned))
+            for it in settings.limits
+        ],
     )
     await schedules.restore(tx, settings.schedules)
     await latest.restore(tx, settings.latest)
@@ -144,6 +186,7 @@ def _queue(queue: QueueRecord) -> list[Any]:
         queue.tuned_group_share,
     )
     fields += ["paused", "1" if queue.paused else False]
+    fields += ["fair", "1" if queue.is_fair else False]
     counts = {
         f"a{COUNTED_AT}": queue.appended,
         f"y{COUNTED_AT}": queue.retried,

@@ -61,6 +61,9 @@ class Sheet(msgspec.Struct, frozen=True, array_like=True):
     after: bytes = b""  # `packed_edges`, at the very end: scripts know how many there are
 
 
+UNTIL = {"started": "s", "succeeded": "k"}  # of a key's rule; a window has when it ends instead
+
+
 class Extra(msgspec.Struct, frozen=True, array_like=True):
     """What the rows of few jobs have."""
 
@@ -80,6 +83,13 @@ class Extra(msgspec.Struct, frozen=True, array_like=True):
         if isinstance(self.uses, bool) or not self.on:
             return None
         return read_use(self.uses[self.on - 1]).limit
+
+    @property
+    def turns_held(self) -> tuple[Use, ...]:
+        """The turns that it holds until it ends."""
+        if isinstance(self.uses, bool) or isinstance(self.turns, bool):
+            return ()
+        return tuple(read_use(self.uses[at - 1]) for at in self.turns)
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):

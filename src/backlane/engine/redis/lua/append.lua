@@ -296,6 +296,9 @@ local function expected_ms(pace, priority, ahead, running)
   return wait < NEVER and floor(wait) or NEVER
 end
 
+-- Whether a job is in line from its append on.
+local function is_next(job) return job[DELAY] <= 0 and not job[AFTER] end
+
 -- Foretells the wait of each job of a queue that waits from now on.
 local function foretell(it)
   if not it.pace then return end
@@ -308,7 +311,7 @@ local function foretell(it)
   end
   for i = 1, #it.mine do
     local job = it.mine[i]
-    if job[DELAY] <= 0 then
+    if is_next(job) then
       local ahead = 0
       for p = job[PRIO] + 1, 10 do ahead = ahead + ready[p] end
       local wait = expected_ms(it.pace, job[PRIO], ahead, it.running)
@@ -322,7 +325,7 @@ end
 local function late(it, limit, wait, i, bound)
   local mine, ahead = it.mine, 0
   for j = 1, i - 1 do
-    if mine[j][DELAY] <= 0 and mine[j][PRIO] >= mine[i][PRIO] then ahead = ahead + 1 end
+    if is_next(mine[j]) and mine[j][PRIO] >= mine[i][PRIO] then ahead = ahead + 1 end
   end
   local fits = ahead == 0 or it.pace[1][10] <= 0 or expected_ms(it.pace, 9, ahead, 0) <= bound
   local said = refusal(it, limit, wait, bound, #mine, fits)

@@ -1,7 +1,9 @@
 -- dump: [first sequence, limit, most rows, bytes, states as a set] ->
 --   wall, next sequence | nil, rows looked at, bytes, [number, name of a queue, ..],
---   [id, row, sheet, progress, result, errors, steps [name, result, ..] | nil, ..] in the
---   order of their append
+--   [id, row, sheet, progress, result, errors, steps [name, result, ..] | nil, open edges as in a
+--   sheet, ids it waited for, ..] in the order of their append
+-- Beside the states asked for also what has ended and an unfinished job wants to read; but not
+-- yet who waits for a job that runs.
 
 local begins, limit, most, room, wanted = args[3], args[4], args[5], args[6], args[7]
 local jobs, names_of, seen, held, looked, number = {}, {}, {}, 0, 0, 0
@@ -20,7 +22,15 @@ end
 
 local function tell(id, text)
   local row = cmsgpack.unpack(text)
-  if not wanted[row[STATE]] then return end
+  rows[id] = row
+  if not wanted[row[STATE]] then
+    if row[STATE] <= RUNNING or not edging().needed({ id })[id] then return end
+  end
+  local open, waited = '', ''
+  if row[STATE] <= RUNNING and row[EXTRA] and row[EXTRA][E_GENERATION] > 0 then
+    open, waited = edging().tell(id, row)
+    if edging().are_some_running(open) then return end
+  end
   local at = #jobs
   jobs[at + 1], jobs[at + 2] = id, text
   jobs[at + 3] = call('HGET', P .. 'bodies', id)
@@ -28,6 +38,7 @@ local function tell(id, text)
   jobs[at + 5] = call('HGET', P .. 'results', id)
   jobs[at + 6] = call('HGET', P .. 'errors', id)
   jobs[at + 7] = steps_of(id)
+  jobs[at + 8], jobs[at + 9] = open, waited
   held = held + row[SIZE] + (jobs[at + 5] and #jobs[at + 5] or 0)
   number = number + 1
   if not seen[row[QUEUE]] then

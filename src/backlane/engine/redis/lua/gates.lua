@@ -245,6 +245,15 @@ local function gating()
     end
   end
 
+  -- A job from another store brings the turns that it holds.
+  function it.take_turns(x)
+    for j = 1, #x[E_TURNS] do
+      local gate = gate_of(x[E_USES][x[E_TURNS][j]])
+      gate.held = gate.held + 1
+      touch(gate)
+    end
+  end
+
   -- A job has ended, or is forgotten: its turns are free.
   local function let_go_of_turns(x)
     for j = 1, x[E_TURNS] and #x[E_TURNS] or 0 do
@@ -363,5 +372,6 @@ local function gating()
   it.first_full, it.first_shut, it.blocked_key = first_full, first_shut, blocked_key
   it.count_uses, it.lease_uses, it.let_go_of_turns = count_uses, lease_uses, let_go_of_turns
   it.give_back, it.post_again, it.token_in_ms = give_back, post_again, token_in_ms
+  it.next_look = next_look
   return it
 end

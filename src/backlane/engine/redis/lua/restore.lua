@@ -1,6 +1,7 @@
 -- restore: [jobs [[id, row, sheet, progress | false, result | false, errors | false,
---   queue, kind, resource | false, steps [name, result, ..] | false, marks | false], ..], repeats [[field, until ms, job, print], ..],
---   which move, bounds of a new queue] -> wall, [id, ..] of those that were new
+--   queue, kind, resource | false, steps [name, result, ..] | false, marks | false, extra | false,
+--   open edges as in a sheet, ids it waited for], ..], repeats [[field, until ms, job, print],
+--   ..], which move, bounds of a new queue] -> wall, [id, ..] of those that were new
 -- A row comes without its sequence and the numbers of its queue and resource.
 --   arrived  hash move -> the ids of its latest part: those are known, forgotten or not
 
@@ -16,6 +17,9 @@ local function take_in_steps(id, told)
   push(hsets, 'steps', id, cmsgpack.pack(steps))
 end
 
+local taken_keys = {} -- by this call
+local opened = {} -- [id, its open edges]
+
 local function take_in(id, job)
   local row = job[2]
   row[QUEUE] = queue_number(job[7]) or make_queue(job[7], job[8], new_bounds)
@@ -26,24 +30,45 @@ local function take_in(id, job)
   if job[5] then push(hsets, 'results', id, job[5]) end
   if job[6] then push(hsets, 'errors', id, job[6]) end
   if job[10] then take_in_steps(id, job[10]) end
+  if job[12] then
+    local x = extra(row)
+    for i = 1, #job[12] do x[i] = job[12][i] end
+    if x[E_TURNS] then gating().take_turns(x) end
+  end
   if job[11] then mark(id, row, job[11]) end
+  local after = row[EXTRA] and row[EXTRA][E_AFTER] or 0
+  if row[STATE] <= RUNNING and #job[13] + #job[14] + after > 0 then
+    edging().tie_again(id, row, job[13], job[14], after > 0 and string.sub(job[3], -17 * after) or '')
+    opened[#opened + 1] = { id, job[13] }
+  elseif row[STATE] > RUNNING then
+    ended_jobs[#ended_jobs + 1], ended_jobs[#ended_jobs + 2] = id, row[STATE]
+  end
+  local x = row[EXTRA]
+  if (row[STATE] == READY or x and x[E_ON] > 0) and line(row[QUEUE]).is_fair then
+    extra(row)[E_VIRTUAL] = fairness().place(row)
+  end
+  if row[STATE] == BLOCKED and not (x and x[E_OPEN] + x[E_ON] > 0) then row[STATE] = READY end
   count(id, row, 1)
   if row[RESOURCE] then add_source(row) end
   if row[KEY] then
     push(zadds, 'by_key', 0, key_name(row) .. '\0' .. member(id, row))
-    if row[STATE] <= RUNNING then call('HSETNX', P .. 'keys', row[KEY], id) end
+    if would_hold_key(row) and not (taken_keys[row[KEY]] or holder_of(call('HGET', P .. 'keys', row[KEY]))) then
+      taken_keys[row[KEY]] = true
+      take_key(id, row)
+    end
   end
   if row[GROUP] then push(zadds, 'by_group', 0, row[GROUP] .. '\0' .. member(id, row)) end
   if row[STATE] <= RUNNING then rung_queues[row[QUEUE]] = true end
 end
 
-local ids, all_ids, new = {}, {}, {}
+local ids, all_ids, new, is_new = {}, {}, {}, {}
 for i = 1, #given do all_ids[i] = given[i][1] end
 read_rows(all_ids)
 for i = 1, #given do
   local id = all_ids[i]
   if not rows[id] and not latest[id] then
     latest[id] = true -- a part that has it twice has it once
+    is_new[id] = true
     new[#new + 1], ids[#ids + 1] = given[i], id
   end
 end
@@ -69,6 +94,21 @@ if mover ~= '' then
     call('HDEL', P .. 'arrived', mover)
   end
 end
+flush()
+-- Open edges to what has ended here before; other edges to it were followed then.
+for i = 1, #opened do
+  local edges = edging().each_edge(opened[i][2])
+  local others = {}
+  for j = 1, #edges do others[j] = edges[j][1] end
+  read_rows(others)
+  for j = 1, #edges do
+    local id, other = opened[i][1], rows[edges[j][1]]
+    if other and other[STATE] > RUNNING and not is_new[edges[j][1]] and rows[id][STATE] == BLOCKED then
+      edging().follow_one(edges[j][1], other[STATE], id, edges[j][2])
+    end
+  end
+end
+follow()
 flush()
 ring()
 return { wall, ids }

@@ -1,5 +1,6 @@
 -- restore_settings: [queues [[name, kind, [field, value | false, ..], [count, number, ..]], ..],
---   resources [[name, breaker, is_down], ..], secret | false, forgotten ms] -> wall
+--   resources [[name, breaker, is_down], ..], secret | false, forgotten ms,
+--   limits [[name, declared, tuned | false], ..]] -> wall
 
 for _, it in ipairs(args[3]) do
   local queue = queue_number(it[1])
@@ -30,5 +31,7 @@ end
 if args[5] then call('HSET', P .. 'meta', 'secret', args[5]) end
 local forgotten = tonumber(call('HGET', P .. 'meta', 'forgotten_ms') or -1)
 if args[6] > forgotten then call('HSET', P .. 'meta', 'forgotten_ms', args[6]) end
+for _, it in ipairs(args[7]) do set_limit(it[1], it[2], it[3]) end
+flush()
 ring(nil, true)
 return { wall }

@@ -79,40 +79,52 @@ local function tell_breaker(id, row, it)
   push(ended, label('ended:', row[RESOURCE]), id .. cmsgpack.pack(said))
 end
 
+-- Carries one settlement of a current lease out.
+local function carry_out(id, row, it)
+  local outcome = it[3]
+  if outcome ~= 6 then -- of that the attempt may not have started
+    local queue = label('q:', row[QUEUE])
+    add(queue, 1, 'ended')
+    add(queue, it[4], 'ran_ms')
+    if row[EXTRA] and row[EXTRA][E_VIRTUAL] and line(row[QUEUE]).is_fair then
+      fairness().end_attempt(row, it[4])
+    end
+  end
+  if outcome ~= 3 and outcome ~= 6 then row[PARKED] = false end -- a worker knew its task
+  outcomes[outcome](id, row, it[5], it[6])
+  row[RAN] = row[STATE] > RUNNING and it[4] or 0
+end
+
 -- Carries settlements out; returns the ids that were lost, those that were buried, and the
--- numbers of the resources that are concerned.
+-- numbers of the resources that are concerned. Who waits for others comes last: of these some
+-- may end in the same call.
 local function settle_all(settlements)
-  local ids, lost, buried, resources = {}, {}, {}, {}
+  local ids, lost, buried, resources, awaiting = {}, {}, {}, {}, {}
   for i = 1, #settlements do ids[i] = settlements[i][1] end
   make_way()
   read_rows(ids)
   for i = 1, #settlements do
     local it = settlements[i]
-    local id, outcome = it[1], it[3]
+    local id = it[1]
     local row = rows[id]
-    if row and row[STATE] == RUNNING and row[TOKEN] == it[2] then
+    if row and row[STATE] == RUNNING and row[TOKEN] == it[2] and not awaiting[id] then
       if row[RESOURCE] then
         if not ended[label('ended:', row[RESOURCE])] then
           resources[#resources + 1] = row[RESOURCE]
         end
         tell_breaker(id, row, it)
       end
-      if outcome ~= 6 then -- of that the attempt may not have started
-        local queue = label('q:', row[QUEUE])
-        add(queue, 1, 'ended')
-        add(queue, it[4], 'ran_ms')
-        if row[EXTRA] and row[EXTRA][E_VIRTUAL] and line(row[QUEUE]).is_fair then
-          fairness().end_attempt(row, it[4])
-        end
+      if it[3] == 8 then
+        awaiting[#awaiting + 1], awaiting[id] = it, true
+      else
+        carry_out(id, row, it)
+        if row[STATE] == FAILED then buried[#buried + 1] = id end
       end
-      if outcome ~= 3 and outcome ~= 6 then row[PARKED] = false end -- a worker knew its task
-      outcomes[outcome](id, row, it[5], it[6])
-      row[RAN] = row[STATE] > RUNNING and it[4] or 0
-      if row[STATE] == FAILED then buried[#buried + 1] = id end
     else
       lost[#lost + 1] = id
     end
   end
+  for i = 1, #awaiting do carry_out(awaiting[i][1], rows[awaiting[i][1]], awaiting[i]) end
   follow()
   flush()
   for key, list in pairs(ended) do

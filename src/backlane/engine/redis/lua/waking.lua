@@ -39,10 +39,23 @@ local function stop(id, row)
   return true
 end
 
+-- Of what is looked at latest: after the clock was set back, or its rate was raised, it is time
+-- to look sooner. (Where a slower one hides it, a sweep sees it.)
+local function look_sooner(queue)
+  for _ = 1, MOVES do
+    local last = call('ZREVRANGE', P .. 'open:' .. queue, 0, 0, 'WITHSCORES')
+    if not last[1] or tonumber(last[2]) <= wall then return end
+    local at = gating().next_look(gating().gate_of(last[1])) or wall
+    if at >= tonumber(last[2]) then return end
+    call('ZADD', P .. 'open:' .. queue, at, last[1])
+  end
+end
+
 -- The uses that may have room for jobs of these queues, in order: by limit, part and turn.
 local function open_uses(queues)
   local uses, seen = {}, {}
   for i = 1, #queues do
+    look_sooner(queues[i])
     local open = call('ZRANGEBYSCORE', P .. 'open:' .. queues[i], '-inf', wall, 'LIMIT', 0, MOVES)
     for j = 1, #open do
       if not seen[open[j]] then
