@@ -9,11 +9,12 @@ import msgspec
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Settings, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, keys, schedules, seal, steps, ties, tune
+from backlane.engine.sqlite import group, keys, limits, schedules, seal, steps, ties, tune
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.letting import ENDED
+from backlane.engine.sqlite.line import turns_of
 from backlane.engine.sqlite.measure import SECRET
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves
 from backlane.engine.sqlite.record import (
@@ -92,6 +93,7 @@ async def _whole(tx: SqliteTx, seqs: Sequence[int]) -> list[Whole]:
     found = {one.id: one for one in await standings(tx, seqs)}
     kept = await steps.recall_all(tx, seqs)
     tied = await ties.read(tx, seqs)
+    turns = await turns_of(tx, {one.seq: one.extra for one in found.values()})
     wholes = []
     for record in reversed(await whole_records(tx, seqs)):
         one = found[record.id]
@@ -100,7 +102,8 @@ async def _whole(tx: SqliteTx, seqs: Sequence[int]) -> list[Whole]:
             continue
         still, waited = ties.told(its, record)
         done = kept.get(one.seq, ())
-        whole = Whole(record, one.crashes, one.parked_ms, still, steps=done, waited=waited)
+        held = turns.get(one.seq, ())
+        whole = Whole(record, one.crashes, one.parked_ms, still, held, done, waited)
         wholes.append(whole)
     return wholes
 
@@ -119,6 +122,10 @@ async def dump_settings(tx: SqliteTx, clock: Clock) -> Settings:
         resources=await resources.breakers_of_all(tx),
         secret=(await tx.rows(SECRET))[0][0],
         forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+        limits=[
+            msgspec.structs.replace(one, running=0, blocked=0)
+            for one in await limits.list_limits(tx, clock)
+        ],
         schedules=await schedules.all_schedules(tx),
         latest=await steps.all_latest(tx),
     )

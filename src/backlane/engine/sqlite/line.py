@@ -36,6 +36,16 @@ SET_DUE: Sql[tuple[()]] = Sql(
     where seq = ?
     """
 )
+HOLDING: Sql[tuple[str, str, int]] = Sql(
+    """
+    select name, part, holder
+    from backlane_gate
+    where name = ?
+    and part = ?
+    and turn = 1
+    and holder = ?
+    """
+)
 
 
 class Asking(NamedTuple):
@@ -44,6 +54,7 @@ class Asking(NamedTuple):
     held: Held
     rank: int
     woken: Use | None = None  # for which there is room now
+    is_settled: bool = False  # elsewhere: it is ready, or waits for `woken`
 
     def order(self, gate: Gate) -> Order:
         """Where it stands among those that wait at a gate."""
@@ -106,7 +117,11 @@ def ordered(extra: bytes | None) -> tuple[Use, ...]:
 def _find_gate(gates: Gates, asking: Asking, uses: Sequence[Use]) -> Gate | None:
     """Count a job at its gates; return the one at which it has to wait, if there is one."""
     held = asking.held
-    for use in uses:
+    if asking.is_settled and asking.woken is not None and asking.woken in uses:
+        gate = gates[asking.woken]
+        gate.line(held.queue).blocked += 1
+        return gate
+    for use in () if asking.is_settled else uses:
         gate = gates[use]
         if use.turn and gate.holder == held.seq:
             continue
@@ -142,3 +157,26 @@ async def _courses(
         of = {(it.held.queue, found[it.held.seq][2]) for it in jobs if it.held.seq in found}
         await fair.read_flows(tx, courses, {it for it in of if it[0] in courses})
     return courses
+
+
+async def hold_turns(tx: SqliteTx, clock: Clock, turns: Mapping[Use, int]) -> None:
+    """Let jobs, by seq, hold the turns that they had elsewhere."""
+    gates = Gates(tx, clock)
+    await gates.read(dict.fromkeys(turns, ()))
+    for use, seq in turns.items():
+        gates[use].holder = seq
+    await gates.store()
+
+
+async def turns_of(tx: SqliteTx, extras: Mapping[int, bytes | None]) -> dict[int, tuple[Use, ...]]:
+    """Return the turns that these jobs hold, by seq."""
+    asked = [
+        (use.limit, use.part, seq)
+        for seq, extra in extras.items()
+        for use in decode_extra(extra).uses
+        if use.turn
+    ]
+    found: dict[int, tuple[Use, ...]] = {}
+    for name, part, seq in await tx.each(HOLDING, asked) if asked else ():
+        found[seq] = (*found.get(seq, ()), Use(name, part, turn=True))
+    return found

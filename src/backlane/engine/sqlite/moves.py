@@ -122,6 +122,10 @@ class Moves:
         """In line again, for there is room in the use that it was blocked on."""
         self._line.append(Asking(held, rank, use))
 
+    def arrive(self, held: Held, blocked_on: Use | None) -> None:
+        """As it was elsewhere: ready, or blocked on a use."""
+        self._line.append(Asking(held, 9 - held.priority, blocked_on, is_settled=True))
+
     def put_ready(self, held: Held, rank: int) -> None:
         """Ready, whatever its uses say: it is so already."""
         self.at(held.queue, held.priority).ready += 1

@@ -8,7 +8,18 @@ from typing import Any
 from backlane.engine.moving import Part, Settings, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.sqlite import group, keeping, keys, resource, schedules, steps, tags, ties
+from backlane.engine.portion import Line
+from backlane.engine.sqlite import (
+    group,
+    keeping,
+    keys,
+    limits,
+    resource,
+    schedules,
+    steps,
+    tags,
+    ties,
+)
 from backlane.engine.sqlite.append import (
     INSERT,
     NEWEST,
@@ -19,6 +30,7 @@ from backlane.engine.sqlite.append import (
 )
 from backlane.engine.sqlite.extra import encode_extra
 from backlane.engine.sqlite.held import Held
+from backlane.engine.sqlite.line import hold_turns
 from backlane.engine.sqlite.moves import FINAL_CODES, Moves, storable
 from backlane.engine.sqlite.policy import encode_policy
 from backlane.engine.sqlite.rows import ERROR
@@ -26,6 +38,7 @@ from backlane.engine.sqlite.sweep import RAISE_FORGOTTEN
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, JobRecord, State
+from backlane.model.limit import Use
 from backlane.model.queue import DEFAULT_BOUNDS, Kind, QueueRecord
 
 COUNTED_AT = 5  # the priority under which the lifetime counts of another store are kept
@@ -80,7 +93,8 @@ SET_QUEUE: Sql[tuple[()]] = Sql(
         tuned_bytes = ?,
         tuned_wait_ms = ?,
         tuned_share = ?,
-        paused = ?
+        paused = ?,
+        is_fair = ?
     where name = ?
     and kind = ?
     """
@@ -135,6 +149,7 @@ class Arriving:
 
     def __init__(self, tx: SqliteTx, clock: Clock) -> None:
         self._tx = tx
+        self._clock = clock
         self._now = clock.wall_ms()
         self._moves = Moves(clock)
         self._rows: list[tuple[Any, ...]] = []
@@ -146,6 +161,7 @@ class Arriving:
         self._tags: list[tuple[str, int]] = []
         self._kept: list[tuple[int, int]] = []
         self._new: dict[int, Whole] = {}
+        self._turns: dict[Use, int] = {}
 
     async def take_in(self, jobs: Sequence[Whole]) -> None:
         """Insert new jobs in this order."""
@@ -168,6 +184,8 @@ class Arriving:
         await tx.each(tags.TAG, self._tags)
         await tx.each(keeping.KEEP, self._kept)
         await group.join(tx, self._groups)
+        if self._turns:
+            await hold_turns(tx, self._clock, self._turns)
         await self._moves.store_rows(tx)
         self._moves.ended.clear()  # they ended elsewhere
         await keeping.count(tx, list(self._new), 1)
@@ -175,9 +193,9 @@ class Arriving:
         await self._moves.store_counts(tx)
         tx.rings.jobs += [record.id for record in records]
 
-    def _add(self, whole: Whole, seq: int, queue: int, resource: int) -> None:
-        record, moves = whole.record, self._moves
-        held = _held(whole, seq, queue, 2 * resource + record.lane)
+    def _add(self, whole: Whole, seq: int, line: Line, resource: int) -> None:
+        record, moves, queue = whole.record, self._moves, line.id
+        held = _held(whole, seq, line, 2 * resource + record.lane)
         self._rows.append(_row(record, held))
         self._new[seq] = whole
         self._tags += [(tag, seq) for tag in set(record.tags)]
@@ -201,45 +219,50 @@ class Arriving:
             moves.finished.append(_finished(record, held))
             return
         moves.at(queue, record.priority).bytes += held.size
+        self._turns |= dict.fromkeys(whole.turns, seq)
         if record.waits_for:
             moves.block(held, waits_for=record.waits_for)
+        elif not held.is_plain and record.state is not State.SCHEDULED:
+            uses = (use for use in record.uses if use.limit == record.blocked_on)
+            moves.arrive(held, next(uses, None))
         else:
             moves.put_off(held, held.place, is_due=record.state is not State.SCHEDULED)
         if record.deadline_ms is not None:
             self._deadlines.append((record.deadline_ms, seq))
         if record.group is not None:
-            line = (queue, record.group)
-            self._groups[line] = self._groups.get(line, 0) + 1
+            of = (queue, record.group)
+            self._groups[of] = self._groups.get(of, 0) + 1
         self._tx.rings.queues.add(record.queue)
 
 
-async def _queues(tx: SqliteTx, records: Sequence[JobRecord]) -> dict[str, int]:
-    """Return the numbers of the queues of these jobs, made if they are new."""
+async def _queues(tx: SqliteTx, records: Sequence[JobRecord]) -> dict[str, Line]:
+    """Return the queues of these jobs, made if they are new."""
     kinds = {
         record.queue: Kind.MESSAGES if record.task is None else Kind.TASKS for record in records
     }
-    numbers = {name: line.id for name, line in (await read_lines(tx, set(kinds))).items()}
+    lines = await read_lines(tx, set(kinds))
     for name, kind in kinds.items():
-        if name not in numbers:
-            numbers[name] = await make_line(tx, name, kind.value, DEFAULT_BOUNDS)
-    return numbers
+        if name not in lines:
+            number = await make_line(tx, name, kind.value, DEFAULT_BOUNDS)
+            lines[name] = Line(number, name, kind.value, DEFAULT_BOUNDS)
+    return lines
 
 
-def _held(whole: Whole, seq: int, queue: int, lane: int) -> Held:
+def _held(whole: Whole, seq: int, line: Line, lane: int) -> Held:
     record = whole.record
     place = record.enqueued_ms if record.due_ms is None else record.due_ms
     return Held(
         id=record.id,
         token=record.token,
         seq=seq,
-        queue=queue,
+        queue=line.id,
         priority=record.priority,
         attempt=record.attempt,
         revision=record.revision,
         size=len(record.body) + len(record.headers or b""),
         started_ms=record.started_ms,
         owner=record.owner,
-        is_plain=1,
+        is_plain=int(encode_extra(record) is None and not line.is_fair),
         cancelling=0,
         lane=lane,
         place=place,
@@ -307,6 +330,8 @@ async def restore_settings(tx: SqliteTx, settings: Settings) -> None:
         tx.rings.queues.add(queue.name)
     await moves.store_counts(tx)
     await resource.keep_all(tx, settings.resources)
+    for limit in settings.limits:
+        await limits.restore(tx, limit)
     if settings.secret:
         await tx.rows(SET_SECRET, settings.secret)
     await tx.rows(RAISE_FORGOTTEN, settings.forgotten_ms)
@@ -326,6 +351,7 @@ def _set(queue: QueueRecord) -> tuple[Any, ...]:
         queue.tuned_max_wait_ms,
         queue.tuned_group_share,
         int(queue.paused),
+        int(queue.is_fair),
         queue.name,
         queue.kind.value,
     )
