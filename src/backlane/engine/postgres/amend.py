@@ -246,7 +246,12 @@ class Amending:
             moves.at(number, one.priority).bytes += one.size
             moves.gather(one.queue, one.group, -1)
             moves.gather(number, one.group, 1)
-            wait_on(moves, one, placed(one)._replace(queue=number))
+            then = placed(one)._replace(queue=number)
+            if one.code == SCHEDULED:
+                moves.wait(then, is_due=False)
+            else:
+                due_ms = one.place if one.due_ms is None else one.due_ms
+                moves.line_up(then, due_ms, waits_for=one.waits_for or 0)
         tx.rings.queues.add(queue)
         self._tell(mine)
 

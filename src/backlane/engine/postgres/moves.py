@@ -23,9 +23,10 @@ FAILED = FINAL_CODES[State.FAILED]
 READY: Sql[tuple[()]] = Sql(
     """
     insert into backlane.ready (queue, lane, rank, place, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size)
+        revision, crashes, parked_ms, size, is_gated)
     select queue, lane, 9 - priority, place, seq, priority, attempt, token, revision, crashes,
-        parked_ms, size
+        parked_ms, size,
+        (select true from backlane.job where job.seq = given.seq and gates is not null)
     from unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::smallint[], $6::int[],
         $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[]) as given (queue, lane,
         place, seq, priority, attempt, token, revision, crashes, parked_ms, size)
@@ -34,10 +35,12 @@ READY: Sql[tuple[()]] = Sql(
 SCHEDULED: Sql[tuple[()]] = Sql(
     """
     insert into backlane.scheduled (queue, lane, due_ms, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size)
-    select *
+        revision, crashes, parked_ms, size, is_gated)
+    select given.*,
+        (select true from backlane.job where job.seq = given.seq and gates is not null)
     from unnest($1::int[], $2::int[], $3::bigint[], $4::bigint[], $5::smallint[], $6::int[],
-        $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[])
+        $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[]) as given (queue, lane,
+        due_ms, seq, priority, attempt, token, revision, crashes, parked_ms, size)
     """
 )
 BLOCKED: Sql[tuple[()]] = Sql(
@@ -50,6 +53,25 @@ BLOCKED: Sql[tuple[()]] = Sql(
         $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[], $12::bigint[], $13::int[],
         $14::int[]) as given (queue, lane, place, seq, priority, attempt, token, revision,
         crashes, parked_ms, size, gate, limit_no, waits_for)
+    """
+)
+# What these wait for, if for anything, is for the schema to say.
+LINED_UP: Sql[tuple[int]] = Sql(
+    """
+    select come
+    from backlane.get_in_line(
+        coalesce($8::bigint, backlane.now_ms()),
+        coalesce($9::bigint, backlane.now_ms()),
+        array(
+            select (
+                seq, token, parked_ms, attempt, revision, crashes, due_ms, null, waits_for
+            )::backlane.waiter
+            from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::int[],
+                $7::bigint[], $10::int[]) with ordinality as given (seq, token, parked_ms,
+                attempt, revision, crashes, due_ms, waits_for, nth)
+            order by nth
+        )
+    )
     """
 )
 # Where a job waits, and what it was when it last came back.
@@ -157,6 +179,27 @@ FORGET_EDGES: Sql[tuple[()]] = Sql(
     where waiting = any ($1::bigint[])
     """
 )
+# What jobs held of their uses; whose turn it may be then is told.
+GIVE_UP: Sql[tuple[str]] = Sql(
+    """
+    with gone as (
+        delete from backlane.holding
+        where seq = any ($1::bigint[])
+    )
+    select name
+    from backlane.queue
+    where id in (
+        select queue
+        from backlane.blocked_queues(array(
+            select unnest(gates)
+            from backlane.job
+            where seq = any ($1)
+        ))
+    )
+    """
+)
+# Who is blocked may be ready in the place of these.
+OPEN_GATES: Sql[tuple[None]] = Sql("select backlane.open_gates($1::bigint[])")
 FORGET_DEADLINES: Sql[tuple[()]] = Sql(
     """
     delete from backlane.deadline
@@ -285,6 +328,7 @@ class Moves:
         self._ready: list[tuple[Any, ...]] = []
         self._scheduled: list[tuple[Any, ...]] = []
         self._blocked: list[tuple[Any, ...]] = []
+        self._lined_up: list[tuple[Any, ...]] = []
         self._placed: list[tuple[Any, ...]] = []
         self._finished: list[tuple[Any, ...]] = []
         self._buried: list[tuple[Any, ...]] = []
@@ -320,6 +364,16 @@ class Moves:
         self._blocked.append((*one.row, gate, limit_no, waits_for))
         self._placed.append((one.seq, *one[1:5], one.started_ms, one.owner))
 
+    def line_up(self, one: Placed, due_ms: int, *, waits_for: int = 0) -> None:
+        """In line at a new place, and counted when it is there."""
+        self._lined_up.append(
+            (
+                *(one.seq, one.token, one.parked_ms, one.attempt, one.revision, one.crashes),
+                *(due_ms, waits_for),
+            )
+        )
+        self._placed.append((one.seq, *one[1:5], one.started_ms, one.owner))
+
     def finish(self, row: tuple[Any, ...], state: State, result: bytes | None) -> None:
         """Ended; `row` is queue, attempt, token, revision, started, ended, ran, owner."""
         seq, *rest = row
@@ -338,6 +392,9 @@ class Moves:
         await many(tx, SCHEDULED, self._scheduled)
         await many(tx, BLOCKED, self._blocked)
         await many(tx, PLACED, self._placed)
+        if self._lined_up:
+            *columns, waits = (list(column) for column in zip(*self._lined_up, strict=True))
+            await tx.rows(LINED_UP, *columns, tx.wall_ms, tx.boot_ms, waits)
         await many(tx, GROUPED, [(*line, by) for line, by in self.groups.items() if by])
         rows = [(*line, *counts.columns()) for line, counts in self.counts.items()]
         await many(tx, COUNTED, [row for row in rows if any(row[2:])])

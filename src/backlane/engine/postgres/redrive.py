@@ -61,7 +61,7 @@ class Redriving:
         """Let scheduled jobs be due now."""
         await take_out(self._tx, scheduled, self._moves)
         for one in scheduled:
-            self._moves.wait(_again(one, self._now), is_due=True)
+            self._moves.line_up(_again(one, self._now), self._now)
 
     async def renew(self, ended: Sequence[Standing]) -> set[int]:
         """Let jobs that ended be as new; return which, and skip the others."""
@@ -91,7 +91,7 @@ class Redriving:
             moves.at(one.queue, one.priority).bytes += one.size
             moves.gather(one.queue, one.group, 1)
             fresh = _again(one, self._now)._replace(attempt=0, crashes=0, parked_ms=None)
-            moves.wait(fresh, is_due=True)
+            moves.line_up(fresh, self._now)
         seqs = [one.seq for one in renewed]
         await tx.rows(NO_DEADLINES, seqs)
         await tx.rows(FORGET_PROGRESS, seqs)

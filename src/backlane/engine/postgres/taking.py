@@ -14,6 +14,8 @@ from backlane.engine.postgres.moves import (
     FORGET_DEADLINES,
     FORGET_EDGES,
     FREE_KEYS,
+    GIVE_UP,
+    OPEN_GATES,
     UNBLOCK,
     UNBURY,
     UNFINISH,
@@ -24,6 +26,7 @@ from backlane.engine.postgres.moves import (
     many,
 )
 from backlane.engine.postgres.record import BLOCKED, FAILED, READY, RUNNING, SCHEDULED, Standing
+from backlane.engine.postgres.text import loaded
 from backlane.engine.postgres.transaction import PostgresTx
 
 # Each is one step into a key for each job, in the order given.
@@ -162,6 +165,9 @@ async def take_out(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> N
             counts.keep(one.state, -1)
             (failed if one.code == FAILED else finished).append((one.seq,))
     await many(tx, UNREADY, ready)
+    gated = [one.seq for one in found if one.code == READY and one.extra is not None]
+    if gated:
+        await tx.rows(OPEN_GATES, gated)
     await many(tx, UNSCHEDULE, scheduled)
     await many(tx, UNBLOCK, blocked)
     await many(tx, UNBURY, failed)
@@ -169,14 +175,17 @@ async def take_out(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> N
 
 
 async def let_go(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> None:
-    """Free what jobs that waited held beside their places: keys, deadlines, groups, and what
-    they waited for."""
+    """Free what jobs that waited held beside their places: keys, deadlines, groups, turns,
+    and what they waited for."""
     for one in found:
         moves.at(one.queue, one.priority).bytes -= one.size
         moves.gather(one.queue, one.group, -1)
     keyed = [one for one in found if one.key_name is not None]
     await many(tx, FREE_KEYS, [(one.key_scope, one.key_name, one.seq) for one in keyed])
     await tx.rows(FORGET_EDGES, [one.seq for one in found])
+    gated = [one.seq for one in found if one.extra is not None]
+    if gated:
+        tx.rings.queues |= {loaded(name) for (name,) in await tx.rows(GIVE_UP, gated)}
     ending = [one for one in found if one.deadline_ms is not None]
     await many(tx, FORGET_DEADLINES, [(one.deadline_ms, one.seq) for one in ending])
 
