@@ -14,7 +14,7 @@ def test_queues_are_listed_with_depth_and_bounds(backlane, stage, url):
     lines = backlane("queues", "list", "--url", url).stdout.splitlines()
 
     assert lines[0].split()[:3] == ["queue", "state", "ready"]
-    assert lines[1].split()[:6] == ["mail", "tasks", "3", "0", "0", "100,000"]
+    assert lines[1].split()[:7] == ["mail", "tasks", "3", "0", "0", "0", "100,000"]
 
 
 def test_json_names_every_figure(shown, stage):

@@ -11,7 +11,7 @@ import msgspec
 
 from backlane.cli import bulk
 from backlane.cli.bulk import YES
-from backlane.cli.output import Output, age
+from backlane.cli.output import Output, age, count
 from backlane.cli.selection import selecting
 from backlane.cli.store import JOB_ID, Store, store_options
 from backlane.cli.view import JobDetail, JobView, job_detail, job_view
@@ -105,7 +105,16 @@ def _note(record: JobRecord, now_ms: int) -> str:
         return " ".join(([] if done is None else [f"{done:.0%}"]) + ([message] if message else []))
     if record.state == "scheduled" and record.due_ms is not None:
         return f"due in {age(record.due_ms - now_ms)}"
+    if record.state == "blocked":
+        return waited_for(record.blocked_on, record.waits_for)
     return ""
+
+
+def waited_for(limit: str | None, jobs: int) -> str:
+    """Return what a blocked job waits for; "": nothing."""
+    if limit is not None:
+        return f"limit {limit}"
+    return f"{count(jobs, 'job')}" if jobs else ""
 
 
 @jobs.command("show")
@@ -128,6 +137,7 @@ def _detail_lines(job: JobDetail) -> Iterator[str]:
         ("task", job.task),
         ("queue", job.queue),
         ("state", _state(job)),
+        ("waits for", waited_for(job.blocked_on, job.waits_for) or None),
         ("attempts", f"{job.attempts} of {job.max_attempts}"),
         ("priority", str(job.priority)),
         ("enqueued", _time(job.enqueued_at)),

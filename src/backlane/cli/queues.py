@@ -70,7 +70,16 @@ def list_(store: Store, output: Output) -> None:
     elif not records:
         output.line("no queues: nothing was enqueued here yet")
     else:
-        columns = ("queue", "state", ">ready", ">scheduled", ">running", ">of", ">bytes")
+        columns = (
+            "queue",
+            "state",
+            ">ready",
+            ">scheduled",
+            ">blocked",
+            ">running",
+            ">of",
+            ">bytes",
+        )
         seen = (">pressure", ">wait", ">oldest", ">succeeded", ">failed", ">retried")
         rows = [_row(record, meters[record.name]) for record in records]
         output.table(columns + seen, rows)
@@ -100,7 +109,7 @@ def _lines(record: QueueRecord, meter: Meter) -> list[str]:
     """Return a queue as a person reads it."""
     depth, bounds = record.depth, record.bounds
     held = f"{depth.ready:,} ready, {depth.running:,} running"
-    later = f"{depth.scheduled + depth.blocked:,} later, {size(depth.bytes)}"
+    later = f"{depth.scheduled:,} later, {depth.blocked:,} blocked, {size(depth.bytes)}"
     speed = "not known" if meter.mu is None else f"{meter.mu:,.1f} jobs a second"
     return [
         f"queue     {record.name} ({'paused' if record.paused else record.kind})",
@@ -135,7 +144,8 @@ def _row(record: QueueRecord, meter: Meter) -> tuple[str, ...]:
         record.name,
         "paused" if record.paused else str(record.kind),
         f"{depth.ready:,}",
-        f"{depth.scheduled + depth.blocked:,}",
+        f"{depth.scheduled:,}",
+        f"{depth.blocked:,}",
         f"{depth.running:,}",
         f"{record.bounds.max_jobs:,}",
         size(depth.bytes),

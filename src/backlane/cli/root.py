@@ -30,6 +30,7 @@ COMMANDS = {
     "enqueue": "Enqueue one call of a task.",
     "jobs": "List, show, retry, cancel and delete jobs.",
     "queues": "List, show, pause, resume, purge and tune queues.",
+    "limits": "List limits, and tune them at run time.",
     "resources": "List resources, pause and resume the jobs that depend on them.",
     "dead": "List dead letters and run them again.",
     "migrate": "Bring a store's schema up to date.",

@@ -52,6 +52,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     parent: uuid.UUID | None
     worker: str | None
     bytes: int
+    blocked_on: str | None  # the limit (or turn) that it waits for
+    waits_for: int  # jobs that have not ended
 
 
 class JobDetail(JobView, frozen=True, kw_only=True):
@@ -96,6 +98,7 @@ class QueueView(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int
     expired: int
     retried: int
+    fair: bool
 
 
 def _datetime(wall_ms: int) -> datetime:
@@ -131,6 +134,8 @@ def job_view(record: JobRecord) -> JobView:
         parent=uuid.UUID(bytes=record.parent) if record.parent else None,
         worker=record.owner,
         bytes=record.size,
+        blocked_on=record.blocked_on,
+        waits_for=record.waits_for,
     )
 
 
@@ -212,4 +217,5 @@ def queue_view(record: QueueRecord, meter: Meter | None = None) -> QueueView:
         cancelled=record.cancelled,
         expired=record.expired,
         retried=record.retried,
+        fair=record.is_fair,
     )

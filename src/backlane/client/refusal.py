@@ -31,6 +31,7 @@ from backlane.errors import (
     StaleId,
     TooLarge,
     Unauthorized,
+    UnknownLimit,
     UnknownQueue,
     UnknownTask,
     WrongUse,
@@ -127,6 +128,8 @@ def error_of(answer: Answer) -> BacklaneError:  # long: one line for each kind t
             return JobNotFound(said)
         case "unknown-queue":
             return UnknownQueue(said)
+        case "unknown-limit":
+            return UnknownLimit(said)
         case "wrong-kind":
             return WrongUse(said)
         case "too-large":

@@ -16,7 +16,18 @@ from starlette.routing import Route, Router
 
 from backlane.app import Backlane
 from backlane.errors import BadOption
-from backlane.gateway import auth, health, jobs, messages, metrics, openapi, queues, stream, tasks
+from backlane.gateway import (
+    auth,
+    health,
+    jobs,
+    limits,
+    messages,
+    metrics,
+    openapi,
+    queues,
+    stream,
+    tasks,
+)
 from backlane.gateway.answer import tell
 from backlane.gateway.body import Cut, Gone, cut, whole
 from backlane.gateway.declined import decline, problem_of
@@ -41,6 +52,7 @@ RULES: Sequence[Rule] = [
     *tasks.ROUTES,
     *jobs.ROUTES,
     *queues.ROUTES,
+    *limits.ROUTES,
     *messages.ROUTES,
     *stream.ROUTES,
     *metrics.ROUTES,

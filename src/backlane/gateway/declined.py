@@ -29,6 +29,7 @@ from backlane.errors import (
     StoreMoved,
     TooLarge,
     Unencodable,
+    UnknownLimit,
     UnknownOption,
     UnknownQueue,
     UnknownTask,
@@ -100,6 +101,8 @@ def problem_of(error: Exception) -> Problem:  # long: one line for each error th
             return problem(404, "unknown-task", "There is no such task", str(error))
         case UnknownQueue():
             return problem(404, "unknown-queue", "There is no such queue", str(error))
+        case UnknownLimit():
+            return problem(404, "unknown-limit", "There is no such limit", str(error))
         case WrongUse():
             return problem(409, "wrong-kind", "The queue holds another kind", str(error))
         case NotSupported():

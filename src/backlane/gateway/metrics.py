@@ -18,9 +18,11 @@ from backlane.gateway.site import Exchange, Rule
 from backlane.gateway.speed import Speed
 from backlane.gateway.tally import MOST_QUEUES
 from backlane.model.breaker import ResourceRecord
+from backlane.model.limit import LimitRecord
 
 LIVE_MS = 30_000  # a worker that was silent for longer is none
 MOST_RESOURCES = 500
+MOST_LIMITS = 500
 
 
 async def metrics(exchange: Exchange) -> Response:
@@ -31,10 +33,12 @@ async def metrics(exchange: Exchange) -> Response:
     speeds = await site.speeds.read()
     workers = await engine.arun(engine.list_workers())
     resources = await engine.arun(engine.list_resources())
+    limits = await engine.arun(engine.list_limits())
     told = Exposition("backlane")
     _tell_queues(told, speeds)
     _tell_workers(told, workers)
     _tell_resources(told, resources)
+    _tell_limits(told, limits)
     site.tally.tell(told)
     told.family("http_followers", "gauge", "Streams and long polls that are open.").add(
         len(site.hub)
@@ -164,3 +168,17 @@ def _tell_resources(told: Exposition, resources: Sequence[ResourceRecord]) -> No
     family = told.family("resource_trips", "gauge", "Times in a row that its breaker opened.")
     for resource in shown:
         family.add(resource.trips, resource=resource.name)
+
+
+def _tell_limits(told: Exposition, limits: Sequence[LimitRecord]) -> None:
+    busiest = sorted(limits, key=lambda it: it.running + it.blocked, reverse=True)[:MOST_LIMITS]
+    shown = sorted(busiest, key=lambda it: it.name)
+    family = told.family("limit_running", "gauge", "What runs under it, over all groups.")
+    for limit in shown:
+        family.add(limit.running, limit=limit.name)
+    family = told.family("limit_blocked", "gauge", "Jobs that wait for it.")
+    for limit in shown:
+        family.add(limit.blocked, limit=limit.name)
+    family = told.family("limit_concurrency", "gauge", "How many it allows, of each group if so.")
+    for limit in shown:
+        family.add(limit.limit.concurrency, limit=limit.name)

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from backlane.gateway import health, jobs, messages, metrics, queues, stream, tasks
+from backlane.gateway import health, jobs, limits, messages, metrics, queues, stream, tasks
+from backlane.gateway.limits import LimitResource, LimitTuning
 from backlane.gateway.messages import MessageResource, Receipts
 from backlane.gateway.queues import QueueResource, Tuning
 from backlane.gateway.resource import JobResource
@@ -35,6 +36,12 @@ class QueueList(msgspec.Struct, frozen=True):
     """Queues by name."""
 
     queues: list[QueueResource]
+
+
+class LimitList(msgspec.Struct, frozen=True):
+    """Limits by name."""
+
+    limits: list[LimitResource]
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -100,6 +107,10 @@ PARAMETERS: Mapping[str, tuple[Schema, str]] = {
     "queue": (
         {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$"},
         "The queue's name.",
+    ),
+    "limit": (
+        {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,134}$"},
+        "The limit's name; `task:<task>` and `queue:<queue>` are those of tasks and queues.",
     ),
     "wait": (
         {"type": "number", "minimum": 0},
@@ -232,6 +243,13 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     queues.resume: Operation(id="resumeQueue", answers={200: _QUEUE}, problems=_NO_QUEUE),
     queues.tune: Operation(
         id="tuneQueue", takes=Tuning, answers={200: _QUEUE}, problems={**_NO_QUEUE, **_BODY}
+    ),
+    limits.index: Operation(id="listLimits", answers={200: Answer("All limits.", LimitList)}),
+    limits.tune: Operation(
+        id="tuneLimit",
+        takes=LimitTuning,
+        answers={200: Answer("The limit as it is.", LimitResource)},
+        problems={404: "unknown-limit", **_BODY},
     ),
     messages.send: Operation(
         id="sendMessage",

@@ -50,6 +50,8 @@ class JobResource(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     resource: str | None = None
     cancelling: bool = False
+    blocked_on: str | None = None  # the limit (or turn) that it waits for
+    waits_for: int = 0  # jobs that have not ended
     expected_wait: float | None = None  # seconds; known when it is enqueued, not later
     result: Raw | UnsetType = UNSET
 
@@ -80,6 +82,8 @@ def resource_of(record: JobRecord, expected_wait: float | None = None) -> JobRes
         key=None if record.key is None else record.key.name,
         resource=record.resource,
         cancelling=record.cancelling,
+        blocked_on=record.blocked_on,
+        waits_for=record.waits_for,
         expected_wait=expected_wait,
         result=UNSET if record.result is None else Raw(record.result),
     )
