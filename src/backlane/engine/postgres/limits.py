@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.plan import Sql
@@ -117,6 +118,27 @@ IS_QUEUE: Sql[tuple[int]] = Sql(
     where 'queue:' || name = $1::text
     """
 )
+# What jobs held of their uses; whose turn it may be then is told.
+GIVE_UP: Sql[tuple[str]] = Sql(
+    """
+    with gone as (
+        delete from backlane.holding
+        where seq = any ($1::bigint[])
+    )
+    select name
+    from backlane.queue
+    where id in (
+        select queue
+        from backlane.blocked_queues(array(
+            select unnest(gates)
+            from backlane.job
+            where seq = any ($1)
+        ))
+    )
+    """
+)
+# Who is blocked may be ready in the place of these.
+OPEN_GATES: Sql[tuple[None]] = Sql("select backlane.open_gates($1::bigint[])")
 ACQUIRE: Sql[tuple[bool, int | None]] = Sql(
     """
     select is_given, wait_ms
@@ -251,6 +273,18 @@ async def release(tx: PostgresTx, use: Use, holder: bytes) -> bool:
     rows = await tx.rows(RELEASE, at, holder, tx.boot_ms)
     tx.rings.queues |= {loaded(name) for (name,) in await tx.rows(RUNG, at, its)}
     return bool(rows and rows[0][0])
+
+
+async def dump_limits(tx: PostgresTx) -> list[LimitRecord]:
+    """Return what is said of limits, without what runs and waits."""
+    return [replace(one, running=0, blocked=0) for one in await list_limits(tx)]
+
+
+async def restore_limits(tx: PostgresTx, records: Sequence[LimitRecord]) -> None:
+    """Let this be what is said of these limits."""
+    numbers = await number(tx, [one.name for one in records])
+    for one in sorted(records, key=lambda one: one.name):
+        await put(tx, numbers[one.name], one.declared, one.tuned)
 
 
 def _record(row: tuple[Any, ...]) -> LimitRecord:

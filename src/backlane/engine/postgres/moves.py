@@ -179,27 +179,6 @@ FORGET_EDGES: Sql[tuple[()]] = Sql(
     where waiting = any ($1::bigint[])
     """
 )
-# What jobs held of their uses; whose turn it may be then is told.
-GIVE_UP: Sql[tuple[str]] = Sql(
-    """
-    with gone as (
-        delete from backlane.holding
-        where seq = any ($1::bigint[])
-    )
-    select name
-    from backlane.queue
-    where id in (
-        select queue
-        from backlane.blocked_queues(array(
-            select unnest(gates)
-            from backlane.job
-            where seq = any ($1)
-        ))
-    )
-    """
-)
-# Who is blocked may be ready in the place of these.
-OPEN_GATES: Sql[tuple[None]] = Sql("select backlane.open_gates($1::bigint[])")
 FORGET_DEADLINES: Sql[tuple[()]] = Sql(
     """
     delete from backlane.deadline

@@ -6,7 +6,7 @@ from typing import Any
 
 from backlane.engine.moving import Settings
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource, schedules, steps, tune
+from backlane.engine.postgres import limits, resource, schedules, steps, tune
 from backlane.engine.postgres.enter import make_line
 from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.measure import SECRET
@@ -34,7 +34,8 @@ SET_QUEUE: Sql[tuple[()]] = Sql(
         tuned_bytes = $8::bigint,
         tuned_wait_ms = $9::bigint,
         tuned_share = $10::float8,
-        paused = $11::boolean
+        paused = $11::boolean,
+        is_fair = $12::boolean
     where name = $1::text
     and kind = $2::text
     """
@@ -81,6 +82,7 @@ async def dump_settings(tx: PostgresTx) -> Settings:
         resources=await resource.breakers_of_all(tx),
         secret=(await tx.rows(SECRET))[0][0],
         forgotten_ms=(await tx.rows(FORGOTTEN))[0][0],
+        limits=await limits.dump_limits(tx),
         schedules=await schedules.schedules_of_all(tx),
         latest=await steps.latest_of_all(tx),
     )
@@ -95,6 +97,7 @@ async def restore_settings(tx: PostgresTx, settings: Settings) -> None:
             await tx.rows(COUNT, number, COUNTED_AT, *_counts(queue))
         await tx.rows(SET_QUEUE, *_set(queue))
         tx.rings.queues.add(queue.name)
+    await limits.restore_limits(tx, settings.limits)
     await resource.keep_all(tx, settings.resources)
     if settings.secret:
         await tx.rows(SET_SECRET, settings.secret)
@@ -118,6 +121,7 @@ def _set(queue: QueueRecord) -> tuple[Any, ...]:
         queue.tuned_max_wait_ms,
         queue.tuned_group_share,
         queue.paused,
+        queue.is_fair,
     )
 
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.limits import GIVE_UP, OPEN_GATES
 from backlane.engine.postgres.moves import (
     FORGET_DEADLINES,
     FORGET_EDGES,
     FREE_KEYS,
-    GIVE_UP,
-    OPEN_GATES,
     UNBLOCK,
     UNBURY,
     UNFINISH,
