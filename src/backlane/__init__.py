@@ -16,6 +16,7 @@ from backlane.errors import (
     KeyReused,
     LeaseLost,
     LimitTimeout,
+    NoResult,
     NotSupported,
     OutcomeUnknown,
     QueueFull,
@@ -34,6 +35,7 @@ from backlane.errors import (
     UnknownOption,
     UnknownQueue,
     UnknownResource,
+    UnknownSchedule,
     UnknownTask,
     WrongUse,
 )
@@ -44,15 +46,24 @@ from backlane.messages import Message, MessageQueue
 from backlane.middleware import Call, Middleware, Next
 from backlane.model import event as events
 from backlane.model.breaker import ResourceRecord
+from backlane.model.cron import Cron
+from backlane.model.failure import Failure
 from backlane.model.job import AttemptError, JobRecord, Progress, State
 from backlane.model.limit import LimitRecord
 from backlane.model.limiting import Limit
 from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
+from backlane.model.schedule import At, Every
+from backlane.node import Node
 from backlane.resource import ResourceHandle
+from backlane.retention import Retention
+from backlane.schedules import Schedule, Schedules
 from backlane.task import Enqueuer, Task
 from backlane.transaction import JobTransaction
+from backlane.unique import Unique
+from backlane.workflow import Workflow, chain, chord, group
+from backlane.workflow_handle import WorkflowHandle, WorkflowProgress
 
 __all__ = [
     # an application and its parts
@@ -67,6 +78,13 @@ __all__ = [
     "ResourceHandle",
     "ResourceRecord",
     "Retry",
+    "Unique",
+    "Retention",
+    "Cron",
+    "Every",
+    "At",
+    "Schedule",
+    "Schedules",
     "Task",
     "Enqueuer",
     "MessageQueue",
@@ -75,6 +93,15 @@ __all__ = [
     "Call",
     "Next",
     "events",
+    # workflows
+    "Node",
+    "Workflow",
+    "WorkflowHandle",
+    "WorkflowProgress",
+    "Failure",
+    "chain",
+    "chord",
+    "group",
     # a job, from outside and from inside
     "JobHandle",
     "JobChange",
@@ -104,6 +131,7 @@ __all__ = [
     "UnknownOption",
     "UnknownQueue",
     "UnknownResource",
+    "UnknownSchedule",
     "BadOption",
     "WrongUse",
     "NotSupported",
@@ -114,6 +142,7 @@ __all__ = [
     "LimitTimeout",
     "ResultTimeout",
     "ResultGone",
+    "NoResult",
     "LeaseLost",
     "OutcomeUnknown",
     "EngineUnavailable",

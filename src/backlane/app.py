@@ -17,14 +17,16 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Never, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Never, ParamSpec, Self, TypeVar, Unpack, overload
 
 from msgspec.structs import replace
 
 from backlane.context import Context
 from backlane.control import QueueHandle
 from backlane.declaration import declare
+from backlane.decorator import Declare, DeclareScheduled
 from backlane.engine.protocol import Admission, Engine
 from backlane.errors import (
     BadOption,
@@ -48,34 +50,21 @@ from backlane.model.limiting import Limit, known_limit, use
 from backlane.model.option import check_options
 from backlane.model.queue import Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Duration, Retry
+from backlane.model.schedule import Rule
 from backlane.options import TaskOptions
 from backlane.place import Place
 from backlane.resource import ResourceHandle
+from backlane.retention import DEFAULT_RETENTION, Retention, checked_retention
+from backlane.schedules import ScheduleOptions, Schedules
 from backlane.setting import bounds_of, by_name, check_settings, checked_middleware, where
 from backlane.task import Task
+from backlane.workflow_handle import WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
 ObserverT = TypeVar("ObserverT", bound=Observer)
 
 DEFAULT_QUEUE = "default"
-
-
-class Declare(Protocol):
-    """What `@app.task(…)` is: a decorator that makes a task of a function."""
-
-    @overload
-    def __call__(
-        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
-    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
-    @overload
-    def __call__(
-        self, function: Callable[P, Coroutine[Any, Any, R]], /
-    ) -> Task[P, Coroutine[Any, Any, R], R]: ...
-    @overload
-    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R, R]: ...
-    @overload
-    def __call__(self, function: Callable[P, R], /) -> Task[P, R, R]: ...
 
 
 class Backlane:
@@ -91,6 +80,7 @@ class Backlane:
         retry: the retry of tasks that give none.
         max_bytes: the most bytes of one job's arguments, result or message.
         limits: limits by name, which tasks name in `limits=` and `app.limit` is under.
+        retention: how long the records of ended jobs are kept, where their tasks say nothing.
 
     Raises:
         BadOption: a value cannot work.
@@ -109,11 +99,13 @@ class Backlane:
         retry: Retry = DEFAULT_RETRY,
         max_bytes: int = DEFAULT_MAX_BYTES,
         limits: Mapping[str, Limit] = MappingProxyType({}),
+        retention: Retention = DEFAULT_RETENTION,
         **unknown: Never,
     ) -> None:
-        known = ("queues", "middleware", "clock", "retry", "max_bytes", "limits")
+        known = ("queues", "middleware", "clock", "retry", "max_bytes", "limits", "retention")
         check_options(unknown, known, "Backlane()")
         check_settings(clock, retry, max_bytes)
+        self.retention = checked_retention(retention)
         self.observers = Observers()
         self._place = Place(url, SystemClock() if clock is None else clock)
         self._tasks: dict[str, Task[..., Any, Any]] = {}
@@ -131,6 +123,8 @@ class Backlane:
         fair = frozenset(name for name, queue in self._queues.items() if queue.fair)
         of_tasks = Admission(bounds, limits=self.limits.in_store, fair=fair)
         of_messages = replace(of_tasks, kind=Kind.MESSAGES)
+        self.admission = of_tasks
+        self.schedules = Schedules(self._place, self._tasks)
         self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
             self._place, gauge, of_tasks, self._queue, self.observers, self.enqueue_middleware
@@ -232,6 +226,32 @@ class Backlane:
         self._tasks[task.name] = task
         return task
 
+    def schedule(
+        self,
+        rule: Rule | str | timedelta,
+        /,
+        **options: Unpack[ScheduleOptions],
+    ) -> DeclareScheduled:
+        """Let a task run on time: `@app.schedule("0 3 * * *", tz="Europe/Paris")`.
+
+        Written over `@app.task`, or over a function, which then is a task. The rule is cron
+        as text, a timedelta, `Every` or `At`. Options are `tz`, `name` (the task's, unless
+        given), `args` and `kwargs` of the call, `catch_up` ("none", "latest" or "all": what
+        becomes of due times that no worker saw), `most` (of these, for "all") and `jitter`
+        (spreads the starts over so long).
+
+        Raises:
+            BadOption: the rule, or an option, cannot work; says which part.
+            UnknownOption: names the nearest one that exists.
+        """
+        check_options(options, ScheduleOptions.__annotations__, "@app.schedule")
+        declare = self.schedules.declaring(rule, options)
+
+        def decorate(function: Any) -> Any:
+            return declare(function if isinstance(function, Task) else self._declare(function, {}))
+
+        return decorate
+
     def messages(self, name: str) -> MessageQueue:
         """Return the message queue of that name.
 
@@ -321,6 +341,31 @@ class Backlane:
         """Like `job`."""
         job = parse_id(job_id)
         return JobHandle(job, self._reader_of(await self._reader(plain).arecord(job)))
+
+    def workflow(self, workflow_id: uuid.UUID | str) -> WorkflowHandle[Any]:
+        """Return the grip on a workflow by its id.
+
+        Raises:
+            JobNotFound: it is not stored, or its history has been pruned.
+            BadOption: this is not the id of a workflow.
+        """
+        end = parse_id(workflow_id)
+        record = self._reader(plain).record(end)
+        return self._workflow(end, record)
+
+    async def aworkflow(self, workflow_id: uuid.UUID | str) -> WorkflowHandle[Any]:
+        """Like `workflow`."""
+        end = parse_id(workflow_id)
+        return self._workflow(end, await self._reader(plain).arecord(end))
+
+    def _workflow(self, end: bytes, record: JobRecord) -> WorkflowHandle[Any]:
+        if record.workflow != end:
+            whole = uuid.UUID(bytes=record.workflow) if record.workflow else None
+            raise BadOption(
+                f"{uuid.UUID(bytes=end)} is a job and no workflow"
+                + (f"; it is a part of workflow {whole}" if whole else "; use app.job(id)")
+            )
+        return WorkflowHandle(end, self._place, self._task_intake.decoders)
 
     def _reader_of(self, record: JobRecord) -> Reader:
         task = self._tasks.get(record.task or "")

@@ -15,6 +15,7 @@ from types import FunctionType
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from backlane.context import Context
 from backlane.errors import BadOption
@@ -22,7 +23,9 @@ from backlane.model.job import Policy
 from backlane.model.limiting import Limit, checked_limit, known_limit
 from backlane.model.queue import Queue, RunsIn, checked_name
 from backlane.model.retry import Duration, Retry, milliseconds
-from backlane.options import TaskOptions, checked_items, checked_priority
+from backlane.options import TaskOptions, checked_items, checked_priority, checked_tags
+from backlane.retention import keep_ms
+from backlane.unique import Unique, checked_unique
 
 _FIRST = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -48,6 +51,8 @@ class Declaration(msgspec.Struct, frozen=True, kw_only=True):
     keeps_result: bool
     resource: str | None = None
     limits: Limits = ()
+    unique: Unique | None = None
+    tags: tuple[str, ...] = ()
 
 
 def declare(
@@ -85,11 +90,13 @@ def declare(
         runs_in=_place(name, options.get("runs_in"), queue, is_async=is_async),
         priority=checked_priority(options.get("priority", 5)),
         retry=retry,
-        policy=_policy(name, retry, options.get("timeout")),
+        policy=_kept(name, _policy(name, retry, options.get("timeout")), options, keeps_result),
         expires_ms=None if expires is None else _expires_ms(name, expires),
         keeps_result=keeps_result,
         resource=None if resource is None else checked_name(resource, "resource"),
         limits=_limits(name, options, limits),
+        unique=checked_unique(options.get("unique"), f"task {name!r}: "),
+        tags=checked_tags(options.get("tags", ()), f"task {name!r}: "),
     )
 
 
@@ -226,6 +233,20 @@ def _policy(
         hard_ms=hard_ms,
         retries_timeout=retry.covers(TimeoutError),
     )
+
+
+def _kept(name: str, policy: Policy, options: TaskOptions, keeps_result: bool) -> Policy:
+    """Add to a policy how long its jobs are kept, and whether their newest result is."""
+    keep, keep_latest = options.get("keep"), options.get("keep_latest", False)
+    if not isinstance(keep_latest, bool):
+        raise BadOption(f"task {name!r}: keep_latest is {keep_latest!r}; use True or False")
+    if keep_latest and not keeps_result:
+        raise BadOption(
+            f"task {name!r}: keep_latest=True and keep_result=False do not go together: there "
+            "would be no result to keep; leave one of them out"
+        )
+    kept_ms = None if keep is None else keep_ms(keep, f"task {name!r}: keep")
+    return replace(policy, keep_ms=kept_ms, keeps_latest=keep_latest)
 
 
 def _timeout(

@@ -18,12 +18,13 @@ from backlane.errors import BadOption
 from backlane.model.clock import Clock
 from backlane.model.codec import encode_headers
 from backlane.model.ids import new_id, new_ids, parse_id
-from backlane.model.job import Idempotency, Job, Key
+from backlane.model.job import DEFAULT_RULE, Idempotency, Job, Key
 from backlane.model.limit import Use
 from backlane.model.limiting import Limit, use
 from backlane.model.queue import Queue, checked_on_full
 from backlane.model.retry import milliseconds
-from backlane.options import EnqueueOptions, Terms, checked_priority
+from backlane.options import EnqueueOptions, Terms, checked_priority, checked_tags
+from backlane.unique import Unique, checked_unique, key_name
 
 
 class Draft(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class Draft(msgspec.Struct, frozen=True):
     terms: Terms = Terms()
     idempotency_key: str | None = None
     limits: tuple[tuple[str, Limit], ...] = ()  # of its task, by name
+    unique: Unique | None = None
 
     def with_options(self, options: EnqueueOptions, queue: Callable[[str], Queue]) -> Draft:
         """Return a draft with these options in place of its own; `queue` finds a queue.
@@ -49,11 +51,15 @@ class Draft(msgspec.Struct, frozen=True):
         if "at" in options:
             at_ms = _moment_ms(options["at"])
         headers = {**self.headers, **_checked_headers(options.get("headers", {}))}
-        template = _template(self.template, options, queue)
+        unique = checked_unique(options["unique"]) if "unique" in options else self.unique
+        template = self.template
+        if "unique" in options:
+            template = told_apart(template, unique, self.unique)
+        template = _template(template, options, queue)
         itself = queue(template.queue)
         _check_order(itself, template, options, at_ms)
         if at_ms is None:
-            _check_in_time(template)
+            check_in_time(template, unique)
         return Draft(
             replace(
                 template,
@@ -68,12 +74,13 @@ class Draft(msgspec.Struct, frozen=True):
             if "idempotency_key" in options
             else self.idempotency_key,
             self.limits,
+            unique,
         )
 
     def job(self, body: bytes, clock: Clock, headers: Mapping[str, str] | None = None) -> Job:
         """Return one job; `headers` replace the draft's."""
         now = clock.wall_ms()
-        template = self._template_at(now)
+        template = self.keyed(self._template_at(now), body)
         if headers is not None:
             template = replace(template, headers=encode_headers(headers))
         if self.idempotency_key is not None:
@@ -90,12 +97,43 @@ class Draft(msgspec.Struct, frozen=True):
             option = "idempotency_key" if self.id is None else "id"
             raise BadOption(f"{option}= names one job; enqueue many without it, or one by one")
 
+    def check_lasting(self) -> None:
+        """Refuse options that have no meaning for all that a schedule makes.
+
+        Raises:
+            BadOption: names the option.
+        """
+        given = {
+            "id": self.id is not None,
+            "idempotency_key": self.idempotency_key is not None,
+            "at": self.at_ms is not None,
+            "delay": self.template.delay_ms != (self.unique.wait_ms if self.unique else 0),
+            "connection": self.terms.connection is not None,
+            "ticket": self.terms.ticket is not None,
+            "on_full": self.terms.on_full is not None,
+            "on_full_timeout": self.terms.on_full_timeout_ms is not None,
+        }
+        for option, is_given in given.items():
+            if is_given:
+                raise BadOption(
+                    f"{option}= is of one enqueue, and a schedule makes many; leave it out"
+                )
+
     def jobs(self, bodies: Sequence[bytes], clock: Clock) -> list[Job]:
         """Return one job for each body, in order, each with an id of its own; see `check_many`."""
         now = clock.wall_ms()
         template = self._template_at(now)
         ids = new_ids(now, len(bodies))
-        return [replace(template, id=i, body=body) for i, body in zip(ids, bodies, strict=True)]
+        made = [replace(template, id=i, body=body) for i, body in zip(ids, bodies, strict=True)]
+        if self.unique is None:
+            return made
+        return [self.keyed(job, job.body) for job in made]
+
+    def keyed(self, job: Job, body: bytes) -> Job:
+        """Return a job with the key that its arguments have, unless it was given one."""
+        if self.unique is None or job.key is not None:
+            return job
+        return replace(job, key=Key(job.task or job.queue, key_name(self.unique.key, body)))
 
     def _template_at(self, now_ms: int) -> Job:
         running = current.get()
@@ -104,7 +142,7 @@ class Draft(msgspec.Struct, frozen=True):
         template = self.template
         if self.at_ms is not None:
             template = replace(template, delay_ms=max(0, self.at_ms - now_ms))
-            _check_in_time(template)
+            check_in_time(template)
         if running is not None:
             template = replace(template, parent=running.lease.job)
         return template
@@ -145,7 +183,19 @@ def _template(template: Job, options: EnqueueOptions, queue: Callable[[str], Que
         template = replace(template, key=Key(scope, _text(options["key"], "key")))
     if "group" in options:
         template = replace(template, group=_text(options["group"], "group"))
+    if "tags" in options:
+        tags = checked_tags((*template.tags, *checked_tags(options["tags"])))
+        template = replace(template, tags=tags)
     return template
+
+
+def told_apart(template: Job, unique: Unique | None, before: Unique | None = None) -> Job:
+    """Return a template whose jobs are the same as `unique` says, and no more as `before`."""
+    rule = DEFAULT_RULE if unique is None else unique.rule
+    delay_ms = template.delay_ms
+    if delay_ms == (0 if before is None else before.wait_ms):  # nobody gave another
+        delay_ms = 0 if unique is None else unique.wait_ms
+    return replace(template, rule=rule, delay_ms=delay_ms)
 
 
 def _terms(terms: Terms, options: EnqueueOptions) -> Terms:
@@ -181,7 +231,20 @@ def _idempotency(template: Job, draft: Draft, body: bytes) -> Idempotency:
     )
 
 
-def _check_in_time(template: Job) -> None:
+def check_in_time(template: Job, unique: Unique | None = None) -> None:
+    """Refuse jobs that would expire before they are due.
+
+    Raises:
+        BadOption: says how long both are.
+    """
+    if unique is not None and unique.on_conflict == "debounce" and template.expires_ms is not None:
+        most_ms = unique.rule.most_ms
+        if most_ms is None or most_ms >= template.expires_ms:
+            raise BadOption(
+                f"expires is {template.expires_ms / 1000:g} s, counted from the first call, and "
+                "debounce may put the job off for longer: it would never run; give max_wait, "
+                "shorter than expires"
+            )
     if template.expires_ms is not None and template.delay_ms >= template.expires_ms:
         raise BadOption(
             f"due in {template.delay_ms / 1000:g} s, and expires {template.expires_ms / 1000:g} s "

@@ -183,6 +183,10 @@ class UnknownResource(BacklaneError, LookupError):
     """A resource that no job in the store ever depended on."""
 
 
+class UnknownSchedule(BacklaneError, LookupError):
+    """A schedule that the store does not hold."""
+
+
 class UnknownLimit(BacklaneError, LookupError):
     """A limit that this application does not declare, or that the store does not have."""
 
@@ -241,6 +245,10 @@ class ResultTimeout(BacklaneError, TimeoutError):
 
 class LimitTimeout(BacklaneError, TimeoutError):
     """No place under the limit was free within the wait. Try again, or wait for longer."""
+
+
+class NoResult(BacklaneError, LookupError):
+    """No job of the task has succeeded yet, so there is no newest result."""
 
 
 class ResultGone(BacklaneError):

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 
 from backlane.errors import (
+    Duplicate,
     KeyReused,
     OutcomeUnknown,
     Refused,
@@ -37,6 +38,9 @@ def fault(refusal: Refusal) -> Refused | WrongUse | None:
                 f"the idempotency key came with another call of queue {refusal.queue!r} in the "
                 "last 24 h; use a new key for a new call, and the same arguments for a repeat"
             )
+        case "key" if refusal.first is not None:
+            first = uuid.UUID(bytes=refusal.first)
+            return Duplicate(f"job {first} holds the key already, so no job was stored", first)
         case _:
             return None
 

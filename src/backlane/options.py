@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TypedDict, TypeVar
+from typing import Literal, TypedDict, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from backlane.errors import BadOption
 from backlane.model.limiting import Limit
 from backlane.model.queue import OnFull, RunsIn
 from backlane.model.retry import Duration, Retry
+from backlane.unique import Unique
 
 Item = TypeVar("Item")
 
@@ -31,6 +32,10 @@ class TaskOptions(TypedDict, total=False):
     resource: str  # what it depends on, such as "stripe": its jobs pause while that fails
     limit: Limit  # of its own jobs, over all workers
     limits: Sequence[str]  # others that they are under, by their names in Backlane(limits=…)
+    unique: Unique  # which calls are the same job, for how long; none are, unless given
+    tags: Sequence[str]  # to find its jobs by
+    keep: Duration | Literal["forever"] | None  # the records of ended jobs; as the store, if None
+    keep_latest: bool  # the newest result, for `latest()`, for ever; False unless given
 
 
 class SendOptions(TypedDict, total=False):
@@ -56,6 +61,8 @@ class EnqueueOptions(SendOptions, total=False):
     """The options of `task.using`: of one enqueue, or of many alike."""
 
     queue: str  # instead of the task's own
+    unique: Unique | None  # instead of the task's own; None: any two are two
+    tags: Sequence[str]  # beside the task's own
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -87,3 +94,31 @@ def checked_priority(priority: int) -> int:
     if type(priority) is not int or not 0 <= priority <= 9:
         raise BadOption(f"priority is {priority!r}; use a whole number from 0 to 9 (9 goes first)")
     return priority
+
+
+TAGS_MOST = 20  # of one job: each is a row of an index
+TAG_LIMIT = 128  # characters
+
+
+def checked_tags(given: Sequence[str], of: str = "") -> tuple[str, ...]:
+    """Return tags, each once, or refuse them; `of` begins the message.
+
+    Raises:
+        BadOption: one is no short text, or there are too many.
+    """
+    found = tuple(dict.fromkeys(checked_items(given, f"{of}tags", "texts")))
+    for tag in found:
+        if not isinstance(tag, str) or not 0 < len(tag) <= TAG_LIMIT or not is_whole(tag):
+            raise BadOption(f"{of}tag {tag!r:.200}; use a text of 1 to {TAG_LIMIT} characters")
+    if len(found) > TAGS_MOST:
+        raise BadOption(f"{of}{len(found)} tags; use {TAGS_MOST} at most, and headers for the rest")
+    return found
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text has no half characters (lone surrogates), which no store could keep."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

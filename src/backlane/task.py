@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import update_wrapper
 from itertools import islice
-from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
+from msgspec.structs import replace
+
+from backlane import content
 from backlane.context import Context
 from backlane.declaration import Declaration
-from backlane.draft import Draft, uses_of
-from backlane.engine.protocol import Capability
-from backlane.errors import BadOption
+from backlane.draft import Draft, check_in_time, told_apart, uses_of
+from backlane.engine.plan import Plan
+from backlane.engine.protocol import Capability, Engine
+from backlane.engine.recalling import Latest
+from backlane.errors import BadOption, NoResult, WrongUse
 from backlane.handle import JobHandle, Reader
 from backlane.intake import Intake
 from backlane.middleware import Bulk, Call, Next, Stored, compose, drive
@@ -27,8 +32,12 @@ from backlane.model.job import Job, Lane, Receipt
 from backlane.model.option import check_options
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
+from backlane.model.workflow import Way
+from backlane.node import Node
 from backlane.options import EnqueueOptions, checked_items
+from backlane.place import Place
 from backlane.transaction import JobTransaction
+from backlane.unique import Unique, check_names
 from backlane.visit import Tally
 
 P = ParamSpec("P")
@@ -94,9 +103,18 @@ class Task(Generic[P, C, R]):
             policy=self.policy,
             resource=declared.resource,
             uses=uses_of(intake.queue(self.queue), None, declared.limits),
+            tags=declared.tags,
         )
-        draft = Draft(template, limits=declared.limits)
+        self.unique = declared.unique
+        if declared.unique is not None:
+            intake.require(Capability.KEYS, "@app.task(unique=…)")
+            check_names(declared.unique, self.codec.keys, f"task {self.name!r}")
+            template = told_apart(template, declared.unique)
+            check_in_time(template, declared.unique)
+        self.template: Final = template
+        draft = Draft(template, limits=declared.limits, unique=declared.unique)
         self._plain: Enqueuer[P, R] = Enqueuer(draft, self.codec, intake, reader)
+        intake.decoders[self.name] = self.codec.decode_result
         update_wrapper(self, declared.function)
 
     def __repr__(self) -> str:
@@ -155,6 +173,99 @@ class Task(Generic[P, C, R]):
         """Like `enqueue_many`."""
         return await self._plain.aenqueue_many(calls, atomic=atomic)
 
+    # -- the newest result --
+
+    def latest(self) -> R:
+        """Return the result of the newest job that succeeded, at once.
+
+        It is kept for ever, whatever becomes of its job, until a later one succeeds.
+
+        Raises:
+            NoResult: there is none yet.
+            WrongUse: the task was declared without `keep_latest=True`.
+        """
+        engine = self._plain.place.engine
+        return cast("R", self._decoded(engine.run(self._latest(engine))))
+
+    async def alatest(self) -> R:
+        """Like `latest`."""
+        engine = self._plain.place.engine
+        return cast("R", self._decoded(await engine.arun(self._latest(engine))))
+
+    def _latest(self, engine: Engine) -> Plan[Latest | None]:
+        if not self.policy.keeps_latest:
+            raise WrongUse(
+                f"task {self.name!r} does not keep its newest result; declare it with "
+                "@app.task(keep_latest=True)"
+            )
+        return engine.latest(self.name)
+
+    def _decoded(self, found: Latest | None) -> Any:
+        if found is None:
+            raise NoResult(f"no job of task {self.name!r} has succeeded yet; enqueue one")
+        return self.codec.decode_result(found.result)
+
+    # -- for schedules --
+
+    @property
+    def place(self) -> Place:
+        """Where its jobs are kept."""
+        return self._plain.place
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Draft, Job]:
+        """Return what all jobs of one call have in common; see `Enqueuer.call`."""
+        return self._plain.call(args, kwargs)
+
+    def stored(self, job: Job) -> JobHandle[R]:
+        """Store a job that was made of this task's template; see `enqueue` for errors."""
+        return self._plain.stored(job)
+
+    async def astored(self, job: Job) -> JobHandle[R]:
+        """Like `stored`."""
+        return await self._plain.astored(job)
+
+    # -- parts of workflows --
+
+    @overload
+    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
+    @overload
+    def node(self, /) -> Node[R]: ...
+    def node(self, /, *args: Any, **kwargs: Any) -> Node[R]:
+        """Return a call that is not enqueued yet, as a node of a workflow.
+
+        Arguments may be what other nodes result in (`other.out`). In a chain or a chord
+        the first one may be left out: it is what the part before results in.
+
+        Raises:
+            TypeError: the arguments do not fit the signature.
+            Unencodable, TooLarge: as `enqueue`.
+            BadOption: an option (of `using`) that does not go with a node.
+        """
+        return self._plain.node(*args, **kwargs)
+
+    def map(self, items: Iterable[Any] | None = None, *, partial: bool = False) -> Node[list[R]]:
+        """Return a node that calls the task with each item, and results in a list of results.
+
+        There may be a million items: they become jobs a few thousand at a time. They may be
+        what another node results in (`other.out`), also by coming behind it in a chain.
+
+        Args:
+            partial: succeed in any case; None stands for the result of a call that failed.
+        """
+        return self._plain.map(items, partial=partial)
+
+    def starmap(
+        self, items: Iterable[Any] | None = None, *, partial: bool = False
+    ) -> Node[list[R]]:
+        """Like `map`, where each item is the list of the arguments of a call."""
+        return self._plain.starmap(items, partial=partial)
+
+    def chunks(
+        self, items: Iterable[Any] | None, size: int, *, partial: bool = False
+    ) -> Node[list[R]]:
+        """Like `map`, but each call gets a list of up to `size` items as its one argument."""
+        return self._plain.chunks(items, size, partial=partial)
+
 
 class Enqueuer(Generic[P, R]):
     """What enqueues calls of one task, all with the same options; it never changes.
@@ -178,6 +289,10 @@ class Enqueuer(Generic[P, R]):
         check_options(options, EnqueueOptions.__annotations__, "using()")
         if "key" in options:
             self._intake.require(Capability.KEYS, "using(key=…)")
+        unique = options.get("unique")
+        if isinstance(unique, Unique):
+            self._intake.require(Capability.KEYS, "using(unique=…)")
+            check_names(unique, self._codec.keys, "using()")
         if "idempotency_key" in options:
             self._intake.require(Capability.KEYS, "using(idempotency_key=…)")
         if "connection" in options:
@@ -188,6 +303,33 @@ class Enqueuer(Generic[P, R]):
     def transact(self, connection: object | None) -> JobTransaction:
         """Return a transaction of no job, for a function that is called directly."""
         return JobTransaction(self._intake.place.engine.transaction(connection), None)
+
+    # -- for schedules --
+
+    @property
+    def place(self) -> Place:
+        """Where its jobs are kept."""
+        return self._intake.place
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Draft, Job]:
+        """Return the draft of a call, and what all of its jobs have in common, body included.
+
+        Raises:
+            BadOption: an option says what is true of one job only.
+            TypeError, Unencodable, TooLarge: as `enqueue`.
+        """
+        self._draft.check_lasting()
+        body = self._codec.encode_arguments(args, kwargs)
+        job = replace(self._draft.template, body=body)
+        return self._draft, self._draft.keyed(job, body)
+
+    def stored(self, job: Job) -> JobHandle[R]:
+        """Store a job that was made of this draft; see `Task.enqueue` for errors."""
+        return self._handle(self._intake.append([job], self._draft.terms)[0])
+
+    async def astored(self, job: Job) -> JobHandle[R]:
+        """Like `stored`."""
+        return self._handle((await self._intake.aappend([job], self._draft.terms))[0])
 
     # -- one --
 
@@ -236,6 +378,41 @@ class Enqueuer(Generic[P, R]):
                 receipts = await self._intake.aappend(jobs, self._draft.terms, parts)
             handles += self._handles(receipts, bulk)
         return handles
+
+    # -- parts of workflows --
+
+    @overload
+    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
+    @overload
+    def node(self, /) -> Node[R]: ...
+    def node(self, /, *args: Any, **kwargs: Any) -> Node[R]:
+        """See `Task.node`."""
+        return Node(self._origin(), content.Call(self._codec, args, kwargs))
+
+    def map(self, items: Iterable[Any] | None = None, *, partial: bool = False) -> Node[list[R]]:
+        """See `Task.map`."""
+        return self._mapped(items, Way.MAP, 1, partial=partial)
+
+    def starmap(
+        self, items: Iterable[Any] | None = None, *, partial: bool = False
+    ) -> Node[list[R]]:
+        """See `Task.starmap`."""
+        return self._mapped(items, Way.STARMAP, 1, partial=partial)
+
+    def chunks(
+        self, items: Iterable[Any] | None, size: int, *, partial: bool = False
+    ) -> Node[list[R]]:
+        """See `Task.chunks`."""
+        return self._mapped(items, Way.CHUNKS, size, partial=partial)
+
+    def _mapped(
+        self, items: Iterable[Any] | None, way: Way, size: int, *, partial: bool
+    ) -> Node[list[R]]:
+        made = content.Items(self._codec, items, way, size, partial=partial)
+        return Node(self._origin(), made)
+
+    def _origin(self) -> content.Origin:
+        return content.Origin(self._draft, self._codec, self._intake)
 
     # -- steps of these --
 

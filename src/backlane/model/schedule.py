@@ -23,6 +23,7 @@ import msgspec
 
 from backlane.errors import BadOption, Undecodable
 from backlane.model.cron import LAST, Cron
+from backlane.model.limit import Use
 from backlane.model.retry import Duration, milliseconds
 
 CatchUp = Literal["none", "latest", "all"]
@@ -134,6 +135,8 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     expires_ms: int | None = None
     group: str | None = None
     tags: tuple[str, ...] | None = None
+    uses: tuple[Use, ...] | None = None
+    key: str | None = None  # made of the arguments, as the task says
     headers: Mapping[str, str] = {}
 
     def rule(self) -> Rule:

@@ -18,10 +18,14 @@ from typing import Protocol
 
 import msgspec
 
+from backlane.engine.protocol import Admission
+from backlane.engine.retention import Retention
 from backlane.model.breaker import ResourceRecord
-from backlane.model.job import Lane, Lease, Note
+from backlane.model.job import Job, Lane, Lease, Note
+from backlane.model.limit import Limit
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Bounds
+from backlane.tick import Declared
 from backlane.worker.verdict import Stop
 
 # -- to an executor --
@@ -97,6 +101,7 @@ class QueueReport(msgspec.Struct, frozen=True, array_like=True):
     bounds: Bounds
     concurrency: int | None = None
     lanes: frozenset[Lane] = frozenset({Lane.SHARED})  # of the tasks that name it
+    is_fair: bool = False
 
     @property
     def has_tasks(self) -> bool:
@@ -112,6 +117,11 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     deaf: frozenset[str]  # plain functions without a Context: they cannot hear a request to stop
     observed: bool  # somebody listens to events
     has_exclusive: bool  # some task asks for a process of its own
+    limits: dict[str, Limit] = {}  # that the code declares, by name
+    templates: list[Job] = []  # of all tasks: what schedules make jobs of
+    schedules: list[Declared] = []
+    admission: Admission = Admission()
+    retention: Retention = Retention()
 
 
 class Unfit(msgspec.Struct, frozen=True, array_like=True, tag="unfit"):

@@ -70,12 +70,17 @@ def hello(app: Backlane) -> Hello:
         ),
         observed=bool(app.observers),
         has_exclusive=any(task.lane is Lane.EXCLUSIVE for task in app.tasks.values()),
+        limits=dict(app.limits.in_store),
+        templates=[task.template for task in app.tasks.values()],
+        schedules=list(app.schedules.declared.values()),
+        admission=app.admission,
+        retention=app.retention.kept,
     )
 
 
 def _report(app: Backlane, name: str, lanes: Iterable[Lane]) -> QueueReport:
     queue = app.queues.get(name) or Queue(name)
-    return QueueReport(name, queue.bounds, queue.concurrency, frozenset(lanes))
+    return QueueReport(name, queue.bounds, queue.concurrency, frozenset(lanes), queue.fair)
 
 
 class SharedExecutor:

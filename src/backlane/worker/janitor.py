@@ -29,9 +29,9 @@ PATIENCE_SECONDS = 5.0  # then it sweeps beside the load
 class Janitor:
     """Sweeps one engine for as long as its worker runs."""
 
-    def __init__(self, engine: Engine, posts: Posts, pacing: Pacing) -> None:
+    def __init__(self, engine: Engine, posts: Posts, pacing: Pacing, retention: Retention) -> None:
         self._engine, self._posts, self._pacing = engine, posts, pacing
-        self._retention = Retention()
+        self._retention = retention
 
     async def serve(self) -> None:
         """Sweep until cancelled."""

@@ -13,7 +13,7 @@ import logging
 import mmap
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from backlane.model.job import Lane
@@ -81,6 +81,7 @@ class Roster:
         self._staffing = staffing
         self.members: list[Member] = []
         self.deaf: frozenset[str] = frozenset()  # tasks that cannot hear a request to stop
+        self.told: Callable[[Hello], None] = lambda _: None  # hears of each application loaded
         self._dispatcher: Dispatcher | None = None
         self._descriptors: tuple[int, ...] = ()
         self._number = 0
@@ -141,6 +142,7 @@ class Roster:
 
     def _learn(self, hello: Hello) -> None:
         self.deaf = hello.deaf
+        self.told(hello)
         if self._dispatcher is not None:
             self._dispatcher.posts.is_observed = hello.observed
             self._dispatcher.posts.expects_exclusive = hello.has_exclusive

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from backlane.engine.hearing import Enlisted
+from backlane.engine.limiting import Declared
 from backlane.engine.protocol import Declare, Engine
 from backlane.errors import (
     BacklaneError,
@@ -27,6 +28,7 @@ from backlane.worker.dispatcher import Dispatcher
 from backlane.worker.pacing import Pacing
 from backlane.worker.post import Post
 from backlane.worker.posts import Posts
+from backlane.worker.timetable import Timekeeper
 from backlane.worker.upkeep import Upkeep
 from backlane.worker.wants import Wants
 
@@ -87,7 +89,9 @@ class Session:
             most=_most(chosen, {Lane.SHARED: slots, Lane.EXCLUSIVE: exclusive}),
             kill=crewed.kill,
             deaf=lambda task: task in crewed.deaf,
+            retention=hello.retention,
         )
+        self._timekeeper = Timekeeper(engine, hello)
         self._enlisted: Enlisted | None = None
         self.serving: list[asyncio.Future[None]] = []  # what must never end by itself
 
@@ -121,7 +125,7 @@ class Session:
             if not report.has_tasks:
                 continue  # it may be one of messages, and to declare it would fix its kind
             bounds = report.bounds
-            declare = Declare(Kind.TASKS, bounds)
+            declare = Declare(Kind.TASKS, bounds, report.is_fair)
             before = await self._engine.arun(self._engine.tune(report.name, declare))
             if before is not None and before.kind is Kind.TASKS and before.declared != bounds:
                 log.warning(
@@ -132,13 +136,21 @@ class Session:
                     _told(bounds),
                 )
 
+        for name, limit in self._hello.limits.items():
+            await self._engine.arun(self._engine.regulate(name, Declared(limit)))
+
     def start(self) -> None:
         """Begin to take turns."""
         self.dispatcher.posts.tell_changed(self.owner, "started")
         self.serving = [
             asyncio.ensure_future(self.dispatcher.serve()),
             asyncio.ensure_future(self._upkeep.serve()),
+            asyncio.ensure_future(self._timekeeper.serve()),
         ]
+
+    def learn(self, hello: Hello) -> None:
+        """Take the schedules of the application as it was just loaded anew."""
+        self._timekeeper.learn(hello)
 
     def check(self) -> None:
         """Raise what ended the dispatcher or the upkeep, if that ever happened."""
@@ -158,13 +170,14 @@ class Session:
         await self._all_idle(grace, at_once)
         await self._kill_rest()
         self.dispatcher.stop()
-        serving, upkeep = self.serving
+        serving, *others = self.serving
         await asyncio.wait({serving}, timeout=LAST_SETTLE_SECONDS)
         left = self.dispatcher.give_up()
         if left:
             log.error("%d outcomes could not be stored; those jobs run again", left)
-        upkeep.cancel()
-        await asyncio.gather(serving, upkeep, return_exceptions=True)
+        for other in others:
+            other.cancel()
+        await asyncio.gather(*self.serving, return_exceptions=True)
         return not left
 
     async def close(self) -> None:

@@ -137,6 +137,7 @@ class Supervisor:
         try:
             await session.open(is_wanted=lambda: not self._stop.is_set())
             roster.open(session.dispatcher, session.descriptors, hello)
+            roster.told = session.learn
             session.start()
             self._say_ready(session)
             _spare_the_collector()

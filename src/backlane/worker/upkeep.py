@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from backlane.engine.protocol import Presence
+from backlane.engine.retention import Retention
 from backlane.errors import BacklaneError
 from backlane.model.job import Lane
 from backlane.model.outcome import Cancelled
@@ -44,6 +45,7 @@ class Upkeep:
         most: the slots that a queue's jobs can take, where that is fewer than all.
         kill: ends an executor's process.
         deaf: says whether a task cannot hear a request to stop.
+        retention: how long the store's history is kept.
     """
 
     def __init__(
@@ -54,11 +56,12 @@ class Upkeep:
         most: Mapping[str, int],
         kill: Kill,
         deaf: Callable[[str], bool],
+        retention: Retention,
     ) -> None:
         self._dispatcher, self._engine = dispatcher, dispatcher.engine
         self._posts, self._wants = dispatcher.posts, dispatcher.wants
         self._slots, self._most, self._kill, self._deaf = slots, most, kill, deaf
-        self._janitor = Janitor(self._engine, self._posts, dispatcher.pacing)
+        self._janitor = Janitor(self._engine, self._posts, dispatcher.pacing, retention)
 
     async def serve(self) -> None:
         """Do all of it until cancelled."""

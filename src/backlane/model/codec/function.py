@@ -8,6 +8,7 @@ nothing arrives changed. A call of three plain arguments takes about 1 µs that 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import Parameter, Signature
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from backlane.errors import TooLarge, Undecodable, Unencodable
 from backlane.model.codec import proof
 from backlane.model.codec.call import Arguments, compile_call
+from backlane.model.codec.envelope import Hole, emptied, holes
 from backlane.model.codec.hints import checked_hint
 from backlane.model.codec.json import MAX_DEPTH, decoder, encode, is_too_deep
 from backlane.model.codec.misfit import misfits
@@ -65,6 +67,7 @@ class Codec:
         "_struct",
         "_takes_nothing",
         "_unbind",
+        "keeps_result",
         "max_bytes",
         "name",
     )
@@ -79,6 +82,7 @@ class Codec:
         keeps_result: bool = True,
     ) -> None:
         self.name, self.max_bytes = name, max_bytes
+        self.keeps_result = keeps_result
         owner = f"task {name!r}"
         call = compile_call(function, owner, skip_first=skip_first)
         self._bind, self._unbind = call.bind, call.unbind
@@ -93,6 +97,11 @@ class Codec:
     def parameters(self) -> tuple[msgspec.structs.FieldInfo, ...]:
         """What a call takes: each by its name in JSON, with its type and default."""
         return msgspec.structs.fields(self._struct)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names under which arguments are stored."""
+        return tuple(slot.key for slot in self._slots)
 
     @property
     def result(self) -> Any:
@@ -115,6 +124,55 @@ class Codec:
             takes = f"its parameters are {self._signature}"
             raise TypeError(f"task {self.name!r}: {error}; {takes}") from None
         return self._proved(call, self._struct, self._decode_arguments, "arguments")
+
+    def encode_parts(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], is_filler: Callable[[object], bool]
+    ) -> tuple[bytes, list[Hole]]:
+        """Return a call's arguments of which some are not known yet, and where those go.
+
+        What is known is proved; what stands beside an unknown value in a list or dict is
+        seen when it is decoded.
+
+        Raises:
+            TypeError, Unencodable, TooLarge: as `encode_arguments`.
+        """
+        try:
+            call = self._bind(*args, **kwargs)
+        except TypeError as error:
+            takes = f"its parameters are {self._signature}"
+            raise TypeError(f"task {self.name!r}: {error}; {takes}") from None
+        found: list[Hole] = []
+        parts: dict[str, msgspec.Raw] = {}
+        for slot in self._slots:
+            value = getattr(call, slot.field)
+            own = holes(value, (slot.key,), is_filler)
+            if own:
+                parts[slot.key] = msgspec.Raw(encode(emptied(value, is_filler)))
+            else:
+                what = f"argument {slot.name!r}"
+                proved = self._proved(value, slot.hint, decoder(slot.hint), what)
+                parts[slot.key] = msgspec.Raw(proved)
+            found += own
+        return encode(parts), found
+
+    def lacks(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        """Say whether a call would lack an argument, and otherwise be one of this function."""
+        parameters = [
+            Parameter(slot.name, slot.kind, default=slot.default)
+            if slot.kind not in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+            else Parameter(slot.name, slot.kind)
+            for slot in self._slots
+        ]
+        signature = Signature(parameters)
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError:
+            try:
+                signature.bind_partial(*args, **kwargs)
+            except TypeError:
+                return False
+            return True
+        return False
 
     def decode_arguments(self, body: bytes) -> Arguments:
         """Return `(args, kwargs)` to call the function with.
@@ -146,6 +204,18 @@ class Codec:
             return _NULL
         return self._proved(value, self._result_hint, self._decode_result, "result")
 
+    def encode_needed(self, value: Any) -> bytes:
+        """Return a result that others need, of a task that otherwise keeps none.
+
+        Raises:
+            Unencodable, TooLarge: it has no encoding, or a too large one.
+        """
+        try:
+            data = encode(value)
+        except Exception as error:  # an encoder of the user's own class may raise anything
+            raise self._unencodable("result", proof.unencodable(value)) from error
+        return self._small(data, "result")
+
     def decode_result(self, data: bytes) -> Any:
         """Return a stored result as the function returned it.
 
@@ -162,12 +232,7 @@ class Codec:
             body = encode(value)
         except Exception as error:  # an encoder of the user's own class may raise anything
             raise self._unencodable(what, proof.unencodable(value)) from error
-        if len(body) > self.max_bytes:
-            raise TooLarge(
-                f"task {self.name!r}: {what} take{'s' if what == 'result' else ''} {len(body)} "
-                f"bytes, the limit is {self.max_bytes}; store large data elsewhere and pass "
-                "its id, or raise max_bytes"
-            )
+        self._small(body, what)
         try:
             back = decode(body)
             is_same = back == value
@@ -180,6 +245,15 @@ class Codec:
                 raise self._unencodable(what, different)
         if len(body) > _SURELY_SHALLOW and is_too_deep(body):
             raise self._unencodable(what, proof.too_deep())
+        return body
+
+    def _small(self, body: bytes, what: str) -> bytes:
+        if len(body) > self.max_bytes:
+            raise TooLarge(
+                f"task {self.name!r}: {what} take{'' if what == 'arguments' else 's'} {len(body)} "
+                f"bytes, the limit is {self.max_bytes}; store large data elsewhere and pass "
+                "its id, or raise max_bytes"
+            )
         return body
 
     def _misfit(
