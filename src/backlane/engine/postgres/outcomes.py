@@ -7,6 +7,7 @@ from typing import Any
 
 from backlane.engine.postgres.text import stored
 from backlane.model.outcome import (
+    Awaiting,
     Cancelled,
     Crashed,
     ErrorRecord,
@@ -20,6 +21,7 @@ from backlane.model.outcome import (
 )
 
 _SUCCEEDED, _FAILED, _CANCELLED, _RETRY, _CRASHED, _SNOOZED, _RELEASED = range(1, 8)
+_AWAITING = 9
 
 _COLUMNS = 7  # behind outcomes: what some of them say
 
@@ -33,7 +35,7 @@ def columns(settlements: Sequence[Settlement]) -> Columns:
     # In one order in all that settle, so that no two wait for each other in a circle.
     inline = sorted(settlements, key=_job)
     outcomes = [it.outcome for it in inline]
-    results = [it.result if type(it) is Succeeded else None for it in outcomes]
+    results = [_result(it) for it in outcomes]
     found: Columns = [
         [it.job for it in inline],
         [it.token for it in inline],
@@ -58,6 +60,12 @@ def _first_ones(settlements: Sequence[Settlement]) -> list[Settlement]:
     return list(first.values())
 
 
+def _result(outcome: Outcome) -> bytes | None:
+    if type(outcome) is Succeeded:
+        return outcome.result
+    return b"".join(outcome.jobs) if type(outcome) is Awaiting else None
+
+
 def _code(outcome: Outcome) -> int:
     match outcome:
         case Succeeded():
@@ -74,6 +82,8 @@ def _code(outcome: Outcome) -> int:
             return _SNOOZED
         case Released():
             return _RELEASED
+        case Awaiting():
+            return _AWAITING
 
 
 def _said(outcome: Outcome) -> tuple[int, bool, str | None, *tuple[str | None, ...]]:

@@ -24,8 +24,8 @@ BRING_BACK: Sql[tuple[int, list[bytes] | None, list[bytes] | None, list[int] | N
         coalesce($2::bigint, backlane.now_ms()), '{}', '-9223372036854775808'::bigint, $3::int)
     """
 )
-EXPIRE: Sql[tuple[int | None, list[bytes] | None]] = Sql(
-    "select met, expired from backlane.expire($1::bigint, $2::int)"
+EXPIRE: Sql[tuple[int | None, list[bytes] | None, list[bytes] | None, list[int] | None]] = Sql(
+    "select met, expired, changed, rung from backlane.expire($1::bigint, $2::int)"
 )
 AGE: Sql[tuple[int]] = Sql("select backlane.age($1::bigint, $2::int)")
 PRUNE: Sql[tuple[list[bytes]]] = Sql(
@@ -43,7 +43,9 @@ async def sweep(tx: PostgresTx, limit: int, retention: Retention) -> Swept:
     now = (await tx.rows(TIME, tx.wall_ms))[0][0]
     lapsed, gone, buried, rung = (await tx.rows(BRING_BACK, tx.wall_ms, tx.boot_ms, limit))[0]
     left = limit - lapsed
-    met, expired = (await tx.rows(EXPIRE, now, left))[0] if left > 0 else (0, None)
+    met = expired = changed = more_rung = None
+    if left > 0:
+        met, expired, changed, more_rung = (await tx.rows(EXPIRE, now, left))[0]
     left -= met or 0
     aged = await _number(tx, AGE, now, left) if left > 0 else 0
     left -= aged
@@ -55,7 +57,8 @@ async def sweep(tx: PostgresTx, limit: int, retention: Retention) -> Swept:
     await _number(tx, FOLD, FOLDED)
     await _number(tx, FOLD_GROUPS, FOLDED)
     await _number(tx, ARRANGE)
-    tx.rings.jobs += [*(gone or ()), *(expired or ()), *pruned]
+    tx.rings.jobs += [*(gone or ()), *(expired or ()), *(changed or ()), *pruned]
+    rung = [*(rung or ()), *(more_rung or ())]
     if rung:
         names = dict(await tx.rows(QUEUE_NAMES))
         tx.rings.queues |= {names[queue] for queue in rung if queue in names}

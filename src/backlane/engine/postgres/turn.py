@@ -32,7 +32,7 @@ Row = tuple[Any, ...]
 
 SETTLE: Sql[tuple[Any, ...]] = Sql(
     """
-    select settled, buried, rung, resourced, lanes
+    select settled, buried, rung, resourced, lanes, changed, came
     from backlane.settle(coalesce($1::bigint, backlane.now_ms()), $2::bytea[], $3::bigint[],
         $4::bigint[], $5::bytea[], $6::smallint[], $7::bigint[], $8::boolean[], $9::text[],
         $10::text[], $11::text[], $12::text[], $13::text[])
@@ -109,7 +109,11 @@ async def settle(tx: PostgresTx, memory: Memory, settlements: Sequence[Settlemen
     if not settlements:
         return Settled()
     given = columns(settlements)
-    settled, buried, rung, resourced, lanes = (await tx.rows(SETTLE, tx.wall_ms, *given))[0]
+    row = (await tx.rows(SETTLE, tx.wall_ms, *given))[0]
+    settled, buried, rung, resourced, lanes, changed, came = row
+    tx.rings.jobs += changed or ()
+    if came:
+        memory.floors.forget()  # these wait no more, at the places they had
     answer = await _settled(tx, memory, settlements, (settled, buried, rung))
     if not resourced:
         return answer
@@ -203,7 +207,12 @@ async def turn_quickly(
     settled = Settled()
     if settlements:
         first = rows.pop(0)
-        said = (first[19], first[20], first[22])
+        number, came = first[21]
+        if came:
+            memory.floors.forget()  # these wait no more, at the places they had
+        ended = first[20] or []
+        tx.rings.jobs += ended[number:]
+        said = (first[19], ended[:number], first[22])
         settled = await _settled(tx, memory, settlements, said)
     reading = Reading(tx, memory)
     await reading.read(rows)

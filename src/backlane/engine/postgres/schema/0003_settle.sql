@@ -1,5 +1,5 @@
 -- Jobs that end, or are forgotten: their keys are free, their deadlines and places in a
--- group given up; what they wait for, or waited for, may be pruned. Of one that failed the key
+-- group and turns given up; what they wait for, or waited for, may be pruned. Of one that failed the key
 -- is held on where it is held until it succeeds.
 create function backlane.let_go(seqs bigint[]) returns void
 language plpgsql
@@ -12,7 +12,7 @@ declare
     had record;
 begin
     select count(key_name) as keys, count(deadline_ms) as deadlines, count(group_name) as groups,
-        coalesce(bit_or(traits), 0) as traits
+        coalesce(bit_or(traits), 0) as traits, count(gates) as gates
     into had
     from backlane.job
     where job.seq = any (seqs);
@@ -63,6 +63,10 @@ begin
         delete from backlane.edge
         where waiting = any (seqs);
     end if;
+    if had.gates > 0 then
+        delete from backlane.holding        -- turns
+        where seq = any (seqs);
+    end if;
 end
 $$;
 
@@ -70,7 +74,7 @@ $$;
 -- all that end leases, so that no two ever wait for each other in a circle.
 --
 -- outcomes: 1 succeeded, 2 failed, 3 cancelled, 4 retry, 5 crashed, 6 snoozed, 7 released,
--- 8 lapsed (nobody saw its end).
+-- 8 lapsed (nobody saw its end), 9 awaiting (its result is the ids of whom it waits for).
 --
 -- Planned once, and only ever along the keys: these tables are empty when they are looked
 -- at for statistics, and full of dead rows under a snapshot held elsewhere.
@@ -93,7 +97,9 @@ create function backlane.settle(
     out buried bytea[],
     out rung int[],                         -- queues with something to claim
     out resourced bytea[],                  -- jobs that depend on resources
-    out lanes int[]                         -- and their lanes
+    out lanes int[],                        -- and their lanes
+    out changed bytea[],                    -- jobs that waited for these, and wait no more
+    out came int[]                          -- queues of those that wait no more
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -107,6 +113,12 @@ declare
     erred bigint[];
     gated bigint[];                         -- under limits, or of fair or limited queues
     back backlane.waiter[];                 -- of those, what waits from now on
+    ended bytea[];
+    states smallint[];
+    awaiting bigint[];                      -- and who these are, and whom they wait for
+    awaiting_ids bytea[];
+    lists bytea[];
+    tied record;
 begin
     if outcomes is null then
         with gone as materialized (
@@ -144,7 +156,25 @@ begin
         if odd is not null then
             perform backlane.let_go(odd);
         end if;
+        if settled is not null then
+            select it.rung, it.changed into came, changed
+            from backlane.follow(now_ms, boot_ms, settled, null, true) as it;
+            rung := rung || came;
+        end if;
         return;
+    end if;
+    if 9 = any (outcomes) then
+        -- With those that are waited for, so that all leases are locked in one order.
+        perform 1
+        from backlane.lease
+        where id = any (ids || array(
+            select awaited.id
+            from unnest(outcomes, results) as given (outcome, result)
+            cross join backlane.ids_in(result) as awaited (id)
+            where outcome = 9
+        ))
+        order by id
+        for update;
     end if;
     with gone as materialized (
         delete from backlane.lease
@@ -177,6 +207,7 @@ begin
                 when outcome = 4 and attempt_then >= allowed then 2
                 when outcome in (5, 8) and (attempt_then >= allowed or crashes_then >= 3) then 2
                 when outcome in (4, 6) and delay_ms > 0 then 6
+                when outcome = 9 then 8
                 else 7
             end as state_then,
             case
@@ -219,11 +250,21 @@ begin
         where state_then = 6
         and is_gated is null
     ),
+    -- For one at least until it is known whom it really waits for.
+    put_aside as (
+        insert into backlane.blocked (place, seq, token, queue, lane, attempt, revision, crashes,
+            size, waits_for, rank, priority)
+        select place, seq, token, queue, lane, attempt, revision + 1, crashes, size, 1,
+            9 - priority, priority
+        from placed
+        where state_then = 8
+    ),
     -- Also where it crashed and ends: redriven, it runs alone.
     moved as (
         update backlane.job
         set place = case when is_gated then job.place else place_then end,
             lane = lane_then,
+            traits = case when state_then = 8 then coalesce(traits, 0) | 2 else traits end,
             started_ms = placed.started_ms,
             owner = placed.owner
         from placed
@@ -250,9 +291,10 @@ begin
         where kind is not null
     ),
     counted as (
-        insert into backlane.tally (queue, priority, scheduled, ready, running, bytes, retried,
-            succeeded, failed, cancelled, kept_done, kept_failed, ended, ran_ms)
+        insert into backlane.tally (queue, priority, blocked, scheduled, ready, running, bytes,
+            retried, succeeded, failed, cancelled, kept_done, kept_failed, ended, ran_ms)
         select queue, priority,
+            nullif(count(*) filter (where state_then = 8), 0),
             nullif(count(*) filter (where state_then = 6 and is_gated is null), 0),
             nullif(count(*) filter (where state_then = 7 and is_gated is null), 0),
             -count(*),
@@ -278,8 +320,14 @@ begin
             seq, token, parked_then, attempt_then, revision + 1, crashes_then,
             case when outcome in (4, 6) then settle.now_ms + greatest(0, delay_ms) end,
             case when outcome not in (4, 6) then place end, 0
-        )::backlane.waiter order by place, seq) filter (where state_then > 5 and is_gated)
-    into settled, odd, erred, buried, rung, resourced, lanes, gated, back
+        )::backlane.waiter order by place, seq) filter (where state_then in (6, 7) and is_gated),
+        array_agg(id) filter (where state_then < 5),
+        array_agg(state_then::smallint) filter (where state_then < 5),
+        array_agg(seq) filter (where state_then = 8),
+        array_agg(id) filter (where state_then = 8),
+        array_agg(result) filter (where state_then = 8)
+    into settled, odd, erred, buried, rung, resourced, lanes, gated, back, ended, states,
+        awaiting, awaiting_ids, lists
     from placed;
     if gated is not null then
         rung := rung || backlane.leave_gates(
@@ -306,6 +354,15 @@ begin
             limit 1
         );
     end if;
+    if ended is not null then
+        select it.rung, it.changed into came, changed
+        from backlane.follow(now_ms, boot_ms, ended, states, true) as it;
+        rung := rung || came;
+    end if;
+    if awaiting is not null then
+        came := came || backlane.await_all(now_ms, boot_ms, awaiting, awaiting_ids, lists);
+        rung := rung || came;
+    end if;
 end
 $$;
 
@@ -317,7 +374,7 @@ create function backlane.bring_back(
     since_ms bigint,                        -- what lapsed before has been brought back
     most int,
     out lapsed int,
-    out gone bytea[],
+    out gone bytea[],                       -- whose state changed
     out buried bytea[],
     out rung int[]
 )
@@ -369,7 +426,7 @@ begin
     ) as late;
     if ids is not null then
         lapsed := cardinality(ids);
-        select done.settled, done.buried, done.rung into gone, buried, rung
+        select done.settled || done.changed, done.buried, done.rung into gone, buried, rung
         from backlane.settle(
             bring_back.now_ms, ids, tokens, array_fill(0::bigint, array[lapsed]), null,
             array_fill(8::smallint, array[lapsed]), null, null, null, null, null, null, null,

@@ -236,6 +236,28 @@ begin
 end
 $$;
 
+-- Which of what was locked is past its deadline; null: nothing, as a rule. Whoever waits and
+-- has a deadline is in `deadline`.
+create function backlane.late_of(now_ms bigint, spots tid[]) returns bigint[]
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    if not exists (select from backlane.deadline where deadline_ms <= late_of.now_ms) then
+        return null;
+    end if;
+    return (
+        select array_agg(seq)
+        from backlane.ready
+        join backlane.job using (seq)
+        where ready.ctid = any (spots)
+        and job.deadline_ms <= late_of.now_ms
+    );
+end
+$$;
+
 -- Leases of what was locked: rows leave ready. The row of `term` says how many there are.
 create function backlane.give(
     wanted int,
@@ -254,23 +276,7 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
-declare
-    late bigint[];
 begin
-    -- Apart, for it is rare, and each part of a statement costs also when it does nothing.
-    -- Whoever waits and has a deadline is in `deadline`.
-    if exists (select from backlane.deadline where deadline_ms <= give.now_ms) then
-        select array_agg(seq) into late
-        from backlane.ready
-        join backlane.job using (seq)
-        where ready.ctid = any (spots)
-        and job.deadline_ms <= give.now_ms;
-        if late is not null then
-            return query select * from backlane.end_late(wanted, now_ms, spots);
-            perform backlane.let_go(late);
-            perform backlane.open_gates(late);
-        end if;
-    end if;
     return query
     with gone as materialized (
         delete from backlane.ready
@@ -300,8 +306,9 @@ begin
         from held
     ),
     begun as (
-        insert into backlane.term (id, until_ms, leases, owner)
-        select give.term, give.until_ms, count(*), give.owner
+        insert into backlane.term (id, until_ms, leases, owner, keyed)
+        select give.term, give.until_ms, count(*), give.owner,
+            nullif(count(key_name) filter (where token = 0), 0)
         from held
         having count(*) > 0
     ),
@@ -325,6 +332,27 @@ begin
         null::bigint[], null::int[], null::text[]
     from held
     order by held.rank, held.place, held.seq;
+end
+$$;
+
+-- Jobs begin that hold a key until they do so.
+create function backlane.start_keyed(given_as bigint) returns void
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+    delete from backlane.unique_key
+    using backlane.lease, backlane.job
+    where lease.term = given_as
+    and not lease.is_plain
+    and job.seq = lease.seq
+    and job.key_name is not null
+    and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
+    and unique_key.seq = job.seq
+    and unique_key.until_ms is null
+    and unique_key.hold = 1;
 end
 $$;
 
@@ -399,8 +427,12 @@ declare
     own record;
     awake record;
     sifted record;
+    tied record;
     woken int[] := '{}';                    -- queues of jobs that waited for a limit
     moved int := 0;                         -- that waited for a limit, and wait no more
+    late bigint[];
+    ended bigint[] := '{}';                 -- past their deadlines
+    keyed int;                              -- leases of jobs with keys
     stopped int := 0;                       -- that have to wait for one
     plain_only boolean := false;
     is_busy boolean := false;               -- another claim was at a limit
@@ -491,6 +523,11 @@ begin
             spots := sifted.spots_left;
         end if;
         if spots <> '{}' then
+            late := backlane.late_of(wall, spots);
+            if late is not null then
+                return query select * from backlane.end_late(wanted, wall, spots);
+                ended := late;
+            end if;
             got := cardinality(spots);
             given_as := nextval('backlane.term_seq');
             return query
@@ -499,6 +536,10 @@ begin
                 wanted, wall, boot + lease_ms, owner, given_as, spots,
                 coalesce(odd_queues, '{}')
             );
+            select term.keyed into keyed from backlane.term where term.id = given_as;
+            if keyed > 0 then
+                perform backlane.start_keyed(given_as);
+            end if;
             if has_limits then
                 perform backlane.hold(given_as, wall);
             end if;
@@ -576,6 +617,11 @@ begin
                 end if;
                 found := 0;
                 if spots <> '{}' then
+                    late := backlane.late_of(wall, spots);
+                    if late is not null then
+                        return query select * from backlane.end_late(wanted, wall, spots);
+                        ended := ended || late;
+                    end if;
                     given_as := nextval('backlane.term_seq');
                     return query
                     select *
@@ -583,10 +629,13 @@ begin
                         wanted, wall, boot + lease_ms, owner, given_as, spots,
                         coalesce(odd_queues, '{}')
                     );
-                    found := coalesce(
-                        (select leases from backlane.term where term.id = given_as),
-                        0
-                    );
+                    keyed := null;
+                    select coalesce(sum(leases), 0), sum(term.keyed) into found, keyed
+                    from backlane.term
+                    where term.id = given_as;
+                    if keyed > 0 then
+                        perform backlane.start_keyed(given_as);
+                    end if;
                 end if;
                 got := got + found;
                 for i in 1 .. cardinality(rooms_of) loop
@@ -645,6 +694,18 @@ begin
             -- It was not waited for; it is about to end.
             token_ms := least(token_ms, 10);
         end if;
+    end if;
+    if ended <> '{}' then
+        -- Who waited for them is for the next claim.
+        perform backlane.let_go(ended);
+        perform backlane.open_gates(ended);
+        select it.rung, it.changed into tied
+        from backlane.follow(
+            wall, boot, array(select id from backlane.job where seq = any (ended)),
+            array_fill(4::smallint, array[cardinality(ended)]), true
+        ) as it;
+        rung := rung || tied.rung;
+        gone := gone || tied.changed;
     end if;
     if got < number then
         -- Who had enough comes again anyway. The terms of leases that were settled long ago
@@ -839,8 +900,10 @@ begin
         );
         return next row(
             0, null, null, null, null, null, null, null, null, null, null, null, null, null,
-            null, null, null, null, null, done.settled, done.buried,
-            null, done.rung, null
+            null, null, null, null, null, done.settled,
+            done.buried || done.changed,
+            array[cardinality(coalesce(done.buried, '{}')), (done.came is not null)::int],
+            done.rung, null
         )::backlane.turned;
     end if;
     for i in 1 .. cardinality(owners) loop

@@ -115,7 +115,9 @@ create function backlane.expire(
     now_ms bigint,
     most int,
     out met int,
-    out expired bytea[]
+    out expired bytea[],
+    out changed bytea[],                    -- jobs that waited for these, and wait no more
+    out rung int[]
 )
 language plpgsql
 set enable_seqscan = off
@@ -200,6 +202,10 @@ begin
     if seqs is not null then
         perform backlane.let_go(seqs);
         perform backlane.open_gates(seqs);
+        select it.rung, it.changed into rung, changed
+        from backlane.follow(
+            now_ms, null, expired, array_fill(4::smallint, array[cardinality(expired)]), true
+        ) as it;
     end if;
 end
 $$;
@@ -315,17 +321,36 @@ begin
         group by queue
     ),
     aged as (
-        select slice.seq, slice.queue, now_ms - ended_ms as age,
-            row_number() over (partition by slice.queue order by slice.seq) as nth
+        select slice.seq, slice.queue, now_ms - ended_ms as age, its.keep_ms,
+            row_number() over (
+                partition by slice.queue, its.keep_ms is null
+                order by slice.seq
+            ) as nth
         from slice
+        left join lateral (
+            -- Served by job_keep, which is small where few jobs have it.
+            select job.keep_ms
+            from backlane.job
+            where job.seq = slice.seq
+            and job.keep_ms is not null
+            limit 1
+        ) as its on true
         where now_ms - ended_ms >= least_ms
     ),
     over as (
         select aged.seq, row_number() over (order by aged.seq) as nth
         from aged
         left join excess on excess.queue = aged.queue
-        where aged.age >= age_ms
-        or aged.nth <= excess.number
+        where case
+            when aged.keep_ms is null then aged.age >= age_ms or aged.nth <= excess.number
+            else aged.keep_ms >= 0 and aged.age >= aged.keep_ms
+        end
+        and not exists (
+            select 1
+            from backlane.job
+            join backlane.edge on edge.awaited = job.id
+            where job.seq = aged.seq
+        )
     )
     select (select array_agg(seq order by seq) from over where nth <= most),
         (select max(seq) from slice), (select count(*) from slice)
@@ -358,7 +383,17 @@ begin
         delete from backlane.job
         using (select * from gone union all select * from dead) as past
         where job.seq = past.seq
-        returning job.seq, job.id, job.priority, past.queue, past.ended_ms
+        returning job.seq, job.id, job.priority, job.key_scope, job.key_name, past.queue,
+            past.ended_ms
+    ),
+    -- Of dead letters that held theirs until they succeed; a window outlives its job.
+    freed as (
+        delete from backlane.unique_key
+        using forgotten
+        where key_name is not null
+        and digest = backlane.digest(key_scope, key_name)
+        and unique_key.seq = forgotten.seq
+        and until_ms is null
     ),
     counted as (
         insert into backlane.tally (queue, priority, kept_done, kept_failed)
@@ -410,6 +445,15 @@ begin
         for update skip locked
     ));
     get diagnostics cleared = row_count;
+    delete from backlane.unique_key
+    where ctid = any (array(
+        select ctid
+        from backlane.unique_key
+        where until_ms <= now_ms
+        order by until_ms
+        limit greatest(0, most - cleared)
+        for update skip locked
+    ));
     return cleared;
 end
 $$;

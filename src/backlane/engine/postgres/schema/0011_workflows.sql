@@ -15,6 +15,9 @@ alter table backlane.unique_key
     add column hold smallint not null default 0;
 create index unique_key_until on backlane.unique_key (until_ms) where until_ms is not null;
 
+-- Leases of jobs that have a key and begin, so that most claims need not look for any.
+alter table backlane.term add column keyed int;
+
 create table backlane.tag (
     seq bigint not null,
     name text not null

@@ -263,6 +263,7 @@ begin
     join backlane.job on job.seq = gone.seq;
     if ended is not null then
         perform backlane.let_go(ended);
+        perform backlane.open_gates(ended);
     end if;
     return ids;
 end
@@ -283,7 +284,8 @@ create function backlane.release(
     failings smallint[],
     may_hold boolean,
     out rung int[],
-    out skipped bytea[]
+    out skipped bytea[],                    -- that ended
+    out freed_ids bytea[]                   -- that wait no more
 )
 language plpgsql
 as $$
@@ -311,6 +313,7 @@ begin
     where waits_for <= 0;
     if freed is not null then
         rung := backlane.unblock(now_ms, boot_ms, freed, 1, may_hold);
+        freed_ids := array(select id from backlane.job where seq = any (freed));
     end if;
     if array_remove(culprits, null) <> '{}' then
         skipped := (
@@ -333,7 +336,7 @@ create function backlane.follow(
     states smallint[],                      -- null: all succeeded
     may_hold boolean,
     out rung int[],                         -- queues with something to claim
-    out skipped bytea[]                     -- that ended by it
+    out changed bytea[]                     -- jobs that ended by it, or wait no more
 )
 language plpgsql
 as $$
@@ -373,8 +376,8 @@ begin
         select * into done
         from backlane.release(now_ms, boot_ms, waiting, less, culprits, failings, may_hold);
         rung := rung || done.rung;
+        changed := changed || done.freed_ids || done.skipped;
         exit when done.skipped is null;
-        skipped := skipped || done.skipped;
         ids := done.skipped;
         states := array_fill(3::smallint, array[cardinality(ids)]);
     end loop;
@@ -391,8 +394,7 @@ create function backlane.tie(
     hopes smallint[],                       -- 0 it ends, 1 it succeeds, 2 it does not
     await_unknown boolean,                  -- they are still to come
     may_hold boolean,
-    out rung int[],
-    out skipped bytea[]
+    out rung int[]
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -407,7 +409,7 @@ declare
     failed bigint[];
     culprits bytea[];
     failings smallint[];
-    done record;
+    skipped bytea[];
 begin
     insert into backlane.edge (waiting, hope, is_open, awaited)
     select given.seq, given.hope, given.state <= 0, given.job
@@ -415,7 +417,7 @@ begin
     where given.state >= 0
     or await_unknown
     order by given.job, given.seq
-    on conflict (awaited, waiting) do update
+    on conflict on constraint edge_pkey do update
     set hope = excluded.hope,
         is_open = excluded.is_open;
     with one as materialized (
@@ -450,13 +452,13 @@ begin
     end if;
     if failed is not null then
         skipped := backlane.skip_jobs(now_ms, failed, culprits, failings);
-        select * into done
-        from backlane.follow(
-            now_ms, boot_ms, skipped, array_fill(3::smallint, array[cardinality(skipped)]),
-            may_hold
+        rung := rung || (
+            select it.rung
+            from backlane.follow(
+                now_ms, boot_ms, skipped, array_fill(3::smallint, array[cardinality(skipped)]),
+                may_hold
+            ) as it
         );
-        rung := rung || done.rung;
-        skipped := skipped || done.skipped;
     end if;
 end
 $$;
@@ -490,4 +492,62 @@ as $$
         ),
         may_hold => may_hold
     )
+$$;
+
+-- Ids of jobs, 16 bytes each.
+create function backlane.ids_in(list bytea) returns setof bytea
+language sql immutable
+rows 100
+as $$
+    select substr(list, at, 16) from generate_series(1, length(list), 16) as at
+$$;
+
+-- Jobs that gave their leases back (they are in `blocked`) come to wait for others, however
+-- these end; or to run again, where all have ended. The queues to ring are returned, also
+-- those of whom they wait for: a claim may have passed these by while they were held.
+create function backlane.await_all(
+    now_ms bigint,
+    boot_ms bigint,
+    seqs bigint[],
+    ids bytea[],                            -- the same
+    lists bytea[]                           -- ids of those they wait for
+)
+returns int[]
+language plpgsql
+as $$
+declare
+    waiting bigint[];
+    awaited bytea[];
+    rung int[];
+    those int[];
+begin
+    select array_agg(seq), array_agg(job) into waiting, awaited
+    from (
+        select distinct given.seq, list.job
+        from unnest(seqs, ids, lists) as given (seq, id, list)
+        cross join backlane.ids_in(list) as list (job)
+        where list.job <> given.id
+    ) as edges;
+    if waiting is not null then
+        rung := backlane.tie(
+            now_ms, boot_ms, waiting, awaited,
+            array_fill(0::smallint, array[cardinality(waiting)]), false, true
+        );
+        those := array(
+            select distinct job.queue
+            from unnest(awaited) as given (id)
+            cross join lateral (
+                select queue
+                from backlane.job
+                where job.id = given.id
+                offset 0
+            ) as job
+        );
+    end if;
+    seqs := array(select unnest(seqs) except select unnest(waiting));
+    if seqs <> '{}' then
+        rung := rung || backlane.unblock(now_ms, boot_ms, seqs, 0, true);
+    end if;
+    return rung || those;
+end
 $$;
