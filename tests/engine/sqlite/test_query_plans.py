@@ -32,16 +32,17 @@ MAY_SCAN = {
     "resource.WAITED_FOR_BY": ("queue",),
     "schedules.BEGIN_SILENCE": ("backlane_schedule",),
     "schedules.FORGET_SILENT": ("backlane_schedule", "backlane_worker"),
-    "settle.QUEUE_NAMES": ("backlane_queue",),
     "sweep.KEPT": ("backlane_counter",),
     "sweep.WAITING": ("backlane_counter",),
-    "take.FREE_KEY_OF": ("backlane_unique_key",),
+    "damage.FREE_KEY_OF": ("backlane_unique_key",),
     "measure.MEASURED": ("backlane_resource",),
     "measure.DOWN": ("backlane_resource_not_closed",),
     "tune.QUEUES": ("line", "backlane_resource"),
     "workers.FORGET_SILENT": ("backlane_worker",),
     "workers.WORKERS": ("backlane_worker",),
     "seal.QUEUES": ("backlane_queue",),
+    "keeping.COUNTS": ("backlane_keep_count",),
+    "ringing.QUEUE_NAMES": ("backlane_queue",),
 }
 # In the order of their key, and ended by a limit.
 WALKED = {
@@ -51,7 +52,9 @@ WALKED = {
     "claim.STATUS",
     "claim.UNSCHEDULE",
     "find.ALL",
+    "edges.FOLLOWED",
     "schedules.SCHEDULES",
+    "settle.BESIDE",
     "steps.ALL_LATEST",
 }
 

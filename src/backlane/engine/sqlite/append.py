@@ -21,7 +21,7 @@ from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import encode_policy
 from backlane.engine.sqlite.transaction import SqliteTx, array
 from backlane.model.clock import Clock
-from backlane.model.job import DEFAULT_POLICY, Edge, Job, Key
+from backlane.model.job import DEFAULT_POLICY, DEFAULT_RULE, Edge, Job, Key
 from backlane.model.queue import Bounds
 
 # Served by backlane_job_id.
@@ -245,7 +245,7 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
             counts.scheduled += 1
         else:
             counts.ready += 1
-        if job.policy.keep_ms is not None:
+        if row[EXTRA] is not None and job.policy.keep_ms is not None:
             kept.append((seq, job.policy.keep_ms))
         if job.key:
             taken.append(keys.taking(job.key, job.rule, seq, job.id, now))
@@ -284,6 +284,9 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
     await moves.store(tx)
 
 
+EXTRA = 17  # where it is in a row
+
+
 def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]:
     key = job.key
     return (
@@ -304,7 +307,13 @@ def _row(seq: int, job: Job, queue: int, lane: int, now: int) -> tuple[Any, ...]
         None if job.policy is DEFAULT_POLICY else encode_policy(job.policy),
         job.headers,
         job.body,
-        encode_extra(job),
+        None if _is_plain(job) else encode_extra(job),
         job.workflow,
         None,
     )
+
+
+def _is_plain(job: Job) -> bool:
+    """Whether a job has nothing that only few have, as most are: told at a glance."""
+    has_none = not (job.uses or job.after or job.tags)
+    return has_none and job.rule is DEFAULT_RULE and job.policy is DEFAULT_POLICY

@@ -89,11 +89,13 @@ SET_AWAITED: Sql[tuple[()]] = Sql(
     """
 )
 # Who waits for these jobs: for how many of them, and of those that ended otherwise than the
-# edge asks for the first. ?2 is the bit of how they ended.
+# edge asks for the first. ?2 is the bit of how they ended. Where nobody waits for anything it
+# does not look at a single job.
 FOLLOWED: Sql[tuple[int, int, int | None]] = Sql(
     """
     select waiter, count(*), min(case when not kind & ?2 then job end)
-    from carray(?1) as given
+    from (select 1 from backlane_edge limit 1)
+    cross join carray(?1) as given
     cross join backlane_edge as edge on edge.job = given.value
     where is_open
     group by waiter

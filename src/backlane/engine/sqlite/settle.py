@@ -62,6 +62,12 @@ HELD: Sql[HeldRow] = Sql(
     cross join backlane_lease on id = given.value
     """
 )
+# What most stores have none of, so that a settle need not look job by job.
+BESIDE: Sql[tuple[int, int]] = Sql(
+    """
+    select exists (select 1 from backlane_edge), exists (select 1 from backlane_limit)
+    """
+)
 UNLEASE: Sql[tuple[()]] = Sql(
     """
     delete from backlane_lease
@@ -115,12 +121,15 @@ async def settle_into(
     ended = [row[0] for row, _, _ in done] + [row.id for row, _ in rest]
     await tx.each(UNLEASE, [(job,) for job in ended])
     tx.rings.jobs += ended
-    if done:
-        await ring_limited(tx, {row[3] for row, _, _ in done})
+    has_edges, has_limits = (await tx.rows(BESIDE))[0]
+    if done and has_limits:
+        await ring_limited(tx, {queue for queue, _ in moves.counts})
     awaiting: list[tuple[Held, Sequence[bytes]]] = []
     buried = await _settle_rest(tx, rest, moves, now, awaiting) if rest else []
     await moves.store_rows(tx)
-    await ends.follow(tx, now, moves)
+    if has_edges or moves.special:
+        await ends.follow(tx, now, moves)
+    moves.ended.clear()
     if awaiting:  # last: what ended in the same call is not waited for
         for it, jobs in awaiting:
             await edges.await_jobs(tx, moves, it, jobs)
