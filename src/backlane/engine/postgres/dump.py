@@ -10,8 +10,9 @@ import msgspec
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Whole
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import steps
+from backlane.engine.postgres.limits import turns_of
 from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
-from backlane.engine.postgres.record import READY, RUNNING, SCHEDULED, seqs_of, standings, wholes
+from backlane.engine.postgres.record import RUNNING, WAITING, seqs_of, standings, wholes
 from backlane.engine.postgres.seal import sealed_for_changes
 from backlane.engine.postgres.taking import hold, let_go, take_out
 from backlane.engine.postgres.text import loaded
@@ -69,10 +70,18 @@ async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence
     if behind is None:
         behind = [JOBS, rows[-1][0] + 1] if len(rows) == PART_ROWS else [REPEATED, b""]
     done = await steps.recall_all(tx, seqs) if seqs else {}
+    kept = await wholes(tx, seqs)
+    turns = await turns_of(tx, kept)
     found = [
-        Whole(record, one.crashes, one.parked_ms, steps=done.get(one.seq, ()))
-        for one, record in reversed(await wholes(tx, seqs))
-        if one.code != RUNNING and (one.code in (READY, SCHEDULED) or one.state in final)
+        Whole(
+            record,
+            one.crashes,
+            one.parked_ms,
+            turns=tuple(turns.get(one.seq, ())),
+            steps=done.get(one.seq, ()),
+        )
+        for one, record in reversed(kept)
+        if one.code != RUNNING and (one.code in WAITING or one.state in final)
     ]
     return Part(found, cursor=msgspec.msgpack.encode(behind))
 
@@ -106,7 +115,7 @@ async def discard(tx: PostgresTx, jobs: Sequence[tuple[bytes, int]]) -> list[byt
         if mine:
             moves = Moves()
             await take_out(tx, mine, moves)
-            await let_go(tx, [one for one in mine if one.code in (READY, SCHEDULED)], moves)
+            await let_go(tx, [one for one in mine if one.code in WAITING], moves)
             await forget(tx, [one.seq for one in mine])
             await moves.store(tx)
             gone |= {one.id for one in mine}

@@ -15,8 +15,10 @@ from msgspec.structs import replace
 
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.record import Standing
 from backlane.engine.postgres.text import loaded, stored
 from backlane.engine.postgres.transaction import PostgresTx
+from backlane.model.job import JobRecord
 from backlane.model.limit import Limit, LimitRecord, Use
 
 LISTED = 1_000
@@ -139,6 +141,24 @@ GIVE_UP: Sql[tuple[str]] = Sql(
 )
 # Who is blocked may be ready in the place of these.
 OPEN_GATES: Sql[tuple[None]] = Sql("select backlane.open_gates($1::bigint[])")
+TURNS: Sql[tuple[int, str]] = Sql(
+    """
+    select holding.seq, limits.name
+    from backlane.holding
+    join backlane.limits on limits.id = -holding.limit_no
+    where holding.seq = any ($1::bigint[])
+    and limit_no < 0
+    order by holding.seq, limits.name
+    """
+)
+TAKE_TURNS: Sql[tuple[()]] = Sql(
+    """
+    insert into backlane.holding (gate, limit_no, seq)
+    select *
+    from unnest($1::bigint[], $2::int[], $3::bigint[])
+    on conflict do nothing
+    """
+)
 ACQUIRE: Sql[tuple[bool, int | None]] = Sql(
     """
     select is_given, wait_ms
@@ -273,6 +293,19 @@ async def release(tx: PostgresTx, use: Use, holder: bytes) -> bool:
     rows = await tx.rows(RELEASE, at, holder, tx.boot_ms)
     tx.rings.queues |= {loaded(name) for (name,) in await tx.rows(RUNG, at, its)}
     return bool(rows and rows[0][0])
+
+
+async def turns_of(
+    tx: PostgresTx, found: Sequence[tuple[Standing, JobRecord]]
+) -> dict[int, list[Use]]:
+    """Return the turns that jobs hold, by their place in the order of append."""
+    using = {one.seq: record.uses for one, record in found if any(it.turn for it in record.uses)}
+    held: dict[int, list[Use]] = {}
+    for seq, name in await tx.rows(TURNS, list(using)) if using else ():
+        held.setdefault(seq, []).extend(
+            use for use in using[seq] if use.turn and use.limit == loaded(name)
+        )
+    return held
 
 
 async def dump_limits(tx: PostgresTx) -> list[LimitRecord]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backlane.engine.moving import Part, Whole
 from backlane.engine.moving import Repeat as MovedRepeat
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import resource
+from backlane.engine.postgres import limits, resource
 from backlane.engine.postgres.enter import encode_policy, make_line
+from backlane.engine.postgres.extra import packed
+from backlane.engine.postgres.limits import TAKE_TURNS
 from backlane.engine.postgres.moves import Moves, Placed, many
 from backlane.engine.postgres.steps import KEEP as KEEP_STEPS
 from backlane.engine.postgres.text import stored, stored_or_none
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import DEFAULT_POLICY, JobRecord, Key, State
+from backlane.model.limit import Use
 from backlane.model.queue import DEFAULT_BOUNDS, Kind
 
 NUMBERS: Sql[tuple[int]] = Sql(
@@ -35,14 +38,40 @@ INSERT: Sql[tuple[bytes]] = Sql(
     """
     insert into backlane.job (seq, place, enqueued_ms, deadline_ms, started_ms, queue, lane,
         size, attempts, priority, id, owner, task, key_scope, key_name, group_name, parent,
-        policy, headers, body)
-    select *
+        policy, headers, body, extra, gates, limits)
+    select seq, place, enqueued_ms, deadline_ms, started_ms, queue, lane, size, attempts,
+        priority, id, owner, task, key_scope, key_name, group_name, parent, policy, headers, body,
+        extra, gates::bigint[], limits::int[]
     from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::int[],
         $7::int[], $8::int[], $9::int[], $10::smallint[], $11::bytea[], $12::text[],
         $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[], $18::bytea[],
-        $19::bytea[], $20::bytea[])
+        $19::bytea[], $20::bytea[], $21::bytea[], $22::text[], $23::text[]) as given (seq, place,
+        enqueued_ms, deadline_ms, started_ms, queue, lane, size, attempts, priority, id, owner,
+        task, key_scope, key_name, group_name, parent, policy, headers, body, extra, gates, limits)
     on conflict (id) do nothing
     returning id
+    """
+)
+# Those of fair queues get their places there.
+PLACE_FAIRLY: Sql[tuple[int, int]] = Sql(
+    """
+    with fair as (
+        select backlane.virtual_places(coalesce($2::bigint, backlane.now_ms()), array(
+            select job.seq
+            from unnest($1::bigint[]) with ordinality as given (seq, nth)
+            join backlane.job on job.seq = given.seq
+            join backlane.queue on queue.id = job.queue
+            where is_fair
+            order by nth
+        ), true) as found
+    )
+    update backlane.job
+    set due_ms = job.place,
+        place = given.place
+    from fair
+    cross join unnest((found).seqs, (found).places) as given (seq, place)
+    where job.seq = given.seq
+    returning job.seq, job.place
     """
 )
 TAKE_FREE_KEYS: Sql[tuple[()]] = Sql(
@@ -178,6 +207,7 @@ class Arriving:
         self._progress: list[tuple[Any, ...]] = []
         self._errors: list[tuple[Any, ...]] = []
         self._steps: list[tuple[int, str, bytes]] = []
+        self._turns: list[tuple[int, int, int]] = []
 
     async def take_in(self, jobs: Sequence[Whole]) -> set[bytes]:
         """Insert new jobs in this order; return those that nobody else took in meanwhile."""
@@ -196,23 +226,42 @@ class Arriving:
             )
             for seq, whole in zip(seqs, jobs, strict=True)
         ]
-        rows = [_row(record, one) for record, one in zip(records, placed, strict=True)]
+        numbers = await limits.number(tx, {use.limit for it in records for use in it.uses})
+        rows = [
+            (*_row(record, one), *_used(record, numbers))
+            for record, one in zip(records, placed, strict=True)
+        ]
         columns = (list(column) for column in zip(*rows, strict=True))
         taken = {job for (job,) in await tx.rows(INSERT, *columns)}
+        fair = await self._place_fairly(records, placed)
         for whole, one in zip(jobs, placed, strict=True):
             if whole.record.id in taken:
-                self._add(whole.record, one)
+                one = one._replace(place=fair.get(one.seq, one.place))
+                self._add(whole.record, one, numbers)
+                self._turns += [(*_gate(use, numbers), one.seq) for use in whole.turns]
                 self._steps += [(one.seq, stored(it.name), it.result) for it in whole.steps]
         await many(tx, TAKE_FREE_KEYS, self._keys)
         await many(tx, SET_DEADLINES, self._deadlines)
         await many(tx, KEEP_PROGRESS, self._progress)
         await many(tx, KEEP_ERRORS, self._errors)
         await many(tx, KEEP_STEPS, self._steps)
+        await many(tx, TAKE_TURNS, self._turns)
         await self._moves.store(tx)
         tx.rings.jobs += taken
         return taken
 
-    def _add(self, record: JobRecord, one: Placed) -> None:
+    async def _place_fairly(
+        self, records: Sequence[JobRecord], placed: Sequence[Placed]
+    ) -> dict[int, int]:
+        """Place those that are in line in fair queues; return where."""
+        in_line = [
+            one.seq
+            for record, one in zip(records, placed, strict=True)
+            if record.state is State.READY or record.blocked_on
+        ]
+        return dict(await self._tx.rows(PLACE_FAIRLY, in_line, self._tx.wall_ms))
+
+    def _add(self, record: JobRecord, one: Placed, numbers: Mapping[str, int]) -> None:
         moves = self._moves
         if record.progress is not None:
             message = stored_or_none(record.progress.message)
@@ -228,7 +277,12 @@ class Arriving:
             return
         moves.at(one.queue, one.priority).bytes += one.size
         moves.gather(one.queue, stored_or_none(record.group), 1)
-        moves.wait(one, is_due=record.state is not State.SCHEDULED)
+        if record.state is State.BLOCKED:
+            on = next((use for use in record.uses if use.limit == record.blocked_on), None)
+            gate, limit_no = _gate(on, numbers) if on else (None, None)
+            moves.block(one, waits_for=record.waits_for, gate=gate, limit_no=limit_no)
+        else:
+            moves.wait(one, is_due=record.state is not State.SCHEDULED)
         if record.key:
             self._keys.append((*_stored(record.key), one.seq, record.id))
         if record.deadline_ms is not None:
@@ -302,6 +356,17 @@ def _row(record: JobRecord, one: Placed) -> tuple[Any, ...]:
         record.headers,
         record.body,
     )
+
+
+def _used(
+    record: JobRecord, numbers: Mapping[str, int]
+) -> tuple[bytes | None, str | None, str | None]:
+    return packed(record), *(limits.columns(record.uses, numbers) or (None, None))
+
+
+def _gate(use: Use, numbers: Mapping[str, int]) -> tuple[int, int]:
+    number = -numbers[use.limit] if use.turn else numbers[use.limit]
+    return limits.gate(number, use.part), number
 
 
 def _stored(key: Key) -> tuple[str, str]:
