@@ -23,7 +23,8 @@ def commits(engine: SqliteEngine) -> list[int]:
     """Gets the length of the log after each commit."""
     engine.migrate()
     seen: list[int] = []
-    engine._process.handles().store._connection.set_wal_hook(lambda *call: seen.append(call[2]) or 0)
+    connection = engine._process.handles().store._connection
+    connection.set_wal_hook(lambda *call: seen.append(call[2]) or 0)
     return seen
 
 

@@ -9,6 +9,7 @@ import apsw
 import pytest
 from tests.engine.contract.desk import CRASHED, FAILED, SUCCEEDED, Desk, retry, settlement
 
+from backlane.engine.limiting import Declared
 from backlane.engine.plan import Plan, finish
 from backlane.engine.protocol import (
     Admission,
@@ -22,6 +23,7 @@ from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.job import Idempotency, Key, Note, Progress
+from backlane.model.limit import Limit, Rate, Use
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds, Kind
 
@@ -76,6 +78,48 @@ def claim_after_lapse(desk: Desk) -> Plan:
     return desk.engine.claim(Wanted(owner="bob", number=5, lease_ms=1_000, queues=("mail",)))
 
 
+def limited(desk: Desk) -> None:
+    """Jobs that run, wait in line, and are blocked, on limits and turns; the queue is fair."""
+    desk.limits = {"stripe": Limit(concurrency=2, rate=Rate(9, 1_000, 4))}
+    desk.fair = {"mail"}
+    desk.add(6, uses=(Use("stripe"), Use("turns", "a")))
+    desk.add(3, uses=(Use("turns", "b", turn=True),), group="acme")
+
+
+def append_limited(desk: Desk) -> Plan:
+    limited(desk)
+    jobs = [desk.job(uses=(Use("stripe"),)), desk.job(uses=(Use("turns", "b", turn=True),))]
+    jobs.append(desk.job(delay_ms=9, uses=(Use("new"),)))
+    limits = {"stripe": Limit(concurrency=9), "new": Limit(concurrency=1)}
+    return desk.engine.append(jobs, Admission(limits=limits))
+
+
+def turn_limited(desk: Desk) -> Plan:
+    limited(desk)
+    desk.limit("queue:mail", Limit(concurrency=5, rate=Rate(9, 1_000, 9)))
+    leases = desk.claim(3).leases
+    desk.add(2, delay_ms=1_000, uses=(Use("stripe"),))
+    desk.clock.advance(seconds=2)
+    outcomes = [SUCCEEDED, retry(0), FAILED]
+    settlements = [settlement(*pair) for pair in zip(leases, outcomes, strict=True)]
+    wanted = Wanted(owner="bob", number=5, lease_ms=1_000, queues=("mail",))
+    return desk.engine.turn(settlements, [wanted])
+
+
+def amend_limited(change: Any) -> Callable[[Desk], Plan]:
+    def make(desk: Desk) -> Plan:
+        limited(desk)
+        return desk.engine.amend(Selection(), change)
+
+    return make
+
+
+def release(desk: Desk) -> Plan:
+    limited(desk)
+    desk.run(desk.engine.acquire(Use("stripe"), None, b"me", 1_000))
+    return desk.engine.release(Use("stripe"), b"me")
+
+
 def note(desk: Desk) -> Plan:
     desk.add()
     lease = desk.lease()
@@ -128,6 +172,17 @@ MAKERS: dict[str, Callable[[Desk], Plan]] = {
     "reprioritise": amend(Reprioritise(9)),
     "delete": amend(Delete()),
     "move": amend(Move("other")),
+    "append limited": append_limited,
+    "turn limited": turn_limited,
+    "cancel limited": amend_limited(Cancel()),
+    "reprioritise limited": amend_limited(Reprioritise(9)),
+    "delete limited": amend_limited(Delete()),
+    "move limited": amend_limited(Move("other")),
+    "acquire": lambda desk: desk.engine.acquire(
+        Use("stripe"), Limit(rate=Rate(1, 1_000)), b"me", 1_000
+    ),
+    "release": release,
+    "regulate": lambda desk: desk.engine.regulate("stripe", Declared(Limit(concurrency=1))),
     "sweep": sweep,
     "tune": lambda desk: desk.engine.tune("mail", Tune(max_jobs=5, paused=True, reset=True)),
     "declare": lambda desk: desk.engine.tune("new", Declare(Kind.TASKS, Bounds(1, 1))),

@@ -16,6 +16,7 @@ from backlane.engine.sqlite.connection import read_boot_id
 from backlane.engine.sqlite.migrations import available
 from backlane.model.clock import FakeClock
 from backlane.model.job import Lease, Refusal, State
+from backlane.model.limit import Limit, Use
 from backlane.model.queue import Bounds
 
 READY, DUE_LATER, RUNNING, DONE, ALONE = (number.to_bytes(16) for number in range(1, 6))
@@ -126,3 +127,20 @@ def test_new_jobs_follow_the_old_ones(desk: Desk):
 
     assert firsts(desk.append(job)) == [(job.id, None)]
     assert desk.claimed_ids() == [READY, ALONE, job.id]
+
+
+def test_what_ran_before_counts_for_a_limit_of_its_queue(desk: Desk):
+    desk.limit("queue:mail", Limit(concurrency=2))
+
+    assert desk.claimed_ids() == [READY]
+    desk.run(desk.engine.settle([settlement(held(desk), SUCCEEDED)]))
+    assert desk.claimed_ids() == [ALONE]
+
+
+def test_old_jobs_and_those_under_limits_wait_side_by_side(desk: Desk):
+    desk.limits["stripe"] = Limit(concurrency=1)
+    first, second = desk.add(2, uses=(Use("stripe"),))
+
+    assert desk.claimed_ids() == [READY, ALONE, first]
+    assert desk.blocked_on(second) == ["stripe"]
+    assert desk.depth().blocked == 1

@@ -17,12 +17,14 @@ from backlane.engine.sqlite.take import BEHEAD, GIVE_HEAD, HEAD
 # Small tables, or statements that run rarely; each reason stands beside its statement.
 MAY_SCAN = {
     "append.LINES": ("counter",),
+    "claim.DUE_JOBS": ("due",),
     "claim.DEPARTED": ("backlane_lease",),
     "claim.EARLIEST": ("backlane_lease",),
     "claim.LAPSED": ("backlane_lease",),
+    "fair.FAIR_QUEUES": ("backlane_queue",),
     "find.RUNNING": ("backlane_lease",),
     "group.LEAVE": ("gone",),
-    "group.RECOUNT": ("backlane_scheduled", "backlane_lease", "held"),
+    "group.RECOUNT": ("backlane_scheduled", "backlane_blocked", "backlane_lease", "held"),
     "handles.OWNERS": ("backlane_lease",),
     "hold.EXTEND_OWNED": ("backlane_lease",),
     "measure.SERVING": ("backlane_worker",),

@@ -62,29 +62,39 @@ GROUPS: Sql[tuple[int, str | None]] = Sql(
     cross join backlane_job as job on job.seq = given.value
     """
 )
-# A group of which nothing waits or runs is forgotten once virtual time has passed it by:
-# what it would get is then what a new one gets, but for its mean.
-FORGET: Sql[tuple[()]] = Sql(
+FAIR_QUEUES: Sql[tuple[int, int]] = Sql(
+    """
+    select id, virtual_ms
+    from backlane_queue
+    where is_fair = 1
+    and virtual_ms is not null
+    """
+)
+# Served by backlane_flow_latest.
+FORGET: Sql[tuple[int]] = Sql(
     """
     delete from backlane_flow
     where (queue, name) in (
         select flow.queue, flow.name
         from backlane_flow as flow
-        cross join backlane_queue as line on line.id = flow.queue
-        where (flow.queue, flow.name) > (?, ?)
-        and coalesce(finish_ms, 0) < virtual_ms
-        and latest_ms < virtual_ms
+        where flow.queue = ?1
+        and latest_ms < ?2
+        and coalesce(finish_ms, 0) < ?2
+        and flow.name <> ''
         and not exists (
             select 1
             from backlane_group as held
             where held.queue = flow.queue
             and held.name = flow.name
         )
-        order by flow.queue, flow.name
-        limit ?
+        order by latest_ms
+        limit ?3
     )
+    returning 1
     """
 )
+
+FORGOTTEN_MS = 3_600_000  # of virtual time: what a group ran in is known for as long
 
 
 @dataclass(slots=True)
@@ -183,3 +193,12 @@ async def count(tx: SqliteTx, runs: Sequence[Run]) -> None:
     for run in runs:
         courses[run.queue].end(groups.get(run.seq), run.ran_ms)
     await store(tx, courses)
+
+
+async def forget(tx: SqliteTx, limit: int) -> int:
+    """Forget groups that virtual time has left behind; return how many."""
+    asked = [
+        (queue, virtual_ms - FORGOTTEN_MS, max(0, limit))
+        for queue, virtual_ms in await tx.rows(FAIR_QUEUES)
+    ]
+    return len(await tx.each(FORGET, asked)) if asked else 0

@@ -1,9 +1,9 @@
 """Find: job records by what a person knows of them, newest enqueued first.
 
 A call reads candidates in chunks from the narrowest list that holds all matches
-(keys, groups, workflows, tags, failed, running, or else all jobs) and looks at 10,000 at
-most, so that it stays short on any history. The cursor is the order of the last job looked
-at.
+(keys, groups, workflows, tags, failed, blocked, running, or else all jobs) and looks at
+10,000 at most, so that it stays short on any history. The cursor is the order of the last
+job looked at.
 """
 
 from __future__ import annotations
@@ -82,6 +82,15 @@ FAILED: Sql[tuple[int]] = Sql(
     from backlane_finished
     where state = 2
     and seq < ?
+    order by seq desc
+    limit ?
+    """
+)
+BLOCKED: Sql[tuple[int]] = Sql(
+    """
+    select seq
+    from backlane_blocked
+    where seq < ?
     order by seq desc
     limit ?
     """
@@ -193,6 +202,8 @@ async def _candidates(tx: SqliteTx, selection: Selection, before: int, number: i
         rows = await tx.rows(TAGGED, selection.tag, before, number)
     elif selection.states == (State.FAILED,) or selection.reasons:
         rows = await tx.rows(FAILED, before, number)
+    elif selection.states == (State.BLOCKED,):
+        rows = await tx.rows(BLOCKED, before, number)
     elif selection.states == (State.RUNNING,):
         rows = await tx.rows(RUNNING, before, number)
     else:

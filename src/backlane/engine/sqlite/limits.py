@@ -128,6 +128,25 @@ LAPSED_PLACES: Sql[tuple[int]] = Sql(
     returning gate
     """
 )
+# Served by backlane_gate_spent: buckets that are full again, and that nobody needs.
+FORGET_FULL: Sql[tuple[int]] = Sql(
+    """
+    delete from backlane_gate
+    where id in (
+        select id
+        from backlane_gate as full
+        where spent_us > 0
+        and spent_us <= ?
+        and running = 0
+        and holder is null
+        and not exists (select 1 from backlane_gate_queue where gate = full.id)
+        and not exists (select 1 from backlane_acquired where gate = full.id)
+        order by spent_us
+        limit ?
+    )
+    returning id
+    """
+)
 
 
 def queue_of(limit: str) -> str:
@@ -253,3 +272,9 @@ async def free_lapsed(tx: SqliteTx, clock: Clock) -> None:
     """Places whose lease ended are free."""
     gates = {gate for (gate,) in await tx.rows(LAPSED_PLACES, clock.boot_ms())}
     await open_gates(tx, gates, clock.wall_ms() * 1000)
+
+
+async def forget_full(tx: SqliteTx, clock: Clock, limit: int) -> int:
+    """Free places whose lease ended, and forget what is as if it had never been used."""
+    await free_lapsed(tx, clock)
+    return len(await tx.rows(FORGET_FULL, clock.wall_ms() * 1000, max(0, limit)))

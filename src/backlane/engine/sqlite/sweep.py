@@ -10,7 +10,7 @@ from typing import Any
 
 from backlane.engine.plan import Sql
 from backlane.engine.retention import Retention, Swept
-from backlane.engine.sqlite import edges, ends, keeping, keys, schedules
+from backlane.engine.sqlite import edges, ends, fair, keeping, keys, limits, schedules
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.claim import bring_back
 from backlane.engine.sqlite.exits import UNFINISH, UNREADY, take_out
@@ -127,6 +127,8 @@ async def sweep(tx: SqliteTx, clock: Clock, limit: int, retention: Retention) ->
     left -= aged + pruned
     left -= await forget_repeats(tx, clock.wall_ms(), left)
     left -= await keys.forget_windows(tx, clock.wall_ms(), left)
+    left -= await limits.forget_full(tx, clock, left)
+    left -= await fair.forget(tx, left)
     await schedules.forget_undeclared(tx, clock)
     await forget_silent(tx, clock)
     return Swept(

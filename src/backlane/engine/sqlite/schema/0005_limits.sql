@@ -80,3 +80,4 @@ create table backlane_flow (
     mean_us integer,                        -- of what its attempts ran
     primary key (queue, name)
 ) strict, without rowid;
+create index backlane_flow_latest on backlane_flow (queue, latest_ms);
