@@ -162,6 +162,11 @@ class Backlane:
         """The store, connected at first use (which still opens nothing)."""
         return self._place.engine
 
+    @property
+    def intake(self) -> Intake:
+        """The way into the store for jobs of tasks that are made already: for the worker."""
+        return self._task_intake
+
     def replaced(self, engine: Engine, clock: Clock) -> AbstractContextManager[None]:
         """Use another engine and clock within the block, in all threads: for tests."""
         return self._place.replaced(engine, clock)

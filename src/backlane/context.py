@@ -9,18 +9,22 @@ writes itself together with its end, it writes in a `transaction`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
-from backlane.errors import BadOption, JobCancelled, WrongUse
+from backlane.errors import BadOption, JobCancelled, JobExpired, JobFailed, WrongUse
+from backlane.memo import Memo
 from backlane.model.codec import decode_headers
 from backlane.model.job import Lease, Progress
 from backlane.model.retry import Duration, milliseconds
 from backlane.transaction import JobTransaction
 
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+S = ParamSpec("S")
 T = TypeVar("T")
 
 Transact = Callable[[object | None], JobTransaction]
@@ -40,6 +44,25 @@ class Snooze(Exception):
         super().__init__(f"due again in {self.delay_ms / 1000:g} s")
 
 
+class Joining(Exception):
+    """A job gives its slot back until these jobs have ended."""
+
+    def __init__(self, jobs: tuple[bytes, ...]) -> None:
+        self.jobs = jobs
+        super().__init__(f"waits for {len(jobs)} jobs to end")
+
+
+class Grip(Protocol[R_co]):
+    """What can be joined: a handle of a job or of a workflow."""
+
+    @property
+    def id(self) -> uuid.UUID: ...
+
+    def result(self, timeout: Duration | None = None) -> R_co: ...
+
+    async def aresult(self, timeout: Duration | None = None) -> R_co: ...  # noqa: ASYNC109
+
+
 class Context:
     """A running job as its own function sees it.
 
@@ -48,6 +71,8 @@ class Context:
         note: takes progress to be kept; called as often as the function reports.
         is_cancelled: says whether the job was asked to stop.
         transact: returns the transaction that settles the job, on a connection if given.
+        recall: returns the memo of the job's steps.
+        wall_ms: says what time it is.
 
     .. versionadded:: 0.1
     """
@@ -59,7 +84,10 @@ class Context:
         note: Callable[[Progress], None],
         is_cancelled: Callable[[], bool],
         transact: Transact | None = None,
+        recall: Callable[[], Memo] | None = None,
+        wall_ms: Callable[[], int] | None = None,
     ) -> None:
+        self._recall, self._wall_ms = recall, wall_ms
         self.lease = lease
         self._note = note
         self._is_cancelled = is_cancelled
@@ -146,6 +174,95 @@ class Context:
         if total:
             self._report(total, total, message)
 
+    # -- steps --
+
+    def step(self, name: str, function: Callable[S, T], *args: S.args, **kwargs: S.kwargs) -> T:
+        """Call a function once in the life of the job, and return what it returned.
+
+        Its result is durable before this returns; the next attempt gets it without a call.
+        It is read by the function's return annotation, as a task's result is; a handle of a
+        job or workflow may be one. The second step of a name in one attempt is another one
+        (`name#2`), so that a loop may have steps.
+
+        Raises:
+            LeaseLost: the job is another's by now; the step was not kept.
+            JobCancelled: the job was asked to stop; the step was not begun.
+            Unencodable, TooLarge: the result cannot be stored.
+            WrongUse: the function is async, or an event loop runs here: use `astep`.
+        """
+        if self._recall is None:
+            return function(*args, **kwargs)
+        self.check()
+        return self.memo.step(name, function, args, kwargs)
+
+    async def astep(
+        self, name: str, function: Callable[S, Awaitable[T]], *args: S.args, **kwargs: S.kwargs
+    ) -> T:
+        """Like `step`, of an `async def`."""
+        if self._recall is None:
+            return await function(*args, **kwargs)
+        self.check()
+        return await self.memo.astep(name, function, args, kwargs)
+
+    @cached_property
+    def memo(self) -> Memo:
+        """The steps of this job."""
+        if self._recall is None:
+            raise WrongUse("this context belongs to no job, so there are no steps to recall")
+        return self._recall()
+
+    def sleep_until(self, when: datetime) -> None:
+        """Give the slot back until then; the function begins anew, its steps stay done.
+
+        Returns at once when the moment has come. Compute the moment in a step, so that it
+        is the same in each attempt. The attempt is not counted.
+
+        Raises:
+            Snooze: let it pass.
+            BadOption: the moment has no time zone.
+        """
+        if not isinstance(when, datetime) or when.tzinfo is None:
+            raise BadOption(f"sleep_until was given {when!r}; use a datetime with a time zone")
+        if self._wall_ms is None:
+            return
+        left_ms = int(when.timestamp() * 1000) - self._wall_ms()
+        if left_ms > 0:
+            raise Snooze(left_ms / 1000)
+
+    def join(self, handles: Iterable[Grip[R]], *, partial: bool = False) -> list[R | None]:
+        """Give the slot back until these jobs (or workflows) have ended; return their results.
+
+        The function begins anew once they have, so enqueue them in steps:
+        `context.join([context.step("ask", ask.enqueue, 7)])`. The attempt is not counted.
+
+        Args:
+            partial: return None for those that did not succeed, instead of raising.
+
+        Raises:
+            JobFailed, JobCancelled, JobExpired, ResultGone: of the first that has no result.
+        """
+        grips = list(handles)
+        jobs = tuple(grip.id.bytes for grip in grips)
+        if self._recall is not None and self.memo.are_open(jobs):
+            raise Joining(jobs)
+        outside = current.set(None)  # what has ended is not waited for
+        try:
+            return [_result(grip.result, partial=partial) for grip in grips]
+        finally:
+            current.reset(outside)
+
+    async def ajoin(self, handles: Iterable[Grip[R]], *, partial: bool = False) -> list[R | None]:
+        """Like `join`, without blocking the event loop."""
+        grips = list(handles)
+        jobs = tuple(grip.id.bytes for grip in grips)
+        if self._recall is not None and await self.memo.aare_open(jobs):
+            raise Joining(jobs)
+        outside = current.set(None)
+        try:
+            return [await _aresult(grip.aresult, partial=partial) for grip in grips]
+        finally:
+            current.reset(outside)
+
     def transaction(self, connection: object | None = None) -> JobTransaction:
         """Commit the job's own writes and its completion together: `with` or `async with`.
 
@@ -176,6 +293,24 @@ class Context:
             self._note(Progress(min(1.0, done / total), message))
         else:
             self._note(Progress(None, f"{message}: {done}" if message else f"{done} done"))
+
+
+def _result(result: Callable[[], R], *, partial: bool) -> R | None:
+    try:
+        return result()
+    except (JobFailed, JobCancelled, JobExpired):
+        if not partial:
+            raise
+        return None
+
+
+async def _aresult(result: Callable[[], Awaitable[R]], *, partial: bool) -> R | None:
+    try:
+        return await result()
+    except (JobFailed, JobCancelled, JobExpired):
+        if not partial:
+            raise
+        return None
 
 
 def _nowhere(_: Progress) -> None:

@@ -138,6 +138,11 @@ class JobHandle(Generic[R_co]):
         """
         return self._receipt
 
+    @property
+    def decode_result(self) -> Callable[[bytes], Any]:
+        """How the job's stored result is read: by the annotation of its task."""
+        return self._reader.decode_result
+
     # -- one reading each --
 
     def record(self) -> JobRecord:
@@ -205,7 +210,7 @@ class JobHandle(Generic[R_co]):
             JobNotFound: it is not stored.
             WrongUse: called inside a job, or where it would block an event loop.
         """
-        _refuse_inside_a_job()
+        refuse_inside_a_job()
         wait = Wait(self._reader.place.clock, timeout)
         if wait.is_over:
             return self._value(self.record(), wait)
@@ -221,7 +226,7 @@ class JobHandle(Generic[R_co]):
 
     async def aresult(self, timeout: Duration | None = None) -> R_co:  # noqa: ASYNC109 - as `result`
         """Like `result`."""
-        _refuse_inside_a_job()
+        refuse_inside_a_job()
         wait = Wait(self._reader.place.clock, timeout)
         if wait.is_over:
             return self._value(await self.arecord(), wait)
@@ -359,11 +364,12 @@ def _in_a_line(error: ErrorRecord | None) -> str:
     return f": {error.kind}: {words}" if len(words) <= 300 else f": {error.kind}: {words[:300]}…"
 
 
-def _refuse_inside_a_job() -> None:
+def refuse_inside_a_job() -> None:
+    """Refuse to wait where every slot could wait for another."""
     running = current.get()
     if running is not None:
         raise WrongUse(
             f"job {running.id} ({running.task}) waits for the result of another job: once every "
             "slot of the workers does so, nothing moves. Enqueue the next step from the job "
-            "that has the result, or wait outside of jobs"
+            "that has the result, give the slot back with context.join(…), or wait outside of jobs"
         )

@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -64,6 +65,7 @@ class Intake:
         "_judged",
         "_limits",
         "_observers",
+        "decoders",
         "place",
         "queue",
         "wraps",
@@ -86,6 +88,8 @@ class Intake:
         self._judged = msgspec.structs.replace(admission, limits={})  # of the last append
         self._observers = observers
         self._has_warned = False
+        # How results of each task are read; tasks enter theirs.
+        self.decoders: dict[str, Callable[[bytes], Any]] = {}
 
     def append(
         self, jobs: Sequence[Job], terms: Terms, tally: Tally | None = None

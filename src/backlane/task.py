@@ -227,9 +227,9 @@ class Task(Generic[P, C, R]):
     # -- parts of workflows --
 
     @overload
-    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
-    @overload
     def node(self, /) -> Node[R]: ...
+    @overload
+    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
     def node(self, /, *args: Any, **kwargs: Any) -> Node[R]:
         """Return a call that is not enqueued yet, as a node of a workflow.
 
@@ -382,9 +382,9 @@ class Enqueuer(Generic[P, R]):
     # -- parts of workflows --
 
     @overload
-    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
-    @overload
     def node(self, /) -> Node[R]: ...
+    @overload
+    def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
     def node(self, /, *args: Any, **kwargs: Any) -> Node[R]:
         """See `Task.node`."""
         return Node(self._origin(), content.Call(self._codec, args, kwargs))

@@ -20,12 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from backlane.context import Context, current
 from backlane.engine.protocol import Settled
-from backlane.errors import WrongUse
+from backlane.errors import ResultGone, WrongUse
+from backlane.memo import Memo
 from backlane.middleware import Call, compose, drive
+from backlane.model.codec.envelope import is_enveloped, is_needed
 from backlane.model.event import AttemptEnded, AttemptStarted
 from backlane.model.job import Lease, Progress
 from backlane.model.outcome import Failed, Outcome, Reason, RetryAfter, Settlement, Succeeded
+from backlane.model.retry import DEFAULT_RETRY
+from backlane.model.workflow import GATHER_TASK, OWN_TASKS
 from backlane.transaction import JobTransaction, Settling
+from backlane.worker import references
+from backlane.worker.packing import Packed
+from backlane.worker.slices import run_own
 from backlane.worker.verdict import Stop, judge, parked, spoilt
 
 if TYPE_CHECKING:
@@ -41,6 +48,7 @@ Ask = Callable[[], Stop | None]  # says what a function is asked for
 SUCCEEDED = Succeeded()
 
 Begin = Callable[["Attempt", object | None], JobTransaction]
+Remember = Callable[["Attempt"], Memo]
 
 
 class Attempt:
@@ -59,6 +67,7 @@ class Attempt:
         "is_replaced",
         "lease",
         "place",
+        "remember",
         "started",
         "stop",
         "transaction",
@@ -75,6 +84,7 @@ class Attempt:
         self.is_replaced = False  # overdue, and its slot was given to another
         self.asyncio_task: asyncio.Task[Any] | None = None
         self.begin: Begin = _no_transaction  # of its application, once it has been entered
+        self.remember: Remember = _no_memo
         self.transaction: JobTransaction | None = None  # the last it asked for
         self.completed: Succeeded | None = None  # as a transaction of its own has settled it
 
@@ -85,6 +95,9 @@ class Attempt:
 
     def note(self, progress: Progress) -> None:
         self._keep(self.lease, progress)
+
+    def recall(self) -> Memo:
+        return self.remember(self)
 
     def transact(self, connection: object | None) -> JobTransaction:
         if self.completed is not None:
@@ -116,6 +129,7 @@ class Attempts:
         self._keep: Keep = keep if keep is not None else _drop
         self._app, self._done = app, done
         self._begin: Begin = self._begin_for  # bound once, not for each attempt
+        self._remember: Remember = self._memo
 
     def is_async(self, lease: Lease) -> bool:
         """Say whether the lease's task is an `async def`; False for an unknown one."""
@@ -124,7 +138,10 @@ class Attempts:
 
     def run(self, attempt: Attempt) -> Settlement:
         """Run an attempt of a plain function in the calling thread."""
-        entered = self._enter(attempt)
+        body: bytes | Outcome = attempt.lease.body
+        if is_enveloped(attempt.lease.body):
+            body = self._resolved(attempt.lease)
+        entered = self._enter(attempt, body)
         if isinstance(entered, Settlement):
             return entered
         task, context, args, kwargs = entered
@@ -136,7 +153,7 @@ class Attempts:
                 value = task.function(context, *args, **kwargs)
             else:
                 value = task.function(*args, **kwargs)
-            outcome = self._succeeded(task, value)
+            outcome = self._succeeded(task, value, attempt.lease)
         except BaseException as error:  # noqa: BLE001 - SystemExit too is an error of this job
             outcome = judge(error, attempt.lease, task.retry, attempt.stop)
         finally:
@@ -145,7 +162,10 @@ class Attempts:
 
     async def arun(self, attempt: Attempt) -> Settlement:
         """Run an attempt of an `async def`; cancelling the caller cancels the function."""
-        entered = self._enter(attempt)
+        body: bytes | Outcome = attempt.lease.body
+        if is_enveloped(attempt.lease.body):
+            body = await self._aresolved(attempt.lease)
+        entered = self._enter(attempt, body)
         if isinstance(entered, Settlement):
             return entered
         task, context, args, kwargs = entered
@@ -157,7 +177,7 @@ class Attempts:
                 value = await task.function(context, *args, **kwargs)
             else:
                 value = await task.function(*args, **kwargs)
-            outcome = self._succeeded(task, value)
+            outcome = self._succeeded(task, value, attempt.lease)
         except BaseException as error:  # noqa: BLE001 - as above
             outcome = judge(error, attempt.lease, task.retry, attempt.stop)
         finally:
@@ -220,16 +240,50 @@ class Attempts:
         )
         return compose(self._middleware, innermost)(call)
 
+    def _resolved(self, lease: Lease) -> bytes | Outcome:
+        """Return the arguments with the results of other jobs put in, or why there are none."""
+        if lease.task == GATHER_TASK:  # who reads its result reads those
+            return lease.body
+        try:
+            return references.resolve(self._app.engine, lease.body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is an error of this job
+            return self._unresolved(lease, error)
+
+    async def _aresolved(self, lease: Lease) -> bytes | Outcome:
+        try:
+            return await references.aresolve(self._app.engine, lease.body)
+        except Exception as error:  # noqa: BLE001 - as above
+            return self._unresolved(lease, error)
+
+    def _unresolved(self, lease: Lease, error: Exception) -> Outcome:
+        if isinstance(error, ResultGone):
+            return spoilt(Reason.UNDECODABLE, error)
+        task = self._tasks.get(lease.task or "")
+        return judge(error, lease, task.retry if task else DEFAULT_RETRY, None)
+
+    def _own(self, lease: Lease, body: bytes) -> Settlement:
+        """Run a task of our own."""
+        started = time.monotonic()
+        try:
+            outcome = run_own(self._app, lease, body)
+        except Exception as error:  # noqa: BLE001 - as above
+            outcome = judge(error, lease, DEFAULT_RETRY, None)
+        return Settlement(lease.job, lease.token, outcome, int((time.monotonic() - started) * 1000))
+
     def _enter(
-        self, attempt: Attempt
+        self, attempt: Attempt, body: bytes | Outcome
     ) -> tuple[Task[Any, Any, Any], Context, tuple[Any, ...], dict[str, Any]] | Settlement:
         """Find the task and decode its arguments, or say why that cannot be."""
         lease = attempt.lease
+        if not isinstance(body, bytes):
+            return Settlement(lease.job, lease.token, body)
         task = self._tasks.get(lease.task)  # type: ignore[arg-type]  # None finds nothing
         if task is None:
+            if lease.task in OWN_TASKS:
+                return self._own(lease, body)
             return Settlement(lease.job, lease.token, parked(lease))
         try:
-            args, kwargs = task.codec.decode_arguments(lease.body)
+            args, kwargs = task.codec.decode_arguments(body)
         except Exception as error:  # noqa: BLE001 - a type's own validation may raise anything
             return Settlement(lease.job, lease.token, spoilt(Reason.UNDECODABLE, error))
         context = Context(
@@ -237,8 +291,10 @@ class Attempts:
             note=attempt.note,
             is_cancelled=attempt.is_cancelled,
             transact=attempt.transact,
+            recall=attempt.recall,
+            wall_ms=self._clock.wall_ms,
         )
-        attempt.begin = self._begin
+        attempt.begin, attempt.remember = self._begin, self._remember
         if self._observers:
             self._tell_started(lease)
         attempt.started = time.monotonic()
@@ -256,13 +312,24 @@ class Attempts:
 
         engine = self._app.engine
         encode = task.codec.encode_result if task.keeps_result else _nothing
+        if not task.keeps_result and is_needed(lease.body):
+            encode = task.codec.encode_needed
         settling = Settling(engine, lease, encode, completed, attempt.started)
         return JobTransaction(engine.transaction(connection), settling)
 
-    def _succeeded(self, task: Task[Any, Any, Any], value: object) -> Outcome:
-        if not task.keeps_result:
-            return SUCCEEDED
+    def _memo(self, attempt: Attempt) -> Memo:
+        """Return the steps of an attempt's job; a first lease finds none."""
+        lease = attempt.lease
+        max_bytes = self._tasks[lease.task or ""].codec.max_bytes
+        is_fresh = lease.token == 1
+        return Memo(self._app.engine, lease, Packed(self._app), max_bytes, is_fresh=is_fresh)
+
+    def _succeeded(self, task: Task[Any, Any, Any], value: object, lease: Lease) -> Outcome:
         try:
+            if not task.keeps_result:
+                if not is_needed(lease.body):
+                    return SUCCEEDED
+                return Succeeded(task.codec.encode_needed(value))
             return Succeeded(task.codec.encode_result(value))
         except Exception as error:  # noqa: BLE001 - it ran: a retry would only repeat its effects
             return spoilt(Reason.UNSTORABLE, error)
@@ -342,6 +409,10 @@ def _nothing(_value: object) -> None:
 
 def _no_transaction(_attempt: Attempt, _connection: object | None) -> JobTransaction:
     raise WrongUse("this attempt has not been entered, so it has no transaction")
+
+
+def _no_memo(_attempt: Attempt) -> Memo:
+    raise WrongUse("this attempt has not been entered, so it has no steps")
 
 
 def _drop(_lease: Lease, _progress: Progress) -> None:

@@ -16,10 +16,11 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
-from backlane.context import Snooze
+from backlane.context import Joining, Snooze
 from backlane.errors import JobCancelled, QueueFull, WrongUse
 from backlane.model.job import Lease
 from backlane.model.outcome import (
+    Awaiting,
     Cancelled,
     Crashed,
     ErrorRecord,
@@ -63,6 +64,8 @@ def judge(error: BaseException, lease: Lease, retry: Retry, stop: Stop | None) -
         return _stopped(error, lease, retry, stop)
     if isinstance(error, Snooze):
         return Snoozed(error.delay_ms)
+    if isinstance(error, Joining):
+        return Awaiting(error.jobs)
     if isinstance(error, QueueFull) and error.can_fit:
         return Snoozed(_room_ms(error))
     return _by_policy(error, lease, retry)

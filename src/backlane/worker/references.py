@@ -1,0 +1,124 @@
+"""References: what other jobs resulted in is put among the arguments of a job that starts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from backlane.engine.plan import Plan
+from backlane.engine.protocol import Engine
+from backlane.engine.selection import Page, Selection
+from backlane.errors import ResultGone
+from backlane.model.codec.envelope import Reference, What, as_list, filled, joined, opened
+from backlane.model.codec.json import encode
+from backlane.model.failure import failure
+from backlane.model.job import JobRecord, State
+
+READ_AT_ONCE = 200  # whole jobs: a slice has its leaves' arguments with it
+HOPS = 100  # from a job that was skipped to the one that failed
+
+Reading = Generator[Plan[Page], Page, bytes]
+
+
+def resolve(engine: Engine, body: bytes) -> bytes:
+    """Return the arguments with all results put in.
+
+    Raises:
+        ResultGone: one of them is not there; says whose and why.
+    """
+    reading, answer = _read(engine, body), None
+    while True:
+        try:
+            plan = reading.send(answer)  # type: ignore[arg-type]  # None begins it
+        except StopIteration as done:
+            resolved: bytes = done.value
+            return resolved
+        answer = engine.run(plan)
+
+
+async def aresolve(engine: Engine, body: bytes) -> bytes:
+    """Like `resolve`."""
+    reading, answer = _read(engine, body), None
+    while True:
+        try:
+            plan = reading.send(answer)  # type: ignore[arg-type]  # as above
+        except StopIteration as done:
+            resolved: bytes = done.value
+            return resolved
+        answer = await engine.arun(plan)
+
+
+def _read(engine: Engine, body: bytes) -> Reading:
+    envelope, arguments = opened(body)
+    ids = list(dict.fromkeys(job for it in envelope.references for job in it.ids))
+    records: dict[bytes, JobRecord] = {}
+    for at in range(0, len(ids), READ_AT_ONCE):
+        part = Selection(ids=tuple(ids[at : at + READ_AT_ONCE]))
+        page = yield engine.find(part, READ_AT_ONCE)
+        records |= {record.id: record for record in page.records}
+    failures: dict[bytes, bytes] = {}
+    for reference in envelope.references:
+        if reference.what is What.FAILURE:
+            job = reference.ids[0]
+            failures[job] = yield from _failure(engine, records, job)
+
+    def value(reference: Reference) -> bytes:
+        if reference.what is What.FAILURE:
+            return failures[reference.ids[0]]
+        results = [_result(records.get(job), job, reference) for job in reference.ids]
+        match reference.what:
+            case What.LIST:
+                return as_list(results)
+            case What.JOINED:
+                return joined(b"[]" if it == b"null" else it for it in results)
+            case _:
+                return results[0]
+
+    return filled(arguments, envelope.references, value)
+
+
+def _result(record: JobRecord | None, job: bytes, reference: Reference) -> bytes:
+    if record is not None and record.state is State.SUCCEEDED and record.result is not None:
+        return record.result
+    if reference.partial and (record is None or record.state is not State.SUCCEEDED):
+        return b"null"
+    where = "/".join(map(str, reference.at))
+    name = f"job {uuid.UUID(bytes=job)}"
+    if record is None:
+        why = f"{name} is not stored any more: it was deleted, or its history has been pruned"
+    elif record.state is not State.SUCCEEDED:
+        why = f"{name} ({record.task}) ended as {record.state.value}; retry the workflow from it"
+    else:
+        why = f"{name} ({record.task}) kept no result; declare its task without keep_result=False"
+    raise ResultGone(f"argument {where!r} is the result of another job, and there is none: {why}")
+
+
+def _failure(
+    engine: Engine, records: dict[bytes, JobRecord], job: bytes
+) -> Generator[Plan[Page], Page, bytes]:
+    """Return what is told of a failure: of a job that was skipped, of the one that failed."""
+    record = records.get(job)
+    for _ in range(HOPS):
+        if record is None or not _was_skipped(record):
+            break
+        page = yield engine.find(Selection(ids=tuple(edge.job for edge in record.after)), 1_000)
+        bad = _first_bad(page.records)
+        if bad is None:
+            break
+        record = bad
+    if record is None:
+        raise ResultGone(
+            f"job {uuid.UUID(bytes=job)}, whose failure is told, is not stored any more"
+        )
+    return encode(failure(record))
+
+
+def _was_skipped(record: JobRecord) -> bool:
+    return bool(record.errors) and record.errors[-1].error.kind == "Skipped"
+
+
+def _first_bad(records: Iterable[JobRecord]) -> Any:
+    bad = [it for it in records if it.state.is_final and it.state is not State.SUCCEEDED]
+    failed = [it for it in bad if it.state is State.FAILED]
+    return next(iter(failed or bad), None)
