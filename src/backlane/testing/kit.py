@@ -31,6 +31,7 @@ from backlane.model.outcome import Settlement
 from backlane.task import Task
 from backlane.testing.inline import LEASE_MS, Inline, Ran
 from backlane.testing.sight import Sighting, call_text, is_call, listed, named, see
+from backlane.testing.timetable import Timetable
 
 START = datetime(2030, 1, 1, tzinfo=UTC)
 OWNER = "testing"
@@ -88,10 +89,12 @@ class Testing:
         )
         self._thread = threading.get_ident()
         self._inline: Inline | None = None
+        self._timetable: Timetable | None = None
 
     def open(self) -> None:
         """Make ready what runs jobs; `testing` calls it once the application is replaced."""
         self._inline = Inline(self.app, self.engine, self.clock)
+        self._timetable = Timetable(self.app, self.engine)
 
     def close(self) -> None:
         """Let go of what ran jobs; `testing` calls it at the end of the block."""
@@ -120,6 +123,7 @@ class Testing:
         """
         self._refuse_in_a_loop("drain")
         inline, ran = self._running_inline(), list[Ran]()
+        self._tick()
         while lease := self._next_lease(len(ran)):
             ran.append(self._settled(lease, inline.run(lease)))
         return ran
@@ -127,6 +131,7 @@ class Testing:
     async def adrain(self) -> list[Ran]:
         """Like `drain`, in the running loop: other coroutines run meanwhile."""
         inline, ran = self._running_inline(), list[Ran]()
+        self._tick()
         while lease := self._next_lease(len(ran)):
             ran.append(self._settled(lease, await inline.arun(lease)))
         return ran
@@ -136,7 +141,7 @@ class Testing:
 
         First runs what is due, then moves the clock from one due time to the next and
         runs at each what has become due, as a worker would have; returns what ran.
-        Deadlines and ageing are seen to as well. History is not pruned.
+        Schedules, deadlines and ageing are seen to as well. History is not pruned.
 
         Raises:
             WrongUse: as `drain`.
@@ -199,6 +204,10 @@ class Testing:
 
     # -- steps of these --
 
+    def _tick(self) -> int | None:
+        """Apply the schedules that are due; return in how many milliseconds the next one is."""
+        return None if self._timetable is None else self._timetable.tick()
+
     def _next_lease(self, ran: int) -> Lease | None:
         claimed = self.engine.run(self.engine.claim(self._wanted(1)))
         self._tell_turned(claimed.turned)
@@ -247,7 +256,8 @@ class Testing:
         if left_ms <= 0:
             return False
         due_ms = self.engine.run(self.engine.claim(self._wanted(0))).next_due_ms
-        self.clock.advance(milliseconds=left_ms if due_ms is None else min(left_ms, due_ms))
+        waits = [wait_ms for wait_ms in (left_ms, due_ms, self._tick()) if wait_ms is not None]
+        self.clock.advance(milliseconds=min(waits))
         while self.engine.run(self.engine.sweep(SWEPT, KEEP_ALL)).more:
             continue
         return True
