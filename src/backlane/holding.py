@@ -173,7 +173,7 @@ class _Held:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._renewing: asyncio.Task[None] | None = None
-        self._until_ms = 0
+        self._asked_ms = self._until_ms = 0
         self._owner: asyncio.Task[object] | None = None
         self._was_stopped = False
 
@@ -231,7 +231,8 @@ class _Held:
             self._owner.cancel()
 
     def _took(self, answer: Acquired) -> None:
-        self.is_lost = not answer.is_given
+        # A place that is given again after its lease was over may have been another's.
+        self.is_lost = not answer.is_given or self._asked_ms >= self._until_ms
         self._until_ms = self._asked_ms + LEASE_MS
 
     def _missed(self, error: Exception) -> None:
