@@ -8,51 +8,36 @@ can hold a grip on it, at any time, and there is no counter that all of its jobs
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
-from typing import Any, Generic, NoReturn, TypeVar, cast
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any, Generic, TypeVar, cast
 
 import msgspec
 
-from backlane.engine.plan import Plan
 from backlane.engine.selection import Cancel, Redrive, Selection
-from backlane.errors import (
-    JobCancelled,
-    JobExpired,
-    JobFailed,
-    JobNotFound,
-    ResultGone,
-    ResultTimeout,
-    WrongUse,
-)
+from backlane.errors import JobNotFound, WrongUse
 from backlane.handle import JobHandle, refuse_inside_a_job
-from backlane.model.codec import plain
-from backlane.model.codec.envelope import Reference, What, filled_with, opened
+from backlane.model.graph import below, handlers_of, is_bad, is_unused, levels, state_of
 from backlane.model.ids import parse_id
-from backlane.model.job import JobRecord, State, Step, When
+from backlane.model.job import JobRecord, State, Step
 from backlane.model.retry import Duration
 from backlane.model.workflow import (
     BEGAN_STEP,
-    GATHER_TASK,
     OWN_TASKS,
     SLICE_TASK,
     SPREAD_TASK,
     decode_began,
     leaf_ids,
-    leaf_task,
     leaves_of,
 )
 from backlane.place import Place
+from backlane.result import Decode, Results, Steps, refuse
 from backlane.wait import Wait, in_a_loop
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 PAGE = 1_000
-READ_AT_ONCE = 200  # whole jobs: a slice has its leaves' arguments with it
 WATCHED = 1_000  # nodes whose changes ring; others are seen within a second
-
-Decode = Callable[[bytes], Any]
-Steps = Generator[Plan[Any], Any, T]  # plans to carry out one after the other, then a value
 
 
 class WorkflowProgress(msgspec.Struct, frozen=True):
@@ -277,7 +262,7 @@ class WorkflowHandle(Generic[R_co]):
 
     def _progress(self) -> Steps[WorkflowProgress]:
         nodes = yield from self._nodes()
-        handlers = _handlers(nodes)
+        handlers = handlers_of(nodes)
         done = total = failed = 0
         for node in nodes:
             leaves = leaves_of(node.tags)
@@ -288,24 +273,12 @@ class WorkflowHandle(Generic[R_co]):
                 elif node.token:
                     ended = yield from self._leaves(node)
                     done += sum(leaf.state.is_final for leaf in ended)
-                    failed += sum(_is_bad(leaf) for leaf in ended)
-            elif node.task not in OWN_TASKS and not _is_unused(node, handlers):
+                    failed += sum(is_bad(leaf) for leaf in ended)
+            elif node.task not in OWN_TASKS and not is_unused(node, handlers):
                 total += 1
                 done += node.state.is_final
-                failed += _is_bad(node)
-        return WorkflowProgress(self._state(nodes, handlers), done, total, failed)
-
-    def _state(self, nodes: list[JobRecord], handlers: set[bytes]) -> State:
-        mine = [node for node in nodes if node.id not in handlers]
-        end = next((node for node in nodes if node.id == self._end), None)
-        if end is not None and end.state is State.SUCCEEDED:
-            return State.SUCCEEDED
-        if any(not node.state.is_final for node in mine):
-            has_begun = any(node.token for node in mine)
-            return State.RUNNING if has_begun else State.READY
-        states = {node.state for node in mine}
-        ends = (State.FAILED, State.EXPIRED, State.CANCELLED)
-        return next((state for state in ends if state in states), State.SUCCEEDED)
+                failed += is_bad(node)
+        return WorkflowProgress(state_of(self._end, nodes, handlers), done, total, failed)
 
     def _leaves(self, node: JobRecord) -> Steps[list[JobRecord]]:
         """Read the leaves that a slice has appended."""
@@ -345,7 +318,7 @@ class WorkflowHandle(Generic[R_co]):
 
     def _retry(self, given: JobHandle[Any] | uuid.UUID | str | None) -> Steps[int]:
         nodes = yield from self._nodes()
-        again = [node for node in nodes if _is_bad(node)]
+        again = [node for node in nodes if is_bad(node)]
         if given is not None:
             root = given.id.bytes if isinstance(given, JobHandle) else parse_id(given)
             if root not in {node.id for node in again}:
@@ -353,125 +326,22 @@ class WorkflowHandle(Generic[R_co]):
                     f"job {uuid.UUID(bytes=root)} is no node of workflow {self.id} that failed, "
                     "was cancelled or expired; see workflow.nodes()"
                 )
-            below = _below(root, nodes)
-            again = [node for node in again if node.id in below]
+            reached = below(root, nodes)
+            again = [node for node in again if node.id in reached]
         number = 0
-        for level in _levels(again):
+        for level in levels(again):
             for at in range(0, len(level), PAGE):
                 part = Selection(ids=tuple(level[at : at + PAGE]))
                 amended = yield self._place.engine.amend(part, Redrive())
                 number += len(amended.changed)
         return number
 
-    # -- values --
-
     def _value(self, record: JobRecord, wait: Wait) -> Steps[Any]:
         if record.state is not State.SUCCEEDED:
-            nodes = yield from self._nodes()
-            self._refuse(record, nodes, wait)
-        if record.task != GATHER_TASK:
-            if record.result is None:
-                raise _gone(record)
-            return self._decode(record)
-        envelope, arguments = opened(record.body)
-        records = yield from self._records([job for it in envelope.references for job in it.ids])
-        value = filled_with(arguments, envelope.references, lambda it: self._of(it, records))
-        return value["value"]
-
-    def _records(self, ids: list[bytes]) -> Steps[dict[bytes, JobRecord]]:
-        found: dict[bytes, JobRecord] = {}
-        for at in range(0, len(ids), READ_AT_ONCE):
-            part = tuple(ids[at : at + READ_AT_ONCE])
-            page = yield self._place.engine.find(Selection(ids=part), READ_AT_ONCE)
-            found |= {record.id: record for record in page.records}
-        return found
-
-    def _of(self, reference: Reference, records: dict[bytes, JobRecord]) -> Any:
-        values: list[Any] = []
-        for job in reference.ids:
-            record = records.get(job)
-            succeeded = record is not None and record.state is State.SUCCEEDED
-            if not succeeded and reference.partial:
-                values.append([] if reference.what is What.JOINED else None)
-            elif record is None or record.result is None:
-                raise _gone(record, job)
-            else:
-                values.append(self._decode(record))
-        if reference.what is What.JOINED:
-            return [item for part in values for item in part or ()]
-        return values if reference.what is What.LIST else values[0]
-
-    def _decode(self, record: JobRecord) -> Any:
-        """Return a result, decoded by its task; that of a slice by the task of its leaves."""
-        result = record.result or b"null"
-        if record.task not in (SLICE_TASK, SPREAD_TASK):
-            return self._decoder(record.task)(result)
-        decode = self._decoder(leaf_task(record.body))
-        parts = msgspec.json.decode(result, type=list[msgspec.Raw] | None)
-        return None if parts is None else [decode(bytes(part)) for part in parts]
-
-    def _decoder(self, task: str | None) -> Decode:
-        return self._decoders.get(task or "", plain)
-
-    def _refuse(self, end: JobRecord, nodes: list[JobRecord], wait: Wait) -> NoReturn:
-        bad = next((node for node in nodes if node.state is State.FAILED), None)
-        if bad is not None and end.state.is_final:
-            last = bad.errors[-1].error if bad.errors else None
-            raise JobFailed(
-                f"workflow {self.id} failed at job {uuid.UUID(bytes=bad.id)} ({bad.task}); read "
-                "its errors with app.job(id), and workflow.retry() once the cause is gone",
-                bad.reason.value if bad.reason else "error",
-                last,
-            )
-        if not end.state.is_final:
-            raise ResultTimeout(
-                f"workflow {self.id} has not ended after a wait of {wait.given}; it goes on, ask "
-                "again, and see that workers serve its queues"
-            )
-        if any(node.state is State.EXPIRED for node in nodes):
-            raise JobExpired(f"a job of workflow {self.id} expired before a worker could start it")
-        raise JobCancelled(f"workflow {self.id} was cancelled; retry() runs the rest of it")
-
-
-def _gone(record: JobRecord | None, job: bytes | None = None) -> ResultGone:
-    told = uuid.UUID(bytes=record.id if record else job or bytes(16))
-    return ResultGone(
-        f"job {told} has no result (any more): it was not kept, or its history has been "
-        "pruned; declare its task without keep_result=False to keep results"
-    )
-
-
-def _is_bad(record: JobRecord) -> bool:
-    return record.state.is_final and record.state is not State.SUCCEEDED
-
-
-def _handlers(nodes: list[JobRecord]) -> set[bytes]:
-    """The nodes that only run when another fails, and those behind them."""
-    found: set[bytes] = set()
-    for node in nodes:
-        if any(edge.when is When.FAILED or edge.job in found for edge in node.after):
-            found.add(node.id)
-    return found
-
-
-def _is_unused(node: JobRecord, handlers: set[bytes]) -> bool:
-    """Whether a handler is not needed, as far as is known."""
-    return node.id in handlers and (node.state is State.BLOCKED or node.state is State.CANCELLED)
-
-
-def _below(root: bytes, nodes: list[JobRecord]) -> set[bytes]:
-    """A node and all that wait for it, directly or not; nodes come after what they wait for."""
-    found = {root}
-    for node in nodes:
-        if any(edge.job in found for edge in node.after):
-            found.add(node.id)
-    return found
-
-
-def _levels(nodes: list[JobRecord]) -> Iterator[list[bytes]]:
-    """Yield nodes so that each comes after all that it waits for."""
-    depths: dict[bytes, int] = {}
-    for node in nodes:
-        depths[node.id] = 1 + max((depths.get(edge.job, -1) for edge in node.after), default=-1)
-    for depth in range(max(depths.values(), default=-1) + 1):
-        yield [job for job, its in depths.items() if its == depth]
+            nodes: list[JobRecord] = yield from self._nodes()
+            if record.state.is_final:  # only whole records have errors
+                bad = [node.id for node in nodes if node.state is State.FAILED][:1]
+                page = yield self._place.engine.find(Selection(ids=tuple(bad or [record.id])))
+                nodes = [*page.records, *nodes]
+            refuse(record, nodes, wait)
+        return (yield from Results(self._place.engine, self._decoders).value(record))
