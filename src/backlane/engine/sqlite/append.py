@@ -7,7 +7,8 @@ SQLite can cost a switch of the interpreter's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from backlane.engine.admission import Answer, Batch, Store, judge
@@ -206,26 +207,47 @@ async def make_line(tx: SqliteTx, name: str, kind: str, declared: Bounds) -> int
 
 
 async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str]) -> None:
-    now = store.now_ms
     for line in store.entered.values():
         if not line.id:
             line.id = await make_line(tx, line.name, line.kind, line.declared)
         if line.is_fair is not (line.name in were_fair):
             await enter.set_fair(tx, {line.name: line.is_fair})
         tx.rings.queues.add(line.name)
-    resources = {}
+    resources: Mapping[str, int] = {}
     if store.has_resources:
         named = {job.resource for job, _ in store.accepted if job.resource}
         resources = await resource.number(tx, named)
     moves = Moves(clock)
-    rows, taken, deadlines = [], [], []
-    entering: list[tuple[Held, int]] = []
-    waiting: dict[int, Sequence[Edge]] = {}
-    tagged: list[tuple[str, int]] = []
-    kept: list[tuple[int, int]] = []
-    are_plain = not store.has_special and not any(it.is_fair for it in store.entered.values())
-    groups: dict[tuple[int, str], int] = {}
-    is_delayed = False
+    new = New(
+        are_plain=not store.has_special and not any(it.is_fair for it in store.entered.values())
+    )
+    _gather(store, resources, moves, new)
+    for index, expected_ms in store.predicted:
+        new.rows[index] = (*new.rows[index][:-1], expected_ms)
+    await tx.each(INSERT, new.rows)
+    await _write(tx, store, moves, new)
+    await moves.store(tx)
+
+
+@dataclass(slots=True)
+class New:
+    """What is to be written of new jobs."""
+
+    are_plain: bool  # all of them, in queues that are not fair: they need no look at each
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    entering: list[tuple[Held, int]] = field(default_factory=list)  # and their delay
+    waiting: dict[int, Sequence[Edge]] = field(default_factory=dict)
+    tags: list[tuple[str, int]] = field(default_factory=list)
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    keys: list[tuple[Any, ...]] = field(default_factory=list)
+    deadlines: list[tuple[int, int]] = field(default_factory=list)
+    groups: dict[tuple[int, str], int] = field(default_factory=dict)
+    are_delayed: bool = False  # some of them
+
+
+def _gather(store: Store, resources: Mapping[str, int], moves: Moves, new: New) -> None:
+    """Make the rows of new jobs; flat, because this is the path of each of them."""
+    now, are_plain, rows, groups = store.now_ms, new.are_plain, new.rows, new.groups
     for seq, (job, line) in enumerate(store.accepted, store.newest + 1):
         lane = 2 * resources[job.resource] + job.lane if job.resource else int(job.lane)
         row = _row(seq, job, line.id, lane, now)
@@ -234,54 +256,56 @@ async def _insert(tx: SqliteTx, clock: Clock, store: Store, were_fair: set[str])
         counts.appended += 1
         counts.bytes += row[8]
         if not are_plain:
-            is_plain = row[-3] is None and not line.is_fair
+            is_plain = row[EXTRA] is None and not line.is_fair
             it = enter.held(seq, job, line.id, lane, now, is_plain=is_plain)
-            entering.append((it, job.delay_ms))
+            new.entering.append((it, job.delay_ms))
             if job.after:
-                waiting[seq] = job.after
-            tagged += [(tag, seq) for tag in set(job.tags)]
+                new.waiting[seq] = job.after
+            new.tags += [(tag, seq) for tag in set(job.tags)]
         elif job.delay_ms > 0:
-            is_delayed = True
+            new.are_delayed = True
             counts.scheduled += 1
         else:
             counts.ready += 1
         if row[EXTRA] is not None and job.policy.keep_ms is not None:
-            kept.append((seq, job.policy.keep_ms))
+            new.kept.append((seq, job.policy.keep_ms))
         if job.key:
-            taken.append(keys.taking(job.key, job.rule, seq, job.id, now))
+            new.keys.append(keys.taking(job.key, job.rule, seq, job.id, now))
         if job.expires_ms is not None:
-            deadlines.append((now + job.expires_ms, seq))
+            new.deadlines.append((now + job.expires_ms, seq))
         if job.group is not None:
             groups[line.id, job.group] = groups.get((line.id, job.group), 0) + 1
-    for index, expected_ms in store.predicted:
-        rows[index] = (*rows[index][:-1], expected_ms)
-    await tx.each(INSERT, rows)
-    if are_plain:
+
+
+async def _write(tx: SqliteTx, store: Store, moves: Moves, new: New) -> None:
+    """Put new jobs where they wait, and what belongs to them where it is looked for."""
+    now = store.now_ms
+    if new.are_plain:
         await tx.rows(ENTER_READY, store.newest, now)
-    tied = edges.NOTHING
-    if waiting:
-        new = {job.id: seq for seq, (job, _) in enumerate(store.accepted, store.newest + 1)}
-        tied = await edges.tie(tx, waiting, new)
-    enter.enter(moves, entering, tied)
-    if kept:
-        await tx.each(keeping.KEEP, kept)
-    if tagged:
-        await tx.each(tags.TAG, tagged)
-    if is_delayed:
+    if new.are_delayed:
         await tx.rows(ENTER_SCHEDULED, store.newest, now)
-    if taken:
-        await tx.each(keys.TAKE, taken)
-    if deadlines:
-        await tx.each(SET_DEADLINE, deadlines)
-    if groups:
-        await group.join(tx, groups)
+    tied = edges.NOTHING
+    if new.waiting:
+        ids = {job.id: seq for seq, (job, _) in enumerate(store.accepted, store.newest + 1)}
+        tied = await edges.tie(tx, new.waiting, ids)
+    enter.enter(moves, new.entering, tied)
+    for statement, rows in (
+        (keeping.KEEP, new.kept),
+        (tags.TAG, new.tags),
+        (keys.TAKE, new.keys),
+        (SET_DEADLINE, new.deadlines),
+    ):
+        if rows:
+            await tx.each(statement, rows)
+    if new.groups:
+        await group.join(tx, new.groups)
     if tied.vain:
         await moves.store_rows(tx)
         await edges.carry_on(tx, now, moves, {}, tied.vain)
         await ends.follow(tx, now, moves)
     if store.newcomers:
+        await moves.store_rows(tx)
         await keys.replace_all(tx, store.newcomers, now, moves)
-    await moves.store(tx)
 
 
 EXTRA = 17  # where it is in a row
