@@ -1,0 +1,806 @@
+"""Workflows: nodes tied together, enqueued as a whole, and what becomes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from backlane import (
+    Backlane,
+    BadOption,
+    Call,
+    Context,
+    Failure,
+    JobCancelled,
+    JobExpired,
+    JobFailed,
+    JobNotFound,
+    Middleware,
+    Next,
+    Queue,
+    QueueFull,
+    ResultGone,
+    ResultTimeout,
+    Retry,
+    State,
+    TooLarge,
+    Unencodable,
+    WorkflowHandle,
+    WorkflowProgress,
+    WrongUse,
+    chain,
+    chord,
+    group,
+)
+from backlane.model.workflow import LEAVES, WINDOW
+from backlane.testing import Testing, testing
+
+ONCE = Retry(attempts=1)
+
+
+@dataclass
+class Page:
+    url: str
+    words: int
+
+
+app = Backlane("memory://", queues=[Queue("small", max_jobs=40), Queue("other")], retry=ONCE)
+broken: set[object] = set()  # arguments that fail
+seen: list[object] = []
+
+
+@app.task(name="fetch")
+async def fetch(url: str) -> Page:
+    if url in broken:
+        raise OSError(f"{url} is down")
+    return Page(url, len(url))
+
+
+@app.task(name="count")
+def count(page: Page) -> int:
+    return page.words
+
+
+@app.task(name="add")
+def add(first: int, second: int = 1) -> int:
+    return first + second
+
+
+@app.task(name="total")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(name="total_of_some")
+def total_of_some(numbers: list[int | None]) -> int:
+    return sum(number or 0 for number in numbers)
+
+
+@app.task(name="double")
+def double(number: int) -> int:
+    if number in broken:
+        raise ValueError(f"{number} is broken")
+    return 2 * number
+
+
+@app.task(name="double_small", queue="small")
+def double_small(number: int) -> int:
+    return 2 * number
+
+
+@app.task(name="forgetful", keep_result=False)
+def forgetful(number: int) -> Page:
+    return Page(str(number), number)
+
+
+@app.task(name="numbers")
+def numbers(upto: int) -> list[int]:
+    return list(range(upto))
+
+
+@app.task(name="tell")
+def tell(failure: Failure, more: str = "") -> None:
+    seen.append((failure, more))
+
+
+@app.task(name="finish")
+def finish() -> str:
+    return "finished"
+
+
+@pytest.fixture
+def t() -> Iterator[Testing]:
+    broken.clear()
+    seen.clear()
+    with testing(app) as kit:
+        yield kit
+
+
+def states(run: WorkflowHandle[object]) -> list[tuple[str | None, State]]:
+    return [(node.task, node.state) for node in run.nodes()]
+
+
+# -- shapes --
+
+
+def test_a_node_alone_is_a_workflow(t: Testing) -> None:
+    run = double.node(4).enqueue()
+
+    t.drain()
+
+    assert run.result() == 8
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 1, 1)
+    assert app.job(run.id).result() == 8
+
+
+def test_a_chain_hands_each_result_to_the_next(t: Testing) -> None:
+    run = chain(fetch.node("a.org"), count.node(), add.node()).enqueue()
+    before = states(run)
+
+    ran = t.drain()
+
+    assert [task for task, _ in before] == ["fetch", "count", "add"]
+    assert [state for _, state in before] == [State.READY, State.BLOCKED, State.BLOCKED]
+    assert [one.task for one in ran] == ["fetch", "count", "add"]
+    assert run.result() == 6
+
+
+def test_in_a_chain_a_node_with_all_arguments_only_waits(t: Testing) -> None:
+    run = chain(double.node(1), double.node(5), finish.node()).enqueue()
+
+    ran = t.drain()
+
+    assert [one.task for one in ran] == ["double", "double", "finish"]
+    assert run.result() == "finished"
+
+
+def test_an_explicit_graph_takes_results_wherever_they_go(t: Testing) -> None:
+    left, right = double.node(1), double.node(2)
+    last = total.node([left.out, 10, right.out])
+
+    run = last.enqueue()
+    t.drain()
+
+    assert run.result() == 16
+    assert len(run.nodes()) == 3
+
+
+def test_a_result_may_be_used_twice(t: Testing) -> None:
+    page = fetch.node("b.org")
+
+    run = add.node(count.node(page.out).out, second=count.node(page.out).out).enqueue()
+    ran = t.drain()
+
+    assert [one.task for one in ran] == ["fetch", "count", "count", "add"]
+    assert run.result() == 10
+
+
+def test_a_group_results_in_a_list(t: Testing) -> None:
+    run = group([double.node(3), chain(fetch.node("c"), count.node()), double.node(1)]).enqueue()
+
+    t.drain()
+
+    assert run.result() == [6, 1, 2]
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 4, 4)
+
+
+def test_a_group_keeps_the_types_of_its_results(t: Testing) -> None:
+    run = group([fetch.node("d"), fetch.node("ee")]).enqueue()
+
+    t.drain()
+
+    assert app.workflow(run.id).result() == [Page("d", 1), Page("ee", 2)]
+
+
+def test_groups_nest(t: Testing) -> None:
+    inner = group([double.node(1), double.node(2)])
+
+    run = group([inner, double.node(3), group([double.node(4)])]).enqueue()
+    t.drain()
+
+    assert run.result() == [[2, 4], 6, [8]]
+
+
+def test_a_chord_gathers(t: Testing) -> None:
+    run = chord([double.node(n) for n in range(5)], total.node()).enqueue()
+
+    t.drain()
+
+    assert run.result() == 20
+    assert run.progress.total == 6
+
+
+def test_a_chord_of_nothing_still_calls_its_last_node(t: Testing) -> None:
+    run = chord([], total.node()).enqueue()
+
+    t.drain()
+
+    assert run.result() == 0
+
+
+def test_a_chord_is_a_part_like_any_other(t: Testing) -> None:
+    inner = chord([double.node(), double.node()], total.node())
+
+    run = chain(double.node(1), inner, double.node()).enqueue()
+    t.drain()
+
+    assert run.result() == 16
+
+
+def test_a_chain_goes_on_behind_a_group(t: Testing) -> None:
+    run = chain(double.node(2), group([double.node(), add.node()]), total.node()).enqueue()
+
+    t.drain()
+
+    assert run.result() == 13
+
+
+def test_nodes_wait_for_others_whose_results_they_do_not_use(t: Testing) -> None:
+    first, second = double.node(1), double.node(2)
+
+    run = finish.node().after(first, second).enqueue()
+    ran = t.drain()
+
+    assert [one.task for one in ran] == ["double", "double", "finish"]
+    assert run.result() == "finished"
+
+
+def test_a_node_may_run_however_others_end(t: Testing) -> None:
+    broken.add(1)
+
+    run = finish.node().after(double.node(1), when="ended").enqueue()
+    t.drain()
+
+    assert run.result() == "finished"
+    assert run.state is State.SUCCEEDED
+
+
+def test_the_same_nodes_may_be_enqueued_again(t: Testing) -> None:
+    work = chain(double.node(1), double.node())
+
+    first, second = work.enqueue(), work.enqueue()
+    t.drain()
+
+    assert first != second
+    assert first.result() == second.result() == 4
+
+
+# -- maps --
+
+
+def test_a_map_calls_the_task_with_each_item(t: Testing) -> None:
+    run = double.map([3, 1, 2]).enqueue()
+
+    t.drain()
+
+    assert run.result() == [6, 2, 4]
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 3, 3)
+
+
+def test_a_starmap_spreads_the_arguments(t: Testing) -> None:
+    run = add.starmap([(1, 2), [3, 4]]).enqueue()
+
+    t.drain()
+
+    assert run.result() == [3, 7]
+
+
+def test_chunks_give_lists_of_items(t: Testing) -> None:
+    run = total.chunks(range(10), 4).enqueue()
+
+    t.drain()
+
+    assert run.result() == [6, 22, 17]
+
+
+def test_a_large_map_is_cut_into_slices_that_run_some_at_a_time(t: Testing) -> None:
+    number = LEAVES * (WINDOW + 2) + 7
+    run = chain(double.map(range(number)), total.node()).enqueue()
+    slices = [node for node in run.nodes() if node.task == "backlane.slice"]
+
+    blocked = [node.state for node in slices].count(State.BLOCKED)
+    before = run.progress
+    t.drain()
+
+    assert (len(slices), blocked) == (WINDOW + 3, 3)
+    assert before == WorkflowProgress(State.READY, 0, number + 1)
+    assert run.result() == number * (number - 1)
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, number + 1, number + 1)
+
+
+def test_items_may_come_from_a_generator(t: Testing) -> None:
+    run = double.map(n * n for n in range(4)).enqueue()
+
+    t.drain()
+
+    assert run.result() == [0, 2, 8, 18]
+
+
+@pytest.mark.parametrize("number", [0, 3, LEAVES, LEAVES * 2 + 5])
+def test_a_map_goes_over_what_another_node_results_in(t: Testing, number: int) -> None:
+    run = total.node(double.map(numbers.node(number).out).out).enqueue()
+
+    t.drain()
+
+    assert run.result() == number * (number - 1)
+
+
+def test_a_map_takes_its_items_from_the_chain(t: Testing) -> None:
+    run = chain(numbers.node(4), double.map()).enqueue()
+
+    t.drain()
+
+    assert run.result() == [0, 2, 4, 6]
+
+
+def test_a_map_of_nothing_results_in_nothing(t: Testing) -> None:
+    run = chain(double.map([]), total.node()).enqueue()
+
+    t.drain()
+
+    assert run.result() == 0
+
+
+def test_a_map_goes_on_in_a_queue_that_has_little_room(t: Testing) -> None:
+    run = chain(double_small.map(range(300)), total.node()).enqueue()
+
+    t.drain()
+    t.advance(minutes=2)
+
+    assert run.result() == 300 * 299
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 301, 301)
+
+
+def test_leaves_have_the_options_of_the_node(t: Testing) -> None:
+    double.using(queue="other", priority=8, group="acme").map([1, 2]).enqueue()
+
+    t.drain()
+
+    leaves = [leaf.job.record() for leaf in t.jobs(double)]
+    assert {(leaf.queue, leaf.priority, leaf.group) for leaf in leaves} == {("other", 8, "acme")}
+
+
+def test_a_map_fails_by_its_leaves_and_names_the_first(t: Testing) -> None:
+    broken.update([2, 3])
+    run = chain(double.map(range(5)), total.node()).enqueue()
+
+    t.drain()
+
+    with pytest.raises(JobFailed, match=r"2 of 5 jobs did not succeed.*2 is broken"):
+        run.result()
+    assert run.progress == WorkflowProgress(State.FAILED, 6, 6, failed=3)
+
+
+def test_a_partial_map_has_none_for_what_failed(t: Testing) -> None:
+    broken.add(1)
+    run = chain(double.map(range(3), partial=True), total_of_some.node()).enqueue()
+    alone = double.map(range(3), partial=True).enqueue()
+
+    t.drain()
+
+    assert run.result() == 4
+    assert alone.result() == [0, None, 4]
+
+
+def test_an_item_that_does_not_fit_is_refused_with_its_number(t: Testing) -> None:
+    with pytest.raises(Unencodable) as caught:
+        double.map([1, "two"]).enqueue()
+
+    assert "item 1" in caught.value.__notes__[0]
+    assert t.jobs() == []
+
+
+# -- results by reference --
+
+
+def test_a_result_that_is_needed_is_kept_though_its_task_keeps_none(t: Testing) -> None:
+    run = count.node(forgetful.node(7).out).enqueue()
+    alone = forgetful.node(7).enqueue()
+
+    t.drain()
+
+    assert run.result() == 7
+    with pytest.raises(ResultGone):
+        alone.result()
+
+
+def test_leaves_keep_what_is_needed(t: Testing) -> None:
+    counts = [count.node(forgetful.node(n).out) for n in range(3)]
+    run = chord(counts, total.node()).enqueue()
+
+    t.drain()
+
+    assert run.result() == 3
+
+
+def test_bodies_hold_ids_and_not_results(t: Testing) -> None:
+    run = count.node(fetch.node("https://example.org").out).enqueue()
+
+    t.drain()
+
+    (record,) = [node for node in run.nodes() if node.task == "count"]
+    body = app.job(uuid.UUID(bytes=record.id)).record().body
+    assert b"example.org" not in body
+
+
+def test_a_result_that_was_deleted_is_a_clear_error(t: Testing) -> None:
+    from backlane.engine.selection import Delete, Selection
+
+    first = double.node(1)
+    run = double.using(delay=60).node(first.out).enqueue()
+    t.drain()
+    (record,) = [node for node in run.nodes() if node.state is State.SUCCEEDED]
+    t.engine.run(t.engine.amend(Selection(ids=(record.id,)), Delete()))
+
+    t.advance(minutes=2)
+
+    with pytest.raises(JobFailed, match=r"argument 'number'.*is not stored any more"):
+        run.result()
+
+
+# -- errors --
+
+
+def test_what_waits_for_a_failure_is_skipped(t: Testing) -> None:
+    broken.add(1)
+    run = chain(double.node(1), double.node(), double.node()).enqueue()
+
+    ran = t.drain()
+
+    assert len(ran) == 1
+    assert run.progress == WorkflowProgress(State.FAILED, 3, 3, failed=3)
+    with pytest.raises(JobFailed, match="1 is broken") as caught:
+        run.result()
+    assert caught.value.error is not None
+    assert caught.value.error.kind == "ValueError"
+
+
+def test_a_handler_is_told_the_failure(t: Testing) -> None:
+    broken.add(1)
+    first = double.node(1).on_error(tell.node(more="!"))
+
+    run = chain(first, double.node()).enqueue()
+    t.drain()
+
+    ((failure, more),) = seen
+    assert more == "!"
+    assert (failure.task, failure.kind, failure.message) == ("double", "ValueError", "1 is broken")
+    assert failure.state is State.FAILED
+    assert run.state is State.FAILED
+
+
+def test_the_handler_of_a_chain_is_told_what_failed_first(t: Testing) -> None:
+    broken.add("x")
+    run = chain(fetch.node("x"), count.node(), add.node()).on_error(tell.node()).enqueue()
+
+    t.drain()
+
+    assert [(failure.task, failure.kind) for failure, _ in seen] == [("fetch", "OSError")]
+    assert run.state is State.FAILED
+
+
+def test_a_handler_that_is_not_needed_does_not_count(t: Testing) -> None:
+    run = double.node(1).on_error(tell.node()).enqueue()
+    before = run.progress
+
+    t.drain()
+
+    assert before == WorkflowProgress(State.READY, 0, 1)
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 1, 1)
+    assert seen == []
+
+
+def test_a_map_has_a_handler(t: Testing) -> None:
+    broken.add(3)
+    run = double.map(range(LEAVES + 10)).on_error(tell.node()).enqueue()
+
+    t.drain()
+
+    ((failure, _),) = seen
+    assert failure.task == "backlane.slice"
+    assert "3 is broken" in failure.message
+    assert run.state is State.FAILED
+
+
+def test_a_partial_chord_has_none_for_what_failed(t: Testing) -> None:
+    broken.add(1)
+    run = chord([double.node(1), double.node(2)], total_of_some.node(), partial=True).enqueue()
+
+    t.drain()
+
+    assert run.result() == 4
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 3, 3, failed=1)
+
+
+def test_a_node_may_do_without_a_result(t: Testing) -> None:
+    broken.add(1)
+    run = total_of_some.node([double.node(1).out_or_none, 5]).enqueue()
+
+    t.drain()
+
+    assert run.result() == 5
+
+
+# -- what is refused --
+
+
+def test_a_node_that_lacks_an_argument_is_refused(t: Testing) -> None:
+    with pytest.raises(TypeError, match="count"):
+        count.node().enqueue()
+    assert t.jobs() == []
+
+
+def test_arguments_are_looked_at_where_they_are_written() -> None:
+    with pytest.raises(TypeError):
+        double.node(1, 2)  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        double.node(numer=1)  # type: ignore[call-overload]
+    with pytest.raises(Unencodable, match="number"):
+        double.node("one")  # type: ignore[call-overload]
+
+
+def test_nodes_that_wait_for_each_other_are_refused(t: Testing) -> None:
+    first, second = double.node(1), double.node(2)
+    first.after(second)
+    second.after(first)
+
+    with pytest.raises(BadOption, match="waits for itself"):
+        first.enqueue()
+
+
+@pytest.mark.parametrize("option", [{"key": "k"}, {"id": uuid.uuid4()}, {"idempotency_key": "k"}])
+def test_a_node_has_no_option_that_lets_another_job_stand_for_it(option) -> None:
+    if "id" in option:
+        option = {"id": "01890000-0000-7000-8000-000000000000"}
+    with pytest.raises(BadOption, match="does not go with a node"):
+        double.using(**option).node(1)
+
+
+def test_a_graph_of_too_many_nodes_is_refused(t: Testing) -> None:
+    with pytest.raises(TooLarge, match="map a task over the items"):
+        group([finish.node() for _ in range(10_001)]).enqueue()
+    assert t.jobs() == []
+
+
+def test_a_workflow_that_does_not_fit_its_queue_is_stored_not_at_all(t: Testing) -> None:
+    with pytest.raises(QueueFull) as caught:
+        group([double_small.node(n) for n in range(50)]).enqueue()
+    assert not caught.value.can_fit
+    assert t.jobs() == []
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: chain(),
+        lambda: group([]).enqueue(),
+        lambda: chain(double.node(1), 7),
+        lambda: group(double.node(1)),
+        lambda: double.node(1).after(7),
+        lambda: double.node(1).after(double.node(2), when="never"),
+        lambda: double.node(1).on_error(double),
+        lambda: double.map("text"),
+        lambda: double.map().enqueue(),
+        lambda: total.chunks([1], 0),
+        lambda: add.starmap([1]).enqueue(),
+    ],
+)
+def test_what_is_no_workflow_is_refused(t: Testing, build) -> None:
+    with pytest.raises(BadOption):
+        build()
+    assert t.jobs() == []
+
+
+def test_a_result_is_not_gone_through_before_it_is_there() -> None:
+    with pytest.raises(WrongUse, match=r"task\.map"):
+        list(numbers.node(3).out)
+
+
+def test_a_group_has_no_handler_of_its_own() -> None:
+    with pytest.raises(WrongUse, match="several ends"):
+        group([double.node(1), double.node(2)]).on_error(tell.node())
+
+
+# -- the handle --
+
+
+def test_a_workflow_is_found_by_its_id(t: Testing) -> None:
+    run = chain(double.node(1), double.node()).enqueue()
+    job = double.enqueue(1)
+    inner = uuid.UUID(bytes=run.nodes()[0].id)
+
+    t.drain()
+
+    assert app.workflow(str(run.id)) == run
+    assert app.workflow(run.id).result() == 4
+    with pytest.raises(JobNotFound):
+        app.workflow("01890000-0000-7000-8000-000000000000")
+    with pytest.raises(BadOption, match="no workflow"):
+        app.workflow(job.id)
+    with pytest.raises(BadOption, match=str(run.id)):
+        app.workflow(inner)
+
+
+def test_a_result_that_is_not_there_in_time(t: Testing) -> None:
+    run = double.node(1).enqueue()
+
+    with pytest.raises(ResultTimeout):
+        run.result(timeout=0)
+
+
+def test_progress_counts_nodes_and_leaves(t: Testing) -> None:
+    run = chain(double.map(range(4)), total.node()).enqueue()
+    (slice_,) = t.engine.run(t.engine.claim(t._wanted(1))).leases
+    before = run.progress
+
+    assert slice_.task == "backlane.slice"
+    assert before == WorkflowProgress(State.RUNNING, 0, 5)
+    assert before.fraction == 0
+
+
+def test_a_workflow_is_cancelled_with_its_leaves(t: Testing) -> None:
+    run = chain(double.using(queue="other").map(range(30)), total.node()).enqueue()
+    (slice_,) = t.engine.run(t.engine.claim(t._wanted(1))).leases
+    t._settled(slice_, t._running_inline().run(slice_))
+    before = run.progress
+
+    number = run.cancel()
+
+    assert before.state is State.RUNNING
+    assert number == 32
+    assert t.drain() == []
+    assert run.state is State.CANCELLED
+    with pytest.raises(JobCancelled):
+        run.result()
+
+
+def test_a_workflow_that_expired_says_so(t: Testing) -> None:
+    run = chain(double.using(expires=5).node(1), double.node()).enqueue()
+
+    t.clock.advance(seconds=10)
+    t.drain()
+
+    with pytest.raises(JobExpired):
+        run.result()
+    assert run.state is State.EXPIRED
+
+
+def test_a_retry_runs_what_failed_and_what_was_skipped(t: Testing) -> None:
+    broken.add(2)
+    last = total.node([double.node(1).out, double.node(2).out])
+    run = chain(last, double.node()).enqueue()
+    t.drain()
+    broken.clear()
+
+    number = run.retry()
+    ran = t.drain()
+
+    assert number == 3
+    assert [one.task for one in ran] == ["double", "total", "double"]
+    assert run.result() == 12
+
+
+def test_a_retry_of_a_map_runs_its_failed_leaves(t: Testing) -> None:
+    broken.update([3, LEAVES + 1])
+    run = chain(double.map(range(LEAVES + 10)), total.node()).enqueue()
+    t.drain()
+    assert run.state is State.FAILED
+    broken.clear()
+
+    run.retry()
+    ran = t.drain()
+
+    assert [one.task for one in ran].count("double") == 2
+    assert run.result() == (LEAVES + 10) * (LEAVES + 9)
+
+
+def test_a_retry_that_fails_again_can_be_retried(t: Testing) -> None:
+    broken.add(3)
+    run = double.map(range(5)).enqueue()
+    t.drain()
+    run.retry()
+    t.drain()
+    assert run.state is State.FAILED
+    broken.clear()
+
+    run.retry()
+    t.drain()
+
+    assert run.result() == [0, 2, 4, 6, 8]
+
+
+def test_a_retry_from_a_node_leaves_the_others(t: Testing) -> None:
+    broken.update([1, 2])
+    run = group([double.node(1), double.node(2)]).enqueue()
+    t.drain()
+    broken.clear()
+    first = uuid.UUID(bytes=run.nodes()[0].id)
+
+    number = run.retry(first)
+    t.drain()
+
+    assert number == 1
+    assert [state for _, state in states(run)][:2] == [State.SUCCEEDED, State.FAILED]
+    with pytest.raises(WrongUse):
+        run.retry(first)
+
+
+def test_the_twins_for_coroutines(t: Testing) -> None:
+    async def both() -> None:
+        run = await chain(fetch.node("a"), count.node()).aenqueue()
+        again = await double.node(1).aenqueue()
+        before = await run.aprogress()
+
+        await t.adrain()
+
+        assert before.done == 0
+        assert await run.aresult() == 1
+        assert await again.aresult() == 2
+        assert len(await run.anodes()) == 2
+        assert (await app.aworkflow(run.id)) == run
+        assert await run.acancel() == 0
+        assert await run.aretry() == 0
+        assert [progress async for progress in run.events()] == [await run.aprogress()]
+
+    asyncio.run(both())
+
+
+def test_following_yields_each_change(t: Testing) -> None:
+    run = chain(double.node(1), double.node()).enqueue()
+    following = run.follow()
+
+    first = next(following)
+    t.drain()
+    rest = list(following)
+
+    assert first == WorkflowProgress(State.READY, 0, 2)
+    assert rest == [WorkflowProgress(State.SUCCEEDED, 2, 2)]
+
+
+# -- inside of jobs, behind middleware --
+
+
+def test_a_workflow_enqueued_in_a_job_is_its_child() -> None:
+    inner = Backlane("memory://")
+
+    @inner.task(name="child")
+    def child() -> None: ...
+
+    @inner.task(name="parent")
+    def parent() -> None:
+        child.node().enqueue()
+
+    with testing(inner) as t:
+        job = parent.enqueue()
+        t.drain()
+
+        assert t.jobs(child)[0].job.record().parent == job.id.bytes
+
+
+def test_each_node_goes_through_the_middleware_around_enqueues() -> None:
+    calls: list[str] = []
+
+    async def tracing(call: Call, following: Next) -> object:
+        calls.append(call.task)
+        return await following(call.with_headers({"trace": "1"}))
+
+    traced = Backlane("memory://", middleware=[Middleware(enqueue=tracing)])
+
+    @traced.task(name="one")
+    def one(number: int) -> int:
+        return number
+
+    @traced.task(name="two")
+    def two(context: Context, number: int) -> str:
+        return f"{number} {context.headers['trace']}"
+
+    with testing(traced) as t:
+        run = chain(one.node(7), two.node()).enqueue()
+        t.drain()
+
+        assert calls == ["one", "two"]
+        assert run.result() == "7 1"
