@@ -32,7 +32,7 @@ from backlane.engine.memory import MemoryEngine
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Admission, Engine, Wanted
 from backlane.engine.retention import Retention
-from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
+from backlane.engine.selection import Cancel, Change, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import (
     WAITING,
@@ -65,7 +65,7 @@ RULES = [
 ]
 POLICIES = [Policy(), Policy(attempts=2), Policy(keep_ms=5_000), Policy(keep_ms=-1)]
 POLICIES += [Policy(keeps_latest=True)] * 2
-CHANGES = [Cancel(), Redrive(), Redrive(), Reprioritise(7), Delete(), Move("video")]
+CHANGES: list[Change] = [Cancel(), Redrive(), Redrive(), Reprioritise(7), Delete(), Move("video")]
 RESULTS = [SUCCEEDED, Succeeded(b"one"), Succeeded(b"two")]
 
 
@@ -174,8 +174,9 @@ class Story:
     def outcome(self, lease: Lease) -> Outcome:
         # Of older ones alone, so that no two wait for each other.
         awaiting = Awaiting(tuple(job for job in self.some(4) if job < lease.job))
-        outcomes = [*RESULTS, *RESULTS, FAILED, STOPPED, RELEASED, CRASHED_ALONE]
-        return self.chance.choice([*outcomes, retry(0), snooze(9), awaiting, awaiting])
+        outcomes: list[Outcome] = [*RESULTS, *RESULTS, FAILED, STOPPED, RELEASED, CRASHED_ALONE]
+        outcomes += [retry(0), snooze(9), awaiting, awaiting]
+        return self.chance.choice(outcomes)
 
     def amend(self) -> None:
         selection = Selection(ids=tuple(self.some(4)) or (b"n" * 16,))
