@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 import msgspec
 from msgspec.structs import replace
@@ -17,7 +18,7 @@ from backlane.errors import BacklaneError
 from backlane.model.codec import encode_headers
 from backlane.model.ids import derived_id
 from backlane.model.job import DEFAULT_RULE, Job, Key
-from backlane.model.schedule import Spec, decode_spec, due, jitter_ms
+from backlane.model.schedule import Due, Spec, decode_spec, due, jitter_ms
 
 NAME_HEADER, DUE_HEADER = "schedule", "due"  # by which a job knows what it was made for
 
@@ -38,11 +39,13 @@ def ticks(
     templates: Mapping[str, Job],
     fault: Fault,
     skipped: Iterable[str] = (),
+    most: Mapping[str, int] = MappingProxyType({}),
 ) -> list[Tick]:
     """Return what applying these due schedules comes to, by the store's own now.
 
     Those of a task that is not among `templates` are left to others, as are those that
-    are `skipped`. One that cannot be applied is told to `fault`, and stops no other.
+    are `skipped`. One that cannot be applied is told to `fault`, and stops no other. Of those
+    in `most` only so many jobs are made, the oldest first, and the others later.
     """
     passed = frozenset(skipped)
     found = []
@@ -51,15 +54,18 @@ def ticks(
         if template is None or record.name in passed:
             continue
         try:
-            found.append(_tick(record, template, timetable.now_ms))
+            found.append(_tick(record, template, timetable.now_ms, most.get(record.name)))
         except Exception as error:  # noqa: BLE001 - a rule of another version may raise anything
             fault(record.name, error)
     return found
 
 
-def _tick(record: ScheduleRecord, template: Job, now_ms: int) -> Tick:
+def _tick(record: ScheduleRecord, template: Job, now_ms: int, most: int | None) -> Tick:
     spec = decode_spec(record.spec)
     found = due(spec, record.name, record.last_ms, now_ms)
+    if most is not None and len(found.moments) > most:
+        now, later = found.moments[:most], found.moments[most]
+        found = Due(now, now[-1], later)
     made = scheduled(spec, template)
     return Tick(
         name=record.name,

@@ -38,6 +38,7 @@ class Timekeeper:
     def __init__(self, engine: Engine, hello: Hello) -> None:
         self._engine = engine
         self._late: dict[str, tuple[float, int]] = {}  # refused: when to try again, how often
+        self._most: dict[str, int] = {}  # jobs that a full queue is asked to take at once
         self._bad: set[str] = set()  # told once as not to be applied
         self._changed = asyncio.Event()
         self._is_new = True
@@ -115,7 +116,8 @@ class Timekeeper:
     async def look(self) -> float:
         """Apply what is due; return after how many seconds to look again."""
         timetable = await self._engine.arun(self._engine.list_schedules(due=True))
-        found = ticks(timetable, self._templates, self._tell_bad, self._waiting())
+        waiting = self._waiting()
+        found = ticks(timetable, self._templates, self._tell_bad, waiting, self._most)
         refused = 0
         for start in range(0, len(found), AT_A_TIME):
             part = found[start : start + AT_A_TIME]
@@ -132,7 +134,8 @@ class Timekeeper:
 
     def _pause(self, timetable: Timetable, found: Sequence[Tick]) -> float:
         """How long until something is due, as far as is known."""
-        nexts = [tick.next_ms for tick in found if tick.next_ms is not None]
+        late = self._late
+        nexts = [it.next_ms for it in found if it.next_ms is not None and it.name not in late]
         nexts += [] if timetable.next_ms is None else [timetable.next_ms]
         waits = [(next_ms - timetable.now_ms) / 1000 for next_ms in nexts]
         now = time.monotonic()
@@ -146,8 +149,12 @@ class Timekeeper:
             if answer.refusal is None:
                 self._late.pop(tick.name, None)
                 self._bad.discard(tick.name)
+                if len(tick.jobs) < self._most.get(tick.name, 0):
+                    del self._most[tick.name]
                 continue
             refused += 1
+            # What is caught up with may be more than the queue would ever take at once.
+            self._most[tick.name] = max(1, len(tick.jobs) // 2)
             _, times = self._late.get(tick.name, (0.0, 0))
             pause = min(AGAIN_LONGEST_SECONDS, AGAIN_SECONDS * 2**times)
             self._late[tick.name] = (time.monotonic() + pause, times + 1)
