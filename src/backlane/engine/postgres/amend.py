@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 from backlane.engine.moving import Seal
 from backlane.engine.plan import Sql
+from backlane.engine.postgres import edges
 from backlane.engine.postgres.enter import make_line
 from backlane.engine.postgres.find import select
 from backlane.engine.postgres.moves import Moves, forget
@@ -92,6 +93,7 @@ async def amend(
             break
     for one in await standings(tx, seqs):
         amending.skip(one, "others keep changing it; try again")
+    await amending.follow()
     return Amended(amending.changed, amending.flagged, amending.skipped, cursor)
 
 
@@ -107,6 +109,8 @@ class Amending:
         self._now = now
         self._target: tuple[int, str] | None = None  # of a move: the queue, and its kind
         self._moves = Moves()
+        self._gone: list[bytes] = []
+        self._ended: list[tuple[bytes, int]] = []  # jobs that waited, whose edges to follow
 
     async def aim(self, queue: str) -> None:
         """Look where jobs are to move to."""
@@ -133,6 +137,12 @@ class Amending:
             await self._carry_out(mine, change)
             await self._moves.store(tx)
         return [one.seq for one in chosen if one.seq not in held]
+
+    async def follow(self) -> None:
+        """Follow the edges of those that ended, or are gone, once all were changed."""
+        await edges.follow(self._tx, self._ended)
+        if self._gone:
+            await edges.forget(self._tx, self._gone)
 
     # -- whether --
 
@@ -198,8 +208,10 @@ class Amending:
         for one in waiting:
             counts = self._moves.at(one.queue, one.priority)
             counts.cancelled += 1
-            counts.keep(State.CANCELLED, 1)
+            if one.keep_ms is None:
+                counts.keep(State.CANCELLED, 1)
             self._moves.finish(_ended(one, self._now), State.CANCELLED, None)
+        self._ended += [(one.id, edges.CANCELLED) for one in waiting]
         self._tell(waiting)
 
     async def _redrive(self, mine: Sequence[Standing]) -> None:
@@ -259,6 +271,8 @@ class Amending:
         await take_out(self._tx, mine, self._moves)
         waiting = [one for one in mine if one.code in CHANGEABLE]
         await let_go(self._tx, waiting, self._moves)
+        self._ended += [(one.id, edges.CANCELLED) for one in waiting]
+        self._gone += [one.id for one in mine]
         await forget(self._tx, [one.seq for one in mine])
         self._tell(mine)
 

@@ -9,7 +9,7 @@ import msgspec
 
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Whole
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import steps
+from backlane.engine.postgres import edges, steps
 from backlane.engine.postgres.limits import turns_of
 from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
 from backlane.engine.postgres.record import RUNNING, WAITING, seqs_of, standings, wholes
@@ -20,17 +20,29 @@ from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import State
 
 # $3 is a set of final states as bits. Each sub-select is one look-up by key.
-ROWS: Sql[tuple[int, int, bool]] = Sql(
+ROWS: Sql[tuple[int, int, bool, bool]] = Sql(
     """
     select job.seq,
         job.size + coalesce(
             (select octet_length(result) from backlane.finished where finished.seq = job.seq), 0
         ),
         coalesce(
-            (select $3::int >> state & 1 = 1 from backlane.ended where ended.seq = job.seq),
+            (
+                select $3::int >> state & 1 = 1
+                    or exists (select 1 from backlane.edge where awaited = job.id)
+                from backlane.ended
+                where ended.seq = job.seq
+            ),
             (select false from backlane.lease where lease.id = job.id),
-            true
-        )
+            not exists (
+                select 1
+                from backlane.edge
+                join backlane.lease on lease.id = edge.awaited
+                where edge.waiting = job.seq
+                and is_open
+            )
+        ),
+        exists (select 1 from backlane.ended where ended.seq = job.seq)
     from backlane.job
     where job.seq >= $1::bigint
     order by job.seq
@@ -60,28 +72,35 @@ async def dump(tx: PostgresTx, limit: int, cursor: bytes | None, final: Sequence
     seqs: list[int] = []
     held = 0
     behind: list[Any] | None = None
-    for seq, size, is_wanted in rows:
+    over: set[int] = set()
+    for seq, size, is_wanted, is_over in rows:
         if len(seqs) >= limit or held >= PART_BYTES:
             behind = [JOBS, seq]
             break
         if is_wanted:
             seqs.append(seq)
             held += size
+            if is_over:
+                over.add(seq)
     if behind is None:
         behind = [JOBS, rows[-1][0] + 1] if len(rows) == PART_ROWS else [REPEATED, b""]
     done = await steps.recall_all(tx, seqs) if seqs else {}
     kept = await wholes(tx, seqs)
     turns = await turns_of(tx, kept)
+    waiting = [one for one, _ in kept if one.code in WAITING]
+    tied = await edges.edges_of(tx, waiting)
     found = [
         Whole(
             record,
             one.crashes,
             one.parked_ms,
+            open=tied[one.seq][0] if one.seq in tied else (),
+            waited=tied[one.seq][1] if one.seq in tied else (),
             turns=tuple(turns.get(one.seq, ())),
             steps=done.get(one.seq, ()),
         )
         for one, record in reversed(kept)
-        if one.code != RUNNING and (one.code in WAITING or one.state in final)
+        if one.code in WAITING or one.seq in over or one.state in final
     ]
     return Part(found, cursor=msgspec.msgpack.encode(behind))
 
@@ -117,6 +136,8 @@ async def discard(tx: PostgresTx, jobs: Sequence[tuple[bytes, int]]) -> list[byt
             await take_out(tx, mine, moves)
             await let_go(tx, [one for one in mine if one.code in WAITING], moves)
             await forget(tx, [one.seq for one in mine])
+            # Of those that wait, the edges stay: they end elsewhere.
+            await edges.forget(tx, [one.id for one in mine if one.code not in WAITING])
             await moves.store(tx)
             gone |= {one.id for one in mine}
         seqs = [one.seq for one in found if one.seq not in held]

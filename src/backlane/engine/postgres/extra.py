@@ -14,7 +14,7 @@ from backlane.model.limit import Use
 
 HOLDS = {"finished": 0, "started": 1, "succeeded": 2}  # of keys, as they are stored
 HOPES = {When.ENDED: 0, When.SUCCEEDED: 1, When.FAILED: 2}  # of edges
-LATEST, EDGES = 1, 2  # bits of `traits`: what is to be done when such a job ends
+LATEST, EDGES, KEPT = 1, 2, 4  # bits of `traits`: what is to be done when such a job ends
 
 
 class Extra(msgspec.Struct, frozen=True, array_like=True):
@@ -54,7 +54,10 @@ def unpacked(kept: bytes | None) -> Extra:
 
 def traits(job: Job | JobRecord) -> int | None:
     """Return what is to be done when a job ends, as bits; None: it is a plain one."""
-    return (LATEST * job.policy.keeps_latest | EDGES * bool(job.after)) or None
+    policy = job.policy
+    return (
+        LATEST * policy.keeps_latest | EDGES * bool(job.after) | KEPT * (policy.keep_ms is not None)
+    ) or None
 
 
 def by_job(after: Sequence[Edge]) -> dict[bytes, When]:

@@ -69,7 +69,8 @@ _COLUMNS: LiteralString = """
         ended.reason, ended.ended_ms, coalesce(lease.cancelling, false), job.enqueued_ms,
         job.deadline_ms, job.task, job.key_scope, job.key_name, job.group_name, job.parent,
         job.policy, progress.token, progress.fraction, progress.message, resource.name,
-        ended.ran_ms, job.due_ms, job.workflow, job.extra, blocked.waits_for, blocked.gate,
+        ended.ran_ms, job.keep_ms, job.due_ms, job.workflow, job.extra, blocked.waits_for,
+        blocked.gate,
         blocked.limit_no,
         (select name from backlane.limits where id = abs(blocked.limit_no))
     """
@@ -197,6 +198,7 @@ class Standing(NamedTuple):
     message: str | None
     resource: str | None
     ran_ms: int | None
+    keep_ms: int | None  # its policy's
     due_ms: int | None  # where its place is not when it is due
     workflow: bytes | None
     extra: bytes | None

@@ -10,24 +10,34 @@ from collections.abc import Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
-from backlane.engine.postgres.moves import FORGET_PROGRESS, FREE_KEYS, Moves, Placed, many
+from backlane.engine.postgres.edges import Renewed
+from backlane.engine.postgres.extra import HOLDS, unpacked
+from backlane.engine.postgres.moves import FORGET_PROGRESS, Moves, Placed
 from backlane.engine.postgres.reading import GROUPS, LINES, LOCK, TAKE_BACK, line_of
 from backlane.engine.postgres.record import Standing
 from backlane.engine.postgres.taking import take_out
 from backlane.engine.postgres.text import loaded
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.engine.selection import Skipped
+from backlane.model.job import KeyRule
 from backlane.model.queue import group_places
 
-# In the order of the digests, as appends do, so that two never wait for each other.
+# In the order of the digests, as appends do, so that two never wait for each other. A key
+# that is the job's own already, or whose window is over, is taken as well.
 TAKE_KEYS: Sql[tuple[int]] = Sql(
     """
-    insert into backlane.unique_key (seq, digest, id)
-    select seq, backlane.digest(scope, name), id
-    from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])
-        with ordinality as given (scope, name, seq, id, at)
+    insert into backlane.unique_key as held (seq, digest, id, until_ms, hold)
+    select seq, backlane.digest(scope, name), id, until_ms, hold
+    from unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::smallint[])
+        with ordinality as given (scope, name, seq, id, until_ms, hold, at)
     order by 2, at
-    on conflict do nothing
+    on conflict (digest) do update
+    set seq = excluded.seq,
+        id = excluded.id,
+        until_ms = excluded.until_ms,
+        hold = excluded.hold
+    where held.seq = excluded.seq
+    or held.until_ms <= $7::bigint
     returning seq
     """
 )
@@ -36,6 +46,8 @@ HOLDERS: Sql[tuple[int, bytes]] = Sql(
     select given.seq, unique_key.id
     from unnest($1::text[], $2::text[], $3::bigint[]) as given (scope, name, seq)
     join backlane.unique_key on digest = backlane.digest(scope, name)
+    where unique_key.seq <> given.seq
+    and (until_ms is null or until_ms > $4::bigint)
     """
 )
 NO_DEADLINES: Sql[tuple[()]] = Sql(
@@ -68,30 +80,34 @@ class Redriving:
         tx, moves = self._tx, self._moves
         await tx.rows(LOCK, sorted({one.queue_name for one in ended}))
         lines = await self._lines(ended)
-        ours = await self._take_keys(ended)
-        renewed, given_up = [], []
+        anew = Renewed(tx)
+        await anew.look(ended)
+        holders = await self._holders(ended)
+        taken: dict[tuple[str | None, str], bytes] = {}
+        renewed = []
         for one in ended:
-            if one.seq not in ours:
-                continue
             line = lines[one.queue_name]
-            why_not = _no_room(line, one)
+            key = would_hold(one, self._now) and (one.key_scope, one.key_name or "")
+            holder = holders.get(one.seq) or (taken.get(key) if key else None)
+            why_not = _held(holder) or _no_room(line, one) or anew.why_not(one)
             if why_not:
                 self.skipped.append(Skipped(one.id, why_not))
-                given_up.append(one)
                 continue
+            if key:
+                taken[key] = one.id
             line.jobs += 1
             line.bytes += one.size
             if one.group is not None and line.groups is not None:
                 line.groups[loaded(one.group)] = line.groups.get(loaded(one.group), 0) + 1
             renewed.append(one)
-        keyed = [one for one in given_up if one.key_name is not None]
-        await many(tx, FREE_KEYS, [(one.key_scope, one.key_name, one.seq) for one in keyed])
+        renewed = await self._take_keys(renewed)
         await take_out(tx, renewed, moves)
         for one in renewed:
             moves.at(one.queue, one.priority).bytes += one.size
             moves.gather(one.queue, one.group, 1)
             fresh = _again(one, self._now)._replace(attempt=0, crashes=0, parked_ms=None)
-            moves.line_up(fresh, self._now)
+            moves.line_up(fresh, self._now, waits_for=anew.waits_for(one))
+        await anew.begin(renewed)
         seqs = [one.seq for one in renewed]
         await tx.rows(NO_DEADLINES, seqs)
         await tx.rows(FORGET_PROGRESS, seqs)
@@ -125,22 +141,58 @@ class Redriving:
             line = shared[queue]
             line.groups = (line.groups or {}) | {loaded(name): jobs}
 
-    async def _take_keys(self, ended: Sequence[Standing]) -> set[int]:
-        """Take the keys of these jobs; return those that hold theirs now, or need none."""
-        keyed = [one for one in ended if one.key_name is not None]
-        ours = {one.seq for one in ended if one.key_name is None}
+    async def _holders(self, ended: Sequence[Standing]) -> dict[int, bytes]:
+        """Return who else holds the keys that these jobs would hold."""
+        keyed = [one for one in ended if would_hold(one, self._now)]
         if not keyed:
-            return ours
+            return {}
         scopes, names = [one.key_scope for one in keyed], [one.key_name for one in keyed]
-        seqs, ids = [one.seq for one in keyed], [one.id for one in keyed]
-        ours |= {seq for (seq,) in await self._tx.rows(TAKE_KEYS, scopes, names, seqs, ids)}
-        if len(ours) < len(ended):
-            holders = dict(await self._tx.rows(HOLDERS, scopes, names, seqs))
-            for one in keyed:
-                if one.seq not in ours:
-                    holder = holders.get(one.seq, b"")
-                    self.skipped.append(Skipped(one.id, f"its key is held by job {holder.hex()}"))
-        return ours
+        rows = await self._tx.rows(HOLDERS, scopes, names, [one.seq for one in keyed], self._now)
+        return dict(rows)
+
+    async def _take_keys(self, renewed: Sequence[Standing]) -> list[Standing]:
+        """Take the keys that these jobs hold; return those that got theirs, or need none."""
+        keyed = [one for one in renewed if would_hold(one, self._now)]
+        if not keyed:
+            return list(renewed)
+        rules = [unpacked(one.extra).rule for one in keyed]
+        rows = await self._tx.rows(
+            TAKE_KEYS,
+            [one.key_scope for one in keyed],
+            [one.key_name for one in keyed],
+            [one.seq for one in keyed],
+            [one.id for one in keyed],
+            [until_ms(one.enqueued_ms, rule) for one, rule in zip(keyed, rules, strict=True)],
+            [HOLDS[rule.until] for rule in rules],
+            self._now,
+        )
+        lost = {one.seq for one in keyed} - {seq for (seq,) in rows}
+        lines = [one for one in renewed if one.seq in lost]
+        holders = await self._holders(lines)
+        for one in lines:
+            why = _held(holders.get(one.seq, b"")) or ""
+            self.skipped.append(Skipped(one.id, why))
+        return [one for one in renewed if one.seq not in lost]
+
+
+def would_hold(one: Standing, now: int) -> bool:
+    """Whether a job that waits again would hold its key, if nobody else did."""
+    if one.key_name is None:
+        return False
+    rule = unpacked(one.extra).rule
+    until = until_ms(one.enqueued_ms, rule)
+    if until is not None:
+        return until > now
+    return rule.until != "started" or not one.token
+
+
+def until_ms(enqueued_ms: int, rule: KeyRule) -> int | None:
+    """Return until when a key is held whatever becomes of its job."""
+    return None if rule.window_ms is None else enqueued_ms + rule.window_ms
+
+
+def _held(holder: bytes | None) -> str | None:
+    return None if holder is None else f"its key is held by job {holder.hex()}"
 
 
 def _again(one: Standing, now: int) -> Placed:

@@ -26,13 +26,6 @@ REWRITE: Sql[tuple[()]] = Sql(
     where job.seq = given.seq
     """
 )
-PUT_OFF: Sql[tuple[list[int] | None]] = Sql(
-    """
-    select backlane.line_up(coalesce($1::bigint, backlane.now_ms()), $2::bigint, $3::bigint[],
-        $4::bigint[], $5::int[], $6::int[], $7::int[], $8::bigint[], $9::bigint[], $10::int[],
-        $11::boolean)
-    """
-)
 
 
 async def held_unstarted(tx: PostgresTx, jobs: Collection[bytes]) -> list[Standing]:
@@ -62,7 +55,6 @@ async def replace(tx: PostgresTx, newcomers: Mapping[bytes, Job], now_ms: int) -
         return set()
     moves = Moves()
     await take_out(tx, mine, moves)
-    put_off = []
     for one in mine:
         job = newcomers[one.id]
         most_ms = job.rule.most_ms
@@ -72,7 +64,8 @@ async def replace(tx: PostgresTx, newcomers: Mapping[bytes, Job], now_ms: int) -
         if delay_ms <= 0 and (one.place if one.due_ms is None else one.due_ms) <= now_ms:
             wait_on(moves, one, placed(one)._replace(size=job.size))
         else:
-            put_off.append((one, now_ms + max(0, delay_ms)))
+            then = placed(one)._replace(size=job.size)
+            moves.line_up(then, now_ms + max(0, delay_ms), waits_for=one.waits_for or 0)
     given = [newcomers[one.id] for one in mine]
     await tx.rows(
         REWRITE,
@@ -82,16 +75,6 @@ async def replace(tx: PostgresTx, newcomers: Mapping[bytes, Job], now_ms: int) -
         [job.size for job in given],
     )
     await moves.store(tx)
-    if put_off:
-        rows = [
-            (
-                *(one.seq, one.token, one.attempt, one.revision + 1, one.crashes),
-                *(one.parked_ms, due_ms, one.waits_for or 0),
-            )
-            for one, due_ms in put_off
-        ]
-        columns = (list(column) for column in zip(*rows, strict=True))
-        await tx.rows(PUT_OFF, tx.wall_ms, tx.boot_ms, *columns, not tx.is_joined)
     tx.rings.jobs += [one.id for one in mine]
     tx.rings.queues |= {one.queue_name for one in mine}
     return {one.id for one in mine}

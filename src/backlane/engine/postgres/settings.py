@@ -7,10 +7,10 @@ from typing import Any
 from backlane.engine.moving import Settings
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import limits, resource, schedules, steps, tune
+from backlane.engine.postgres.arriving import LINES
 from backlane.engine.postgres.enter import make_line
 from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.measure import SECRET
-from backlane.engine.postgres.restore import LINES
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.queue import QueueRecord
 

@@ -161,7 +161,8 @@ async def take_out(tx: PostgresTx, found: Sequence[Standing], moves: Moves) -> N
             counts.blocked -= 1
             blocked.append((one.seq,))
         else:
-            counts.keep(one.state, -1)
+            if one.keep_ms is None:
+                counts.keep(one.state, -1)
             (failed if one.code == FAILED else finished).append((one.seq,))
     await many(tx, UNREADY, ready)
     gated = [one.seq for one in found if one.code == READY and one.extra is not None]

@@ -74,8 +74,8 @@ create table backlane.counter (
     failed bigint not null default 0,
     cancelled bigint not null default 0,
     expired bigint not null default 0,
-    kept_done bigint not null default 0,    -- rows of finished
-    kept_failed bigint not null default 0,  -- rows of failed
+    kept_done bigint not null default 0,    -- rows of finished whose job says not how long
+    kept_failed bigint not null default 0,  -- of failed likewise
     started bigint not null default 0,      -- leases given
     ended bigint not null default 0,        -- attempts
     ran_ms bigint not null default 0,       -- what those ran

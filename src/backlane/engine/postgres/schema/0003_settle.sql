@@ -59,6 +59,18 @@ begin
             result = excluded.result
         where excluded.job > latest.job;
     end if;
+    if had.traits & 4 = 4 then
+        -- They were counted among those of which a number is kept.
+        insert into backlane.tally (queue, priority, kept_done, kept_failed)
+        select job.queue, job.priority,
+            nullif(-count(*) filter (where failed.seq is null), 0),
+            nullif(-count(failed.seq), 0)
+        from backlane.job
+        left join backlane.failed on failed.seq = job.seq
+        where job.seq = any (seqs)
+        and job.traits & 4 = 4
+        group by job.queue, job.priority;
+    end if;
     if had.traits & 2 = 2 then
         delete from backlane.edge
         where waiting = any (seqs);

@@ -383,8 +383,8 @@ begin
         delete from backlane.job
         using (select * from gone union all select * from dead) as past
         where job.seq = past.seq
-        returning job.seq, job.id, job.priority, job.key_scope, job.key_name, past.queue,
-            past.ended_ms
+        returning job.seq, job.id, job.priority, job.key_scope, job.key_name, job.keep_ms,
+            past.queue, past.ended_ms
     ),
     -- Of dead letters that held theirs until they succeed; a window outlives its job.
     freed as (
@@ -400,6 +400,7 @@ begin
         select queue, priority, case when not are_failed then -count(*) end,
             case when are_failed then -count(*) end
         from forgotten
+        where keep_ms is null
         group by queue, priority
     )
     -- An id is older than its job's end, unless its maker's clock was ahead: then its own

@@ -1,6 +1,7 @@
 -- What few jobs have is packed in `job.extra`, and what is looked for by it is in tables of
 -- its own. `traits` are bits, null for a plain job: 1 its newest result is kept
--- for its task; 2 it waits, or waited, for jobs, so there are rows of `edge` to forget.
+-- for its task; 2 it waits, or waited, for jobs, so there are rows of `edge` to forget; 4 it says for how
+-- long its record is kept, and counts to no number.
 alter table backlane.job
     add column keep_ms bigint,              -- of the record once it ended; -1: for ever
     add column traits smallint,

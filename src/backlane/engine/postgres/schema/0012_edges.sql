@@ -463,35 +463,26 @@ begin
 end
 $$;
 
--- Jobs that wait come in line at another place: due then.
-create function backlane.line_up(
+-- The same as `follow`, for who plans otherwise.
+create function backlane.follow_all(
     now_ms bigint,
     boot_ms bigint,
-    seqs bigint[],
-    tokens bigint[],
-    attempts int[],
-    revisions int[],                        -- as they are to be
-    crashes int[],
-    parked_ms bigint[],
-    dues_ms bigint[],
-    wait_for int[],                         -- other jobs
-    may_hold boolean
+    ids bytea[],
+    states smallint[],
+    out rung int[],
+    out changed bytea[]
 )
-returns int[]
-language sql
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
-    select rung
-    from backlane.get_in_line(
-        now_ms, coalesce(boot_ms, now_ms),
-        array(
-            select (
-                seq, token, since, attempt, revision, crash, due, null, waits
-            )::backlane.waiter
-            from unnest(seqs, tokens, attempts, revisions, crashes, parked_ms, dues_ms, wait_for)
-                as given (seq, token, attempt, revision, crash, since, due, waits)
-        ),
-        may_hold => may_hold
-    )
+begin
+    select it.rung, it.changed into rung, changed
+    from backlane.follow(now_ms, boot_ms, ids, states, true) as it;
+end
 $$;
 
 -- Ids of jobs, 16 bytes each.
