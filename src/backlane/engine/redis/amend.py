@@ -29,7 +29,7 @@ from backlane.model.queue import DEFAULT_BOUNDS
 
 AMENDED = 1_000  # jobs an amend changes at most
 
-AMEND = Script("amend", "model", "moves", "bells", "select")
+AMEND = Script("amend", "model", "moves", "bells", "changes", "making", "select")
 
 NEW_BOUNDS = [str(DEFAULT_BOUNDS.max_jobs), str(DEFAULT_BOUNDS.max_bytes), False, False]
 

@@ -27,7 +27,7 @@ from backlane.model.job import State
 
 DUMP = Script("dump", "model", "moves")
 DUMP_REPEATS = Script("dump_repeats", "model")
-DISCARD = Script("discard", "model", "moves", "bells")
+DISCARD = Script("discard", "model", "moves", "changes", "bells")
 KNOWN = Script("known", "model")
 
 STEP_ROWS = 1_000  # looked at in one script, so that nobody waits for long

@@ -31,7 +31,7 @@ SECRET_BYTES = 32  # what tickets of this store are signed with
 LIST = Script("list_queues", "model", "moves", "queues")
 MEASURE = Script("measure", "model", "moves", "queues")
 RESERVE = Script("reserve", "model")
-TUNE = Script("tune", "model", "moves", "bells", "queues")
+TUNE = Script("tune", "model", "moves", "bells", "making", "queues")
 
 Fields = Mapping[bytes, bytes]
 

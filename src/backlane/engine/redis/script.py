@@ -9,7 +9,9 @@ from importlib.resources import files
 
 _FOLDER = files("backlane.engine.redis") / "lua"
 _NEEDED = {  # what parts come with
-    "moves": ("gates", "fairness", "moves", "edges"),
+    "moves": ("gates", "fairness", "keys", "newest", "moves", "edges"),
+    "insert": ("making", "insert"),
+    "limiting": ("making", "limiting"),
     "select": ("sheets", "select"),
 }
 _CONSTANTS = re.compile(
@@ -26,7 +28,7 @@ class Script:
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
         names = [it for part in (*parts, name) for it in _NEEDED.get(part, (part,))]
-        texts = [(_FOLDER / f"{it}.lua").read_text("utf-8") for it in names]
+        texts = [(_FOLDER / f"{it}.lua").read_text("utf-8") for it in dict.fromkeys(names)]
         self.text = folded(nested(texts))
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self._heads: dict[str, bytes] = {}

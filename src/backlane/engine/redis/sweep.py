@@ -6,7 +6,7 @@ from backlane.engine.redis.script import Script
 from backlane.engine.redis.transaction import RedisTx
 from backlane.engine.retention import Retention, Swept
 
-SWEEP = Script("sweep", "model", "moves", "bells", "audit", "schedules")
+SWEEP = Script("sweep", "model", "moves", "bells", "changes", "audit", "schedules")
 
 
 async def sweep(tx: RedisTx, limit: int, retention: Retention) -> Swept:

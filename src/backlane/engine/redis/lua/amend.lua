@@ -42,7 +42,7 @@ local target, target_kind
 local function would_hold_again(row)
   local state = row[STATE]
   row[STATE] = READY
-  local holds = would_hold_key(row)
+  local holds = keying().would_hold(row)
   row[STATE] = state
   return holds
 end
@@ -52,7 +52,7 @@ local function why_not_again(id, row)
   if state == SCHEDULED then return nil end
   if state <= RUNNING or state == SUCCEEDED then return 'is' end
   if row[KEY] and would_hold_again(row) then
-    local holder = redriven_keys[row[KEY]] or holder_of(call('HGET', P .. 'keys', row[KEY]))
+    local holder = redriven_keys[row[KEY]] or keying().holder(call('HGET', P .. 'keys', row[KEY]))
     if holder and holder ~= id then return 'key', holder end
   end
   local line_of = bounds_of(row[QUEUE])

@@ -164,7 +164,7 @@ local function find_firsts()
   for first = 1, n, 1000 do
     local last = min(n, first + 999)
     local found = call('HMGET', P .. 'keys', unpack(asks_keys, first, last))
-    for i = first, last do holders[asks_keys[i]] = holder_of(found[i - first + 1]) end
+    for i = first, last do holders[asks_keys[i]] = keying().holder(found[i - first + 1]) end
   end
   local firsts = {}
   for i = 1, #jobs do
@@ -391,8 +391,8 @@ local function store(job, it, seq)
   add('q:' .. it.number, 1, 'a' .. job[PRIO])
   if row[RESOURCE] then add_source(row) end
   if row[KEY] then
-    if would_hold_key(row) then take_key(id, row) end
-    push(zadds, 'by_key', 0, key_name(row) .. '\0' .. member(id, row))
+    if keying().would_hold(row) then keying().take(id, row) end
+    push(zadds, 'by_key', 0, keying().name(row) .. '\0' .. member(id, row))
   end
   if row[GROUP] then push(zadds, 'by_group', 0, row[GROUP] .. '\0' .. member(id, row)) end
   return row

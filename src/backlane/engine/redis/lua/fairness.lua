@@ -75,6 +75,16 @@ local function fairness()
     touch(lane, flow)
   end
 
+  -- Of a virtual place no window of scores tells when it was due: when its rank rises is kept.
+  function it.count_ageing(id, row, by)
+    if by < 0 then
+      push(zrems, 'aging', member(id, row))
+    elseif row[RANK] < 9 then
+      local levels = max(0, row[RANK] - row[PRIORITY]) + 1
+      push(zadds, 'aging', row[PLACE] + levels * 300000, member(id, row))
+    end
+  end
+
   before_flush[#before_flush + 1] = function()
     for queue, lane in pairs(lanes) do
       if lane.is_changed then

@@ -29,7 +29,9 @@ local function gating()
   local function limit_of(name)
     local limit = limits[name]
     if limit == nil then
-      limit = limit_in_force(name)
+      local text = call('HGET', P .. 'limits', name)
+      local both = text and cmsgpack.unpack(text)
+      limit = both and (both[2] or both[1]) or false
       limits[name] = limit
     end
     return limit

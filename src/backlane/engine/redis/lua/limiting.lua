@@ -53,7 +53,7 @@ end
 -- How many run under a limit, its queue's own jobs included.
 local function running_under(name)
   local queue = queue_of_limit(name)
-  local limit = queue and limit_in_force(name)
+  local limit = queue and gating().limit_of(name)
   if not limit or limit[6] then return 0 end
   return tonumber(call('HGET', P .. 'q:' .. queue, 's4') or 0)
 end

@@ -90,6 +90,7 @@ end
 
 local SCHEDULED, READY, BLOCKED, RUNNING = 1, 2, 3, 4
 local SUCCEEDED, FAILED, CANCELLED, EXPIRED = 5, 6, 7, 8
+local BLOCK = 1024 -- ids in a string of `order`
 
 -- A row: the places of its array. Those from OWNER on are there once it ran.
 local STATE, SEQ, QUEUE, LANE, PRIORITY, RANK, PLACE = 1, 2, 3, 4, 5, 6, 7
@@ -250,39 +251,4 @@ local function line(number)
     lines[number] = it
   end
   return it
-end
-
--- A limit as it is kept (gates.lua), or false.
-local function limit_in_force(name)
-  local text = call('HGET', P .. 'limits', name)
-  local both = text and cmsgpack.unpack(text)
-  return both and (both[2] or both[1]) or false
-end
-
--- Whether the limit queue:<name> is one of all jobs of its queue.
-local function bounds_all(limit)
-  return limit and not limit[6] and (limit[1] or limit[2]) and true or false
-end
-
--- A new queue. `bounds` are what its caller declared: [max_jobs, max_bytes, max_wait_ms |
--- false, group_share | false], as text.
-local function make_queue(name, kind, bounds)
-  local number = call('HINCRBY', P .. 'meta', 'numbers', 1)
-  call('HSETNX', P .. 'meta', 'version', 1) -- each new connection looks at it
-  call('HSET', P .. 'queues', name, number)
-  local fields = { 'name', name, 'kind', kind }
-  for i = 1, 4 do
-    if bounds[i] then
-      fields[#fields + 1] = 'd' .. i
-      fields[#fields + 1] = bounds[i]
-    end
-  end
-  local limit = limit_in_force('queue:' .. name)
-  if bounds_all(limit) then
-    fields[#fields + 1] = 'limited'
-    fields[#fields + 1] = '1'
-  end
-  call('HSET', P .. 'q:' .. number, unpack(fields))
-  numbers[name], names[number] = number, name
-  return number
 end

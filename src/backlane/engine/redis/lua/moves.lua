@@ -39,16 +39,6 @@ local function aged_rank(row)
   return max(row[RANK], min(9, row[PRIORITY] + floor(waited / 300000)))
 end
 
--- Of a virtual place no window of scores tells when it was due: when its rank rises is kept.
-local function count_ageing(id, row, by)
-  if by < 0 then
-    push(zrems, 'aging', member(id, row))
-  elseif row[RANK] < 9 then
-    local levels = max(0, row[RANK] - row[PRIORITY]) + 1
-    push(zadds, 'aging', row[PLACE] + levels * 300000, member(id, row))
-  end
-end
-
 -- Puts a row where its state and order say (by +1), or takes it from there (by -1).
 -- `is_taken`: a ZPOPMIN has taken it out of its set already.
 local function count(id, row, by, is_taken)
@@ -68,7 +58,7 @@ local function count(id, row, by, is_taken)
       push(zrems, 'dead', member(id, row))
     end
   elseif state == READY and x and x[E_VIRTUAL] then
-    count_ageing(id, row, by)
+    fairness().count_ageing(id, row, by)
   elseif state == READY and by > 0 and aged_rank(row) > row[RANK] then
     push(zadds, 'unaged', 0, member(id, row)) -- an old place: the next sweep is to age it
   end
@@ -119,48 +109,6 @@ local function widen(row)
     row[OWNER], row[LEASE_END], row[STARTED], row[CANCELLING] = false, 0, false, false
     row[ENDED], row[RAN], row[REASON] = false, 0, false
   end
-end
-
--- Whether a job without a window holds its key, if its rule is such.
-local function holds_key(row)
-  local rule, state = row[EXTRA] and row[EXTRA][E_RULE], row[STATE]
-  if rule == 's' then return row[TOKEN] == 0 and state <= RUNNING end
-  return state <= RUNNING or rule == 'k' and state == FAILED
-end
-
--- Frees the key of a job, unless another holds it: see `keys` in model.lua.
-local function free_key(id, row)
-  local held = call('HGET', P .. 'keys', row[KEY])
-  if held and string.sub(held, 1, 16) == id then
-    push(hdels, 'keys', row[KEY])
-    if #held > 16 then push(zrems, 'keys_until', row[KEY]) end
-  end
-end
-
--- Who holds a key now by what `keys` says of it, or nil.
-local function holder_of(held)
-  if held and (#held == 16 or struct.unpack('>I6', held, 17) > wall) then
-    return string.sub(held, 1, 16)
-  end
-end
-
--- Until when the window of a job's key lasts; nil: it has none.
-local function key_until(row)
-  local rule = row[EXTRA] and row[EXTRA][E_RULE]
-  return type(rule) == 'number' and rule or nil
-end
-
--- Whether a job as it is would hold its key, if nobody else did.
-local function would_hold_key(row)
-  local ends = key_until(row)
-  if ends then return ends > wall end
-  return holds_key(row)
-end
-
-local function take_key(id, row)
-  local ends = key_until(row)
-  push(hsets, 'keys', row[KEY], ends and id .. struct.pack('>I6', ends) or id)
-  if ends then push(zadds, 'keys_until', ends, row[KEY]) end
 end
 
 -- -- getting in line --
@@ -223,22 +171,6 @@ local function put_back(id, row)
   entered(id, row)
 end
 
--- Whether an id is later than another: by bytes, for Lua compares text as the locale does.
-local function is_later(id, other)
-  for at = 1, 13, 4 do
-    local ours, theirs = struct.unpack('>I4', id, at), struct.unpack('>I4', other, at)
-    if ours ~= theirs then return ours > theirs end
-  end
-  return false
-end
-
--- Keeps the result of a task that is to be at hand, unless there is one of a later id.
-local function keep_latest(task, id, result, ended)
-  local known = call('HGET', P .. 'latest', task)
-  if known and is_later(known, id) then return end
-  call('HSET', P .. 'latest', task, id .. struct.pack('>I6', ended or wall) .. result)
-end
-
 -- Ends a job. `reason` is text or false, `result` bytes or false.
 local function finish(id, row, state, reason, result, is_taken)
   count(id, row, -1, is_taken)
@@ -257,43 +189,12 @@ local function finish(id, row, state, reason, result, is_taken)
   count(id, row, 1)
   if result then
     push(hsets, 'results', id, result)
-    if x and x[E_LATEST] then keep_latest(x[E_LATEST], id, result) end
+    if x and x[E_LATEST] then newest().keep(x[E_LATEST], id, result) end
   end
   add(label('q:', row[QUEUE]), 1, label('f', state))
-  if row[KEY] and not key_until(row) and not holds_key(row) then free_key(id, row) end
+  if row[KEY] then keying().let_go(id, row) end
   ended_jobs[#ended_jobs + 1], ended_jobs[#ended_jobs + 2] = id, state
   change(id, row)
-end
-
--- Asks a running job to stop.
-local function flag(id, row)
-  if not row[CANCELLING] then
-    row[CANCELLING] = true
-    push(hsets, 'flagged', id, row[OWNER])
-    rung_queues[row[QUEUE]] = true
-    change(id, row)
-  end
-end
-
--- A finished job is as new: in line, its executions counted from zero.
-local function renew(id, row)
-  count(id, row, -1)
-  row[ATTEMPT], row[CRASHES], row[RAN] = 0, 0, 0
-  row[DEADLINE], row[PARKED], row[ENDED], row[REASON] = false, false, false, false
-  push(hdels, 'results', id)
-  push(hdels, 'progress', id)
-  row[PLACE], row[RANK] = wall, row[PRIORITY]
-  if row[EXTRA] then row[EXTRA][E_VIRTUAL], row[EXTRA][E_RETAINED] = false, false end
-  line_up(id, row, true)
-  if row[KEY] and would_hold_key(row) then take_key(id, row) end
-  count(id, row, 1)
-  entered(id, row)
-end
-
--- What follows the scope in a field: "4:mailwelcome" is scope "mail", name "welcome".
-local function key_name(row)
-  local length, rest = string.match(row[KEY], '^(%d+):(.*)$')
-  return string.sub(rest, length + 1)
 end
 
 -- Lets a resource know of a ready set that its jobs may be in, and the queue of the resource.
@@ -308,74 +209,6 @@ local function add_source(row)
   end
   it.res[#it.res + 1] = number
   call('HSET', P .. label('q:', queue), 'res', cmsgpack.pack(it.res))
-end
-
--- Forgets a job that is not running, and all that was kept of it.
-local BLOCK = 1024
-local function forget(id, row, is_pruned)
-  count(id, row, -1)
-  if row[KEY] and not (is_pruned and key_until(row)) then free_key(id, row) end
-  if row[EXTRA] then
-    if row[EXTRA][E_TURNS] then gating().let_go_of_turns(row[EXTRA]) end
-    if row[EXTRA][E_GENERATION] > 0 then push(hdels, 'awaits', id) end
-  end
-  if row[STATE] <= RUNNING then -- to those that wait for it, it was cancelled
-    ended_jobs[#ended_jobs + 1], ended_jobs[#ended_jobs + 2] = id, CANCELLED
-  end
-  rows[id], changed[id] = false, nil
-  push(hdels, 'rows', id)
-  push(hdels, 'bodies', id)
-  push(hdels, 'results', id)
-  push(hdels, 'progress', id)
-  push(hdels, 'errors', id)
-  push(hdels, 'steps', id)
-  local seq = row[SEQ]
-  local block = floor(seq / BLOCK)
-  if call('HINCRBY', P .. 'orders', block, -1) <= 0 then
-    call('HDEL', P .. 'orders', block)
-    call('DEL', P .. 'order:' .. block)
-  else
-    call('SETRANGE', P .. 'order:' .. block, (seq % BLOCK) * 16, string.rep('\0', 16))
-  end
-  if row[KEY] then push(zrems, 'by_key', key_name(row) .. '\0' .. member(id, row)) end
-  if row[GROUP] then push(zrems, 'by_group', row[GROUP] .. '\0' .. member(id, row)) end
-  local names = row[EXTRA] and row[EXTRA][E_NAMES] or {}
-  for i = 1, #names do push(zrems, 'by_name', names[i] .. '\0' .. member(id, row)) end
-  rung_jobs[id] = true
-  if is_pruned then
-    -- An id is older than its job's end, unless its maker's clock was ahead: then its own
-    -- time would make everybody's ids stale.
-    local made = min(id_ms(id), row[ENDED] or 0)
-    local known = tonumber(call('HGET', P .. 'meta', 'forgotten_ms') or -1)
-    if made > known then call('HSET', P .. 'meta', 'forgotten_ms', made) end
-  end
-end
-
--- To another queue (its number), in line there; the priority that ageing gave stays behind.
-local function move(id, row, queue)
-  local is_due = row[STATE] ~= SCHEDULED
-  count(id, row, -1)
-  row[QUEUE], row[RANK] = queue, row[PRIORITY]
-  if row[EXTRA] then row[EXTRA][E_VIRTUAL] = false end
-  if row[RESOURCE] then add_source(row) end
-  line_up(id, row, is_due)
-  count(id, row, 1)
-  entered(id, row)
-end
-
-local function reprioritise(id, row, priority)
-  count(id, row, -1)
-  row[PRIORITY], row[RANK] = priority, priority
-  count(id, row, 1)
-  entered(id, row)
-end
-
--- Lets a row wait at another rank; not a change that its job's watchers see.
-local function age(id, row, rank)
-  count(id, row, -1)
-  row[RANK] = rank
-  count(id, row, 1)
-  changed[id] = true
 end
 
 -- After an execution that nobody saw the end of: again from its place, if it may.

@@ -51,10 +51,10 @@ local function take_in(id, job)
   count(id, row, 1)
   if row[RESOURCE] then add_source(row) end
   if row[KEY] then
-    push(zadds, 'by_key', 0, key_name(row) .. '\0' .. member(id, row))
-    if would_hold_key(row) and not (taken_keys[row[KEY]] or holder_of(call('HGET', P .. 'keys', row[KEY]))) then
+    push(zadds, 'by_key', 0, keying().name(row) .. '\0' .. member(id, row))
+    if keying().would_hold(row) and not (taken_keys[row[KEY]] or keying().holder(call('HGET', P .. 'keys', row[KEY]))) then
       taken_keys[row[KEY]] = true
-      take_key(id, row)
+      keying().take(id, row)
     end
   end
   if row[GROUP] then push(zadds, 'by_group', 0, row[GROUP] .. '\0' .. member(id, row)) end

@@ -51,7 +51,7 @@ local function matches(id, row, sheet)
   if not any_reason and not (row[REASON] and s_reasons[row[REASON]]) then return false end
   if s_queue and row[QUEUE] ~= s_number then return false end
   if s_task and not (sheet and string.sub(sheet, 2, #s_task + 1) == s_task) then return false end
-  if s_key and not (row[KEY] and key_name(row) == s_key) then return false end
+  if s_key and not (row[KEY] and keying().name(row) == s_key) then return false end
   if s_group and row[GROUP] ~= s_group then return false end
   if s_since and row[ENQUEUED] < s_since or s_before and row[ENQUEUED] >= s_before then
     return false

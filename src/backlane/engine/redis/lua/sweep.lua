@@ -235,7 +235,7 @@ left = left - #past
 past = up_to('keys_until', wall, left)
 for i = 1, #past do
   local held = call('HGET', P .. 'keys', past[i])
-  if held and not holder_of(held) then call('HDEL', P .. 'keys', past[i]) end
+  if held and not keying().holder(held) then call('HDEL', P .. 'keys', past[i]) end
 end
 send('ZREM', P .. 'keys_until', past)
 left = left - #past

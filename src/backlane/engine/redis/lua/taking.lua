@@ -71,7 +71,7 @@ local function giving(names, ids, kind)
       seen[queue] = true
       local it = line(queue)
       if it.kind == kind and not it.paused then
-        if it.is_limited then read_left(queue, it) end
+        if it.is_limited then waking().read_left(queue, it) end
         if it.left ~= 0 then found[#found + 1] = queue end
       end
     end
@@ -190,7 +190,7 @@ local function lease(id, row, owner, lease_ms)
   row[LEASE_END], row[CANCELLING] = boot + lease_ms, false
   row[ENDED], row[RAN], row[REASON] = row[ENDED] or false, row[RAN] or 0, row[REASON] or false
   row[REVISION] = row[REVISION] + 1
-  if row[EXTRA] or lines[row[QUEUE]].is_limited then lease_extra(id, row) end
+  if row[EXTRA] or lines[row[QUEUE]].is_limited then waking().lease_extra(id, row) end
   push(zadds, 'leases', row[LEASE_END], member(id, row))
   if row[DEADLINE] then push(zrems, 'deadlines', member(id, row)) end
   add(queue, -1, 's2')
@@ -229,7 +229,7 @@ local function lease_all(ids, owner, lease_ms, leases)
     local row = rows[id]
     if row and row[DEADLINE] and row[DEADLINE] <= wall then
       finish(id, row, EXPIRED, false, false, true)
-    elseif row and row[EXTRA] and row[EXTRA][E_USES] and stop(id, row) then
+    elseif row and row[EXTRA] and row[EXTRA][E_USES] and waking().stop(id, row) then
       stopped = stopped + 1
     elseif row and row[STATE] == READY then -- never two leases, whatever the sets say
       give(row[RESOURCE], id)
@@ -254,6 +254,16 @@ local function cancelled_of(owner)
   return found
 end
 
+-- Makes blocked jobs of these queues ready, as many as there is room for.
+local function wake(queues)
+  for i = 1, #queues do
+    if line(queues[i]).blocked > 0 then
+      waking().wake(queues)
+      return
+    end
+  end
+end
+
 local function next_due(queues)
   if woken >= MOVES or stopped >= MOVES then return 0 end
   local soonest = next_trial()
@@ -261,8 +271,14 @@ local function next_due(queues)
   if first then soonest = min(soonest or math.huge, first - wall) end
   first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
   if first then soonest = min(soonest or math.huge, first - boot) end
-  first = next_token(queues)
-  if first then soonest = min(soonest or math.huge, first) end
+  for i = 1, #queues do
+    local it = line(queues[i])
+    if it.blocked > 0 or it.is_limited or stopped > 0 then
+      first = waking().next_token(queues)
+      if first then soonest = min(soonest or math.huge, first) end
+      break
+    end
+  end
   return soonest and max(0, soonest) or false
 end
 
