@@ -37,7 +37,7 @@ class Waking:
                 row = store.rows[job]
                 store.wake(row)
                 self.woken += 1
-                left -= row.state is State.READY
+                left -= row.state is State.READY or use.turn  # a turn is had, come what may
 
     def stop(self, row: Row) -> bool:
         """Let a ready job wait if a use of it has no room; return whether it does."""
