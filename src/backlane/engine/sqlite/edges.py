@@ -137,7 +137,7 @@ CLOSE: Sql[tuple[()]] = Sql(
 UNTIE: Sql[tuple[()]] = Sql(
     """
     delete from backlane_edge
-    where job = ?
+    where job in (select value from carray(?))
     and waiter = ?
     """
 )
@@ -347,7 +347,8 @@ async def drop(tx: SqliteTx, waiters: Sequence[int]) -> None:
     """Forget what jobs waited for that have ended, or are gone."""
     rows = await tx.rows(AWAITED, integers(waiters))
     for waiter, jobs in rows:
-        await tx.each(UNTIE, [(job, waiter) for job in numbers("q", jobs)])
+        if jobs:
+            await tx.rows(UNTIE, integers(numbers("q", jobs)), waiter)
     if rows:
         gone = [(waiter,) for waiter, _ in rows]
         await tx.each(UNAWAIT, gone)

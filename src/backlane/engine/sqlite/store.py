@@ -155,6 +155,7 @@ def _forget_boot(connection: apsw.Connection, boot: str) -> None:
     """The machine was started anew: its clock too, and nobody holds a lease any more."""
     connection.execute("update backlane_lease set until_ms = 0")
     connection.execute("delete from backlane_worker")
+    connection.execute("update backlane_schedule set declared_ms = null")
     connection.execute(
         """
         update backlane_meta
