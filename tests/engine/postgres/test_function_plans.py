@@ -17,8 +17,8 @@ from tests.servers import postgres
 from backlane.model.clock import SystemClock
 
 LARGE = (
-    "attempt_error|deadline|failed|finished|finished_0|idempotency|job|lease|progress|ready|"
-    "scheduled|unique_key"
+    "attempt_error|blocked|deadline|edge|failed|finished|finished_0|idempotency|job|lease|"
+    "progress|ready|scheduled|step|tag|unique_key"
 )
 SCAN = re.compile(rf"Seq Scan on (?:\S+\.)?({LARGE})\b")
 EXPLAINED = """
@@ -47,6 +47,12 @@ where job is not null
 SETTLE = """
 select * from {schema}.settle({schema}.now_ms(), %(ids)s, %(tokens)s,
     array_fill(1::bigint, array[50]), null, {outcomes}, {rest})
+"""
+AWAIT = """
+select * from {schema}.settle({schema}.now_ms(), (%(ids)s::bytea[])[1:1],
+    (%(tokens)s::bigint[])[1:1], '{{0}}', array[(
+        select string_agg(id, '') from {schema}.job where id <> (%(ids)s::bytea[])[1]
+    )], '{{9}}', '{{0}}', '{{false}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}')
 """
 PLAIN = ("null", ", ".join(["null"] * 7))
 RETRY = (
@@ -118,6 +124,20 @@ def test_settle(explained: Explained, how: tuple[str, str]) -> None:
     enter(explained)
     settle(explained, how, claim(explained))
     assert explained.scanned() == []
+
+
+def test_jobs_that_wait_for_others_and_what_follows_when_they_end(explained: Explained) -> None:
+    """One waits for all the others, of which some are retried and some end."""
+    enter(explained)
+    leases = claim(explained)
+    explained.run(AWAIT, **leases)
+    assert explained.scanned() == []
+    settle(explained, RETRY, leases)
+    assert explained.scanned() == []
+    assert explained.run("select waits_for from {schema}.blocked") == (1999,)
+    settle(explained, PLAIN, claim(explained))
+    assert explained.scanned() == []
+    assert explained.run("select waits_for from {schema}.blocked") == (1949,)
 
 
 MENDED: list[tuple[str, Callable[[Explained], object]]] = [

@@ -27,11 +27,13 @@ SHORT = {
     "enlisted",
     "group_counter",
     "group_tally",
+    "latest",
     "lease",
     "meta",
     "migration",
     "queue",
     "resource",
+    "schedule",
     "tally",
     "term",
     "virtual_clock",
@@ -46,6 +48,18 @@ insert into job (seq, place, enqueued_ms, queue, lane, size, attempts, priority,
 select n, n, n, (select min(id) from queue), 0, 2, 10, 5,
     decode(lpad(to_hex(n), 32, '0'), 'hex'), 'send', 'send', 'key' || n, 'group' || n % 500, '{}'
 from generate_series(1, 20000) as n;
+
+insert into tag (seq, name)
+select seq, 'tag' || seq % 50
+from job;
+
+insert into edge (waiting, awaited, hope, is_open)
+select seq + 1, id, 0, true
+from job;
+
+insert into step (seq, name, result)
+select seq, 'charge', '{}'
+from job;
 
 insert into finished (seq, token, ended_ms, ran_ms, queue, attempt, revision, state)
 select seq, 1, place, 1, queue, 1, 3, 1
@@ -73,7 +87,18 @@ def history(server: postgres.Shared) -> Iterator[History]:
     ):
         connection.execute(f"set search_path = {schema}")
         connection.execute(FILL)
-        for table in ("job", "finished", "failed", "ready", "scheduled", "lease", "tally"):
+        for table in (
+            "job",
+            "finished",
+            "failed",
+            "ready",
+            "scheduled",
+            "lease",
+            "tally",
+            "tag",
+            "edge",
+            "step",
+        ):
             connection.execute(f"vacuum analyze {table}")
         for name, value in SESSION.items():
             connection.execute(f"select set_config('{name}', '{value}', false)")

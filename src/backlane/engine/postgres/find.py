@@ -125,7 +125,13 @@ MATCHING: Sql[tuple[int]] = Sql(
     and ($12::bigint is null or job.enqueued_ms < $12)
     and case
         when $9::text is null then true
-        else exists (select 1 from backlane.tag where tag.seq = job.seq and tag.name = $9)
+        else (
+            select true
+            from backlane.tag
+            where tag.seq = job.seq
+            and tag.name = $9
+            limit 1
+        )
     end
     and case
         when $3::text[] is null then true

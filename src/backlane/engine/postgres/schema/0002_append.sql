@@ -24,21 +24,21 @@ create function backlane.enter(
     scopes text[],
     names text[],
     groups text[],
-    extras bytea[],
-    gates text[],                           -- of each job an array, as text
-    limits text[],
-    told_boot_ms bigint,
-    may_hold boolean,                       -- turns: not in a caller's transaction
-    holds smallint[],                       -- null, as all that follow; of keys
-    windows_ms bigint[],
-    keeps_ms bigint[],
-    marks smallint[],                       -- traits
-    workflows bytea[],
-    tags_of int[],                          -- which of these jobs each tag is of
-    tag_names text[],
-    edges_of int[],                         -- and each edge
-    awaited bytea[],
-    hopes smallint[],
+    extras bytea[] default null,
+    gates text[] default null,              -- of each job an array, as text
+    limits text[] default null,
+    told_boot_ms bigint default null,
+    may_hold boolean default true,          -- turns: not in a caller's transaction
+    holds smallint[] default null,          -- null, as all that follow; of keys
+    windows_ms bigint[] default null,
+    keeps_ms bigint[] default null,
+    marks smallint[] default null,          -- traits
+    workflows bytea[] default null,
+    tags_of int[] default null,             -- which of these jobs each tag is of
+    tag_names text[] default null,
+    edges_of int[] default null,            -- and each edge
+    awaited bytea[] default null,
+    hopes smallint[] default null,
     out is_admitted boolean,
     out entered int,
     out first_seq bigint,
