@@ -27,6 +27,7 @@ from backlane.gateway import (
     queues,
     stream,
     tasks,
+    workflows,
 )
 from backlane.gateway.answer import tell
 from backlane.gateway.body import Cut, Gone, cut, whole
@@ -51,6 +52,7 @@ from backlane.problem import problem
 RULES: Sequence[Rule] = [
     *tasks.ROUTES,
     *jobs.ROUTES,
+    *workflows.ROUTES,
     *queues.ROUTES,
     *limits.ROUTES,
     *messages.ROUTES,

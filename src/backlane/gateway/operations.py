@@ -12,12 +12,23 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from backlane.gateway import health, jobs, limits, messages, metrics, queues, stream, tasks
+from backlane.gateway import (
+    health,
+    jobs,
+    limits,
+    messages,
+    metrics,
+    queues,
+    stream,
+    tasks,
+    workflows,
+)
 from backlane.gateway.limits import LimitResource, LimitTuning
 from backlane.gateway.messages import MessageResource, Receipts
 from backlane.gateway.queues import QueueResource, Tuning
 from backlane.gateway.resource import JobResource
 from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS
+from backlane.gateway.workflows import WorkflowChanged, WorkflowResource
 
 Schema = dict[str, Any]
 JSON = "application/json"
@@ -103,6 +114,7 @@ Moment = Annotated[float, Meta(ge=0)]
 # Parameters by name: their schema, and what they say.
 PARAMETERS: Mapping[str, tuple[Schema, str]] = {
     "job": ({"type": "string", "format": "uuid"}, "The job's id."),
+    "workflow": ({"type": "string", "format": "uuid"}, "The workflow's id."),
     "task": ({"type": "string"}, "The task's name."),
     "queue": (
         {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$"},
@@ -163,6 +175,7 @@ HEADERS: Mapping[str, tuple[Schema, str]] = {
 }
 
 _NO_JOB = {404: "unknown-job"}
+_WORKFLOW_CHANGED = Answer("How many jobs were changed, and the workflow.", WorkflowChanged)
 _NO_QUEUE = {404: "unknown-queue"}
 _BODY = {
     400: "malformed",
@@ -236,6 +249,17 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     jobs.cancel: Operation(id="cancelJob", answers={200: _JOB}, problems=_NO_JOB),
     jobs.retry: Operation(
         id="retryJob", answers={200: _JOB}, problems={**_NO_JOB, 409: "not-redrivable"}
+    ),
+    workflows.show: Operation(
+        id="getWorkflow",
+        answers={200: Answer("The workflow as it is.", WorkflowResource)},
+        problems=_NO_JOB,
+    ),
+    workflows.cancel: Operation(
+        id="cancelWorkflow", answers={200: _WORKFLOW_CHANGED}, problems=_NO_JOB
+    ),
+    workflows.retry: Operation(
+        id="retryWorkflow", answers={200: _WORKFLOW_CHANGED}, problems=_NO_JOB
     ),
     queues.index: Operation(id="listQueues", answers={200: Answer("All queues.", QueueList)}),
     queues.show: Operation(id="getQueue", answers={200: _QUEUE}, problems=_NO_QUEUE),
