@@ -39,6 +39,10 @@ SHORT = {
     "virtual_clock",
     "worker",
 }
+ANALYZED = (
+    *("job", "finished", "failed", "ready", "scheduled", "lease", "tally", "tag", "edge"),
+    "step",
+)
 FILL = """
 insert into queue (name, kind, declared_jobs, declared_bytes)
 values ('mail', 'tasks', 1, 1);
