@@ -804,3 +804,13 @@ def test_each_node_goes_through_the_middleware_around_enqueues() -> None:
 
         assert calls == ["one", "two"]
         assert run.result() == "7 1"
+
+
+def test_leaves_of_items_that_were_not_known_before_count_too(t: Testing) -> None:
+    run = chain(numbers.node(3), double.map(), total.node()).enqueue()
+    before = run.progress.total
+
+    t.drain()
+
+    assert before == 2
+    assert run.progress == WorkflowProgress(State.SUCCEEDED, 5, 5)

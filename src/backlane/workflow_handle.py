@@ -262,10 +262,13 @@ class WorkflowHandle(Generic[R_co]):
 
     def _progress(self) -> Steps[WorkflowProgress]:
         nodes = yield from self._nodes()
-        handlers = handlers_of(nodes)
+        handlers, known = handlers_of(nodes), {node.id for node in nodes}
         done = total = failed = 0
         for node in nodes:
             leaves = leaves_of(node.tags)
+            if node.task == SPREAD_TASK and node.token:  # of leaves, or of slices of its own
+                ids = yield from self._leaf_ids(node)
+                leaves = len(ids) if ids and ids[0] not in known else None
             if leaves is not None:
                 total += leaves
                 if node.state is State.SUCCEEDED:
