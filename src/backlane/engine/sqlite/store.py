@@ -156,6 +156,10 @@ def _forget_boot(connection: apsw.Connection, boot: str) -> None:
     connection.execute("update backlane_lease set until_ms = 0")
     connection.execute("delete from backlane_worker")
     connection.execute("update backlane_schedule set declared_ms = null")
+    connection.execute("update backlane_acquired set until_ms = 0")
+    connection.execute(
+        "update backlane_gate_queue set open_ms = 0, open_wall_ms = 0 where open_ms is not null"
+    )
     connection.execute(
         """
         update backlane_meta
