@@ -28,6 +28,12 @@ EXPIRE: Sql[tuple[int | None, list[bytes] | None, list[bytes] | None, list[int] 
     "select met, expired, changed, rung from backlane.expire($1::bigint, $2::int)"
 )
 AGE: Sql[tuple[int]] = Sql("select backlane.age($1::bigint, $2::int)")
+AGE_FAIRLY: Sql[tuple[int]] = Sql("select backlane.age_fairly($1::bigint, $2::int)")
+TIDY_LIMITS: Sql[tuple[int]] = Sql(
+    """
+    select backlane.tidy_limits($1::bigint, coalesce($2::bigint, backlane.now_ms()), $3::int)
+    """
+)
 PRUNE: Sql[tuple[list[bytes]]] = Sql(
     """
     select backlane.prune($1::bigint, $2::boolean, $3::bigint, $4::bigint, $5::bigint, $6::int)
@@ -48,12 +54,14 @@ async def sweep(tx: PostgresTx, limit: int, retention: Retention) -> Swept:
         met, expired, changed, more_rung = (await tx.rows(EXPIRE, now, left))[0]
     left -= met or 0
     aged = await _number(tx, AGE, now, left) if left > 0 else 0
+    aged += await _number(tx, AGE_FAIRLY, now, left - aged) if left > aged else 0
     left -= aged
     pruned = await _prune(tx, now, retention, left)
     left -= len(pruned)
     left -= await _number(tx, CLEAR, now, max(0, left))
     await forget_silent(tx)
     await forget_undeclared(tx)
+    await _number(tx, TIDY_LIMITS, now, tx.boot_ms, limit)
     await _number(tx, FOLD, FOLDED)
     await _number(tx, FOLD_GROUPS, FOLDED)
     await _number(tx, ARRANGE)

@@ -17,6 +17,7 @@ alter table backlane.queue
     add column is_fair boolean not null default false,
     add column limit_no int;                -- its own limit, if that bounds anything
 create index queue_fair on backlane.queue (id) where is_fair;
+insert into backlane.meta (name, number) values ('opened_gate', -9223372036854775808);
 alter table backlane.counter add column blocked bigint not null default 0;
 alter table backlane.tally add column blocked int;
 
@@ -85,6 +86,7 @@ create table backlane.bucket (
     gate bigint primary key,
     spent_us bigint not null
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000);
+create index bucket_spent on backlane.bucket (spent_us);
 
 -- Who holds a use: jobs that run under it, those that have their turn, and what was acquired
 -- outside of jobs, until its time is over (by the clock of leases).
@@ -383,6 +385,7 @@ create function backlane.get_in_line(
     out rung int[]                          -- and their queues
 )
 language plpgsql
+security definer                            -- producers call it, and touch nothing of this else
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -682,6 +685,184 @@ as $$
     from unnest(seqs) as given (seq)
     join backlane.job on job.seq = given.seq
     cross join unnest(job.gates, job.limits) as used (gate, limit_no)
+$$;
+
+-- What is over is forgotten: places outside of jobs, full buckets, groups that are behind the
+-- clock of their queue for long. And some gates at a time are opened again, should any have
+-- been missed.
+create function backlane.tidy_limits(wall_ms bigint, boot_ms bigint, most int) returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_variable
+declare
+    one record;
+    read record;
+    tidied int;
+    at_gate bigint;
+    next_gates bigint[];
+begin
+    delete from backlane.holding
+    where ctid = any (array(
+        select ctid
+        from backlane.holding
+        where until_ms <= boot_ms
+        limit most
+        for update skip locked
+    ));
+    delete from backlane.bucket
+    where ctid = any (array(
+        select ctid
+        from backlane.bucket
+        where spent_us <= wall_ms * 1000
+        limit most
+        for update skip locked
+    ));
+    get diagnostics tidied = row_count;
+    for one in
+        select line, min(queue) as queue
+        from (select line, queue from backlane.fair_mark order by line, id limit most) as marks
+        group by line
+    loop
+        select * into read from backlane.fair_read(one.line, one.queue, true);
+        if read.is_held then
+            update backlane.fair_line
+            set finish_ms = (read.state).finish_ms,
+                latest_ms = (read.state).latest_ms,
+                mean_us = (read.state).mean_us,
+                at_ms = wall_ms - wall_ms % 3600000
+            where line = one.line;
+        end if;
+    end loop;
+    delete from backlane.fair_line
+    where ctid = any (array(
+        select fair_line.ctid
+        from backlane.fair_line
+        where at_ms < wall_ms - 7200000
+        and finish_ms <= (
+            select place_ms
+            from backlane.fair_clock
+            where fair_clock.queue = fair_line.queue
+            order by place_ms desc
+            limit 1
+        )
+        order by at_ms
+        limit most
+        for update skip locked
+    ));
+    select number into at_gate
+    from backlane.meta
+    where name = 'opened_gate'
+    for update skip locked;
+    if not found then
+        return tidied;
+    end if;
+    with recursive spot as (
+        select (
+            select gate
+            from backlane.blocked
+            where gate > at_gate
+            order by gate
+            limit 1
+        ) as gate, 1 as nth
+        union all
+        select (
+            select gate
+            from backlane.blocked
+            where blocked.gate > spot.gate
+            order by blocked.gate
+            limit 1
+        ), nth + 1
+        from spot
+        where spot.gate is not null
+        and nth < 20
+    )
+    select array_agg(gate) into next_gates from spot where gate is not null;
+    insert into backlane.opening (at_ms, gate, queue, limit_no)
+    select 0, gate, 0, (
+        select limit_no
+        from backlane.blocked
+        where blocked.gate = given.gate
+        limit 1
+    )
+    from unnest(next_gates) as given (gate);
+    update backlane.meta
+    set number = coalesce(next_gates[20], -9223372036854775808)
+    where name = 'opened_gate';
+    return tidied;
+end
+$$;
+
+-- What has waited long in fair queues is raised, as `age` does it elsewhere: of each line of
+-- them the first that are in it are looked at.
+create function backlane.age_fairly(now_ms bigint, most int) returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+declare
+    aged int;
+begin
+    if not exists (select 1 from backlane.queue where is_fair) then
+        return 0;
+    end if;
+    with spot as materialized (
+        select old.at, job.due_ms
+        from backlane.queue
+        cross join (
+            select 0 as lane
+            union all
+            select 1
+            union all
+            select 2 * resource.id + half
+            from backlane.resource
+            cross join generate_series(0, 1) as half
+        ) as kind
+        cross join generate_series(1, 9) as standing
+        cross join lateral (
+            select ready.ctid as at, ready.seq, ready.priority, ready.place
+            from backlane.ready
+            where ready.queue = queue.id
+            and ready.lane = kind.lane
+            and ready.rank = standing
+            order by ready.place, ready.seq
+            limit most
+        ) as old
+        join backlane.job on job.seq = old.seq
+        where queue.is_fair
+        and 9 - old.priority - (age_fairly.now_ms - coalesce(job.due_ms, old.place)) / 300000
+            < standing
+        limit most
+    ),
+    held as materialized (
+        select ready.ctid as at
+        from backlane.ready
+        where ready.ctid = any (array(select spot.at from spot))
+        for update skip locked
+    ),
+    gone as materialized (
+        delete from backlane.ready
+        using held
+        join spot on spot.at = held.at
+        where ready.ctid = held.at
+        returning ready.*, coalesce(spot.due_ms, ready.place) as since_ms
+    ),
+    come as (
+        insert into backlane.ready (place, seq, token, parked_ms, queue, lane, attempt, revision,
+            crashes, size, rank, priority, is_gated)
+        select place, seq, token, parked_ms, queue, lane, attempt, revision, crashes, size,
+            greatest(0, 9 - priority - (age_fairly.now_ms - since_ms) / 300000), priority,
+            is_gated
+        from gone
+    )
+    select count(*) into aged from gone;
+    return aged;
+end
 $$;
 
 -- Blocked jobs of these queues become ready as there is room. `is_busy` says that another
@@ -1299,12 +1480,14 @@ create table backlane.fair_line (
     finish_ms bigint,                       -- F: null, it never got in line
     latest_ms bigint,                       -- the latest place it got
     mean_us bigint,                         -- of what its attempts ran
-    at_ms bigint not null                   -- of the last change
+    at_ms bigint not null                   -- the hour of the last change
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 1000);
+create index fair_line_at on backlane.fair_line (at_ms);
 create sequence backlane.fair_seq;
 create table backlane.fair_mark (
     line bigint not null,
     id bigint not null default nextval('backlane.fair_seq'),
+    queue int not null,
     from_ms bigint,                         -- got in line: V then; null: an attempt ended
     ran_ms bigint,
     mean_us bigint,                         -- its queue's
@@ -1477,15 +1660,15 @@ begin
         seqs := seqs || one.seq;
         places := places || (states[at]).latest_ms;
         if not are_held[at] then
-            insert into backlane.fair_mark (line, from_ms, mean_us)
-            values (one.line, froms[q], means[q]);
+            insert into backlane.fair_mark (line, queue, from_ms, mean_us)
+            values (one.line, one.queue, froms[q], means[q]);
         end if;
     end loop;
     update backlane.fair_line
     set finish_ms = given.finish_ms,
         latest_ms = given.latest_ms,
         mean_us = given.mean_us,
-        at_ms = wall_ms
+        at_ms = wall_ms - wall_ms % 3600000
     from (
         select lines[i] as line, (states[i]).finish_ms, (states[i]).latest_ms, (states[i]).mean_us
         from generate_series(1, cardinality(lines)) as i
@@ -1563,11 +1746,11 @@ begin
                 set finish_ms = then_state.finish_ms,
                     latest_ms = then_state.latest_ms,
                     mean_us = then_state.mean_us,
-                    at_ms = wall_ms
+                    at_ms = wall_ms - wall_ms % 3600000
                 where fair_line.line = line;
             else
-                insert into backlane.fair_mark (line, ran_ms, mean_us)
-                values (line, one.ran_ms, mean_us);
+                insert into backlane.fair_mark (line, queue, ran_ms, mean_us)
+                values (line, one.queue, one.ran_ms, mean_us);
             end if;
             mean_us := (found_line.state).mean_us;
         end loop;
