@@ -246,6 +246,7 @@ begin
             limit most
             for update skip locked
         ) as old
+        where not queue.is_fair             -- places there say nothing of how long one waited
         limit most
     ),
     gone as materialized (
