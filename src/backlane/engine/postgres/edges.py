@@ -26,7 +26,7 @@ FOLLOW: Sql[tuple[list[int] | None, list[bytes] | None]] = Sql(
         $4::smallint[])
     """
 )
-PIN: Sql[tuple[list[int]]] = Sql("select backlane.pin($1::bytea[])")
+PIN: Sql[tuple[list[int]]] = Sql("select states from backlane.pin($1::bytea[])")
 TIE: Sql[tuple[list[int] | None]] = Sql(
     """
     select backlane.tie(coalesce($1::bigint, backlane.now_ms()), $2::bigint, $3::bigint[],

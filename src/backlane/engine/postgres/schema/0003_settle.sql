@@ -175,7 +175,7 @@ begin
         end if;
         return;
     end if;
-    if 9 = any (outcomes) then
+    if 9 = any (outcomes) and cardinality(ids) > 1 then
         -- With those that are waited for, so that all leases are locked in one order.
         perform 1
         from backlane.lease

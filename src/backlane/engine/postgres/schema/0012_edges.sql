@@ -8,7 +8,11 @@
 -- What has become of each of these jobs: 0 it has not ended, else its final state; -1 nobody
 -- knows it. Those that have not ended are held until this transaction ends. Where a job is,
 -- is known only once it is held: between two looks it may go anywhere.
-create function backlane.pin(ids bytea[]) returns smallint[]
+create function backlane.pin(
+    ids bytea[],
+    out states smallint[],
+    out queues int[]                        -- of those that were ready: a claim passes by
+)                                           -- what is held, so they are to be rung
 language plpgsql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -17,33 +21,16 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    states smallint[] := array_fill(null::smallint, array[cardinality(ids)]);
     rest bytea[] := ids;                    -- not found yet, and at which place they were given
     spots int[] := array(select generate_series(1, cardinality(ids)));
+    last_queue int;
     it record;
 begin
+    states := array_fill(null::smallint, array[cardinality(ids)]);
     for look in 1 .. 100 loop
-        -- Changed and not only locked: a transaction whose snapshot is older, and which would
-        -- not see the edge, may not settle it then.
-        update backlane.lease
-        set is_plain = false
-        where id = any (rest);
-        if found then
-            for it in
-                select given.at
-                from unnest(rest, spots) as given (id, at)
-                join backlane.lease on lease.id = given.id
-            loop
-                states[it.at] := 0;
-            end loop;
-            select coalesce(array_agg(id), '{}'), coalesce(array_agg(at), '{}') into rest, spots
-            from unnest(rest, spots) as given (id, at)
-            where states[at] is null;
-        end if;
-        exit when rest = '{}';
         -- As a rule at the rank of its priority: the others are looked for below.
         for it in
-            select given.at
+            select given.at, job.queue
             from unnest(rest, spots) as given (id, at)
             cross join lateral (
                 select *
@@ -63,11 +50,32 @@ begin
             ) as held
         loop
             states[it.at] := 0;
+            if it.queue is distinct from last_queue then
+                last_queue := it.queue;
+                queues := queues || last_queue;
+            end if;
         end loop;
         select coalesce(array_agg(id), '{}'), coalesce(array_agg(at), '{}') into rest, spots
         from unnest(rest, spots) as given (id, at)
         where states[at] is null;
         exit when rest = '{}';
+        -- Changed and not only locked: a transaction whose snapshot is older, and which would
+        -- not see the edge, may not settle it then.
+        update backlane.lease
+        set is_plain = false
+        where id = any (rest);
+        if found then
+            for it in
+                select given.at
+                from unnest(rest, spots) as given (id, at)
+                join backlane.lease on lease.id = given.id
+            loop
+                states[it.at] := 0;
+            end loop;
+            select coalesce(array_agg(id), '{}'), coalesce(array_agg(at), '{}') into rest, spots
+            from unnest(rest, spots) as given (id, at)
+            where states[at] is null;
+        end if;
         for it in
             select given.at
             from unnest(rest, spots) as given (id, at)
@@ -158,7 +166,6 @@ begin
     if rest <> '{}' then
         raise serialization_failure using message = 'jobs that are waited for keep moving';
     end if;
-    return states;
 end
 $$;
 
@@ -404,22 +411,39 @@ set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 declare
-    states smallint[] := backlane.pin(awaited);
+    states smallint[];
     freed bigint[];
     failed bigint[];
     culprits bytea[];
     failings smallint[];
     skipped bytea[];
 begin
-    insert into backlane.edge (waiting, hope, is_open, awaited)
-    select given.seq, given.hope, given.state <= 0, given.job
-    from unnest(waiting, awaited, hopes, states) as given (seq, job, hope, state)
-    where given.state >= 0
-    or await_unknown
-    order by given.job, given.seq
-    on conflict on constraint edge_pkey do update
-    set hope = excluded.hope,
-        is_open = excluded.is_open;
+    select it.states, it.queues into states, rung
+    from backlane.pin(awaited) as it;
+    if exists (
+        select 1
+        from (select distinct unnest(waiting) as seq) as given
+        cross join lateral (
+            select 1 from backlane.edge where edge.waiting = given.seq limit 1
+        ) as before
+    ) then
+        -- It waits again: for another job, or the same.
+        insert into backlane.edge (waiting, hope, is_open, awaited)
+        select given.seq, given.hope, given.state <= 0, given.job
+        from unnest(waiting, awaited, hopes, states) as given (seq, job, hope, state)
+        where given.state >= 0
+        or await_unknown
+        on conflict on constraint edge_pkey do update
+        set hope = excluded.hope,
+            is_open = excluded.is_open;
+    else
+        -- As a rule: nothing can be in the way, so nothing is looked for.
+        insert into backlane.edge (waiting, hope, is_open, awaited)
+        select given.seq, given.hope, given.state <= 0, given.job
+        from unnest(waiting, awaited, hopes, states) as given (seq, job, hope, state)
+        where given.state >= 0
+        or await_unknown;
+    end if;
     with one as materialized (
         select given.seq,
             count(*) filter (where state = 0 or (state < 0 and await_unknown)) as open,
@@ -448,7 +472,7 @@ begin
     into freed, failed, culprits, failings
     from one;
     if freed is not null then
-        rung := backlane.unblock(now_ms, boot_ms, freed, 0, may_hold);
+        rung := rung || backlane.unblock(now_ms, boot_ms, freed, 0, may_hold);
     end if;
     if failed is not null then
         skipped := backlane.skip_jobs(now_ms, failed, culprits, failings);
@@ -510,7 +534,6 @@ declare
     waiting bigint[];
     awaited bytea[];
     rung int[];
-    those int[];
 begin
     select array_agg(seq), array_agg(job) into waiting, awaited
     from (
@@ -524,21 +547,11 @@ begin
             now_ms, boot_ms, waiting, awaited,
             array_fill(0::smallint, array[cardinality(waiting)]), false, true
         );
-        those := array(
-            select distinct job.queue
-            from unnest(awaited) as given (id)
-            cross join lateral (
-                select queue
-                from backlane.job
-                where job.id = given.id
-                offset 0
-            ) as job
-        );
     end if;
     seqs := array(select unnest(seqs) except select unnest(waiting));
     if seqs <> '{}' then
         rung := rung || backlane.unblock(now_ms, boot_ms, seqs, 0, true);
     end if;
-    return rung || those;
+    return rung;
 end
 $$;
