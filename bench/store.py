@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from backlane.engine.protocol import Tune
+from backlane.enqueuer import Arguments
 from backlane.model.queue import QueueRecord
-from backlane.task import Arguments
 from bench.bare import PAYLOAD
 from bench.figure import Nothing
 from bench.workload import QUEUE, Workload, workload

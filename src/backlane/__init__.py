@@ -3,6 +3,7 @@
 from backlane.app import Backlane
 from backlane.context import Context, Snooze, current
 from backlane.control import QueueHandle
+from backlane.enqueuer import Enqueuer
 from backlane.errors import (
     BacklaneError,
     BadOption,
@@ -59,7 +60,7 @@ from backlane.node import Node
 from backlane.resource import ResourceHandle
 from backlane.retention import Retention
 from backlane.schedules import Schedule, Schedules
-from backlane.task import Enqueuer, Task
+from backlane.task import Task
 from backlane.transaction import JobTransaction
 from backlane.unique import Unique
 from backlane.workflow import Workflow, chain, chord, group

@@ -23,6 +23,7 @@ from typing import Unpack, cast
 from backlane.draft import Draft, uses_of
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Capability, Claimed, Extended, Settled, Wanted
+from backlane.enqueuer import BATCH
 from backlane.errors import BadOption, LeaseLost, TooLarge, WrongUse
 from backlane.intake import Intake
 from backlane.model.codec import decode_headers
@@ -32,7 +33,6 @@ from backlane.model.outcome import Outcome, Released, Settlement, Snoozed, Succe
 from backlane.model.queue import Kind
 from backlane.model.retry import Duration, milliseconds
 from backlane.options import EnqueueOptions, SendOptions, Terms, checked_items
-from backlane.task import BATCH
 from backlane.visit import Tally
 from backlane.wait import Wait, in_a_loop
 

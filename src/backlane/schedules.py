@@ -25,6 +25,7 @@ from backlane.draft import Draft
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Engine
 from backlane.engine.scheduling import Pause, Put, Remove, Resume, ScheduleRecord, Timetable
+from backlane.enqueuer import Enqueuer
 from backlane.errors import BacklaneError, BadOption, UnknownSchedule, UnknownTask, nearest
 from backlane.handle import JobHandle
 from backlane.model.ids import new_id
@@ -43,7 +44,7 @@ from backlane.model.schedule import (
     upcoming,
 )
 from backlane.place import Place
-from backlane.task import Enqueuer, Task
+from backlane.task import Task
 from backlane.tick import Declared, headers_of, scheduled
 
 Tasks = Mapping[str, Task[..., Any, Any]]

@@ -18,10 +18,10 @@ from backlane.app import Backlane
 from backlane.cli.child import command_line
 from backlane.demo.workers import WorkerProcess
 from backlane.engine.selection import Delete, Selection
+from backlane.enqueuer import Arguments
 from backlane.errors import EngineUnavailable
 from backlane.model.job import WAITING
 from backlane.model.queue import QueueRecord
-from backlane.task import Arguments
 
 QUEUE = "bench"
 RAW_INSERT = "insert into job (body) values (?)"
