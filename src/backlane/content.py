@@ -13,7 +13,7 @@ from backlane.errors import BadOption, WrongUse
 from backlane.intake import Intake
 from backlane.model.codec import Codec
 from backlane.model.codec.envelope import Envelope, Hole, enveloped
-from backlane.model.job import DEFAULT_RULE, Job, When
+from backlane.model.job import Job, When
 from backlane.model.workflow import Way, calls_of, sliced
 from backlane.options import checked_items
 
@@ -32,7 +32,7 @@ class Origin(msgspec.Struct, frozen=True):
     def template(self) -> Job:
         """Return a job without id and arguments."""
         made = self.draft.job(b"{}", self.intake.place.clock)
-        return replace(made, id=b"", body=b"", key=None, rule=DEFAULT_RULE)
+        return replace(made, id=b"", body=b"")
 
 
 class Member(Protocol):
@@ -73,6 +73,7 @@ class Out:
 
 
 def is_out(value: object) -> bool:
+    """Whether a value stands for what a node will result in."""
     return type(value) is Out
 
 
@@ -139,6 +140,7 @@ class Items:
             self.items = shape
 
     def check(self) -> None:
+        """Refuse to be stored without items."""
         if self.items is None:
             raise BadOption(
                 f"task {self._codec.name!r} is mapped over no items: give some, or put it behind "

@@ -108,6 +108,7 @@ class Node(Generic[R_co]):
 
 
 def checked_node(node: Node[Any]) -> Node[Any]:
+    """Return a node, or refuse what is none."""
     if not isinstance(node, Node):
         raise BadOption(f"{node!r:.200} is not a node; use task.node(…)")
     return node
@@ -120,12 +121,14 @@ def _check(origin: Origin) -> None:
         "id": draft.id,
         "idempotency_key": draft.idempotency_key,
         "key": draft.template.key,
+        "unique": draft.unique,
     }
     for option, value in given.items():
         if value is not None:
             raise BadOption(
                 f"{option}= does not go with a node: another job could stand for it, and those "
                 "that use its result would wait for one that never comes; leave it out"
+                + (": task.using(unique=None).node(…)" if option == "unique" else "")
             )
 
 

@@ -20,18 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from backlane.context import Context, current
 from backlane.engine.protocol import Settled
-from backlane.errors import ResultGone, WrongUse
+from backlane.errors import WrongUse
 from backlane.memo import Memo
 from backlane.middleware import Call, compose, drive
 from backlane.model.codec.envelope import is_enveloped, is_needed
 from backlane.model.event import AttemptEnded, AttemptStarted
 from backlane.model.job import Lease, Progress
 from backlane.model.outcome import Failed, Outcome, Reason, RetryAfter, Settlement, Succeeded
-from backlane.model.retry import DEFAULT_RETRY
-from backlane.model.workflow import GATHER_TASK, OWN_TASKS
+from backlane.model.workflow import OWN_TASKS
 from backlane.transaction import JobTransaction, Settling
-from backlane.worker import references
 from backlane.worker.packing import Packed
+from backlane.worker.references import aresolve, resolve
 from backlane.worker.slices import run_own
 from backlane.worker.verdict import Stop, judge, parked, spoilt
 
@@ -140,7 +139,7 @@ class Attempts:
         """Run an attempt of a plain function in the calling thread."""
         body: bytes | Outcome = attempt.lease.body
         if is_enveloped(attempt.lease.body):
-            body = self._resolved(attempt.lease)
+            body = resolve(self._app, attempt.lease)
         entered = self._enter(attempt, body)
         if isinstance(entered, Settlement):
             return entered
@@ -164,7 +163,7 @@ class Attempts:
         """Run an attempt of an `async def`; cancelling the caller cancels the function."""
         body: bytes | Outcome = attempt.lease.body
         if is_enveloped(attempt.lease.body):
-            body = await self._aresolved(attempt.lease)
+            body = await aresolve(self._app, attempt.lease)
         entered = self._enter(attempt, body)
         if isinstance(entered, Settlement):
             return entered
@@ -240,36 +239,6 @@ class Attempts:
         )
         return compose(self._middleware, innermost)(call)
 
-    def _resolved(self, lease: Lease) -> bytes | Outcome:
-        """Return the arguments with the results of other jobs put in, or why there are none."""
-        if lease.task == GATHER_TASK:  # who reads its result reads those
-            return lease.body
-        try:
-            return references.resolve(self._app.engine, lease.body)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is an error of this job
-            return self._unresolved(lease, error)
-
-    async def _aresolved(self, lease: Lease) -> bytes | Outcome:
-        try:
-            return await references.aresolve(self._app.engine, lease.body)
-        except Exception as error:  # noqa: BLE001 - as above
-            return self._unresolved(lease, error)
-
-    def _unresolved(self, lease: Lease, error: Exception) -> Outcome:
-        if isinstance(error, ResultGone):
-            return spoilt(Reason.UNDECODABLE, error)
-        task = self._tasks.get(lease.task or "")
-        return judge(error, lease, task.retry if task else DEFAULT_RETRY, None)
-
-    def _own(self, lease: Lease, body: bytes) -> Settlement:
-        """Run a task of our own."""
-        started = time.monotonic()
-        try:
-            outcome = run_own(self._app, lease, body)
-        except Exception as error:  # noqa: BLE001 - as above
-            outcome = judge(error, lease, DEFAULT_RETRY, None)
-        return Settlement(lease.job, lease.token, outcome, int((time.monotonic() - started) * 1000))
-
     def _enter(
         self, attempt: Attempt, body: bytes | Outcome
     ) -> tuple[Task[Any, Any, Any], Context, tuple[Any, ...], dict[str, Any]] | Settlement:
@@ -280,7 +249,7 @@ class Attempts:
         task = self._tasks.get(lease.task)  # type: ignore[arg-type]  # None finds nothing
         if task is None:
             if lease.task in OWN_TASKS:
-                return self._own(lease, body)
+                return run_own(self._app, lease, body)
             return Settlement(lease.job, lease.token, parked(lease))
         try:
             args, kwargs = task.codec.decode_arguments(body)

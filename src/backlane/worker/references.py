@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Engine
@@ -13,7 +13,14 @@ from backlane.errors import ResultGone
 from backlane.model.codec.envelope import Reference, What, as_list, filled, joined, opened
 from backlane.model.codec.json import encode
 from backlane.model.failure import failure
-from backlane.model.job import JobRecord, State
+from backlane.model.job import JobRecord, Lease, State
+from backlane.model.outcome import Outcome, Reason
+from backlane.model.retry import DEFAULT_RETRY
+from backlane.model.workflow import GATHER_TASK
+from backlane.worker.verdict import judge, spoilt
+
+if TYPE_CHECKING:
+    from backlane.app import Backlane
 
 READ_AT_ONCE = 200  # whole jobs: a slice has its leaves' arguments with it
 HOPS = 100  # from a job that was skipped to the one that failed
@@ -21,12 +28,32 @@ HOPS = 100  # from a job that was skipped to the one that failed
 Reading = Generator[Plan[Page], Page, bytes]
 
 
-def resolve(engine: Engine, body: bytes) -> bytes:
-    """Return the arguments with all results put in.
+def resolve(app: Backlane, lease: Lease) -> bytes | Outcome:
+    """Return a job's arguments with all results put in; or what becomes of it instead."""
+    if lease.task == GATHER_TASK:  # who reads what it results in reads those
+        return lease.body
+    try:
+        return _resolved(app.engine, lease.body)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is an error of this job
+        return _unresolved(app, lease, error)
 
-    Raises:
-        ResultGone: one of them is not there; says whose and why.
-    """
+
+async def aresolve(app: Backlane, lease: Lease) -> bytes | Outcome:
+    """Like `resolve`."""
+    try:
+        return await _aresolved(app.engine, lease.body)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _unresolved(app, lease, error)
+
+
+def _unresolved(app: Backlane, lease: Lease, error: Exception) -> Outcome:
+    if isinstance(error, ResultGone):
+        return spoilt(Reason.UNDECODABLE, error)
+    task = app.tasks.get(lease.task or "")
+    return judge(error, lease, task.retry if task else DEFAULT_RETRY, None)
+
+
+def _resolved(engine: Engine, body: bytes) -> bytes:
     reading, answer = _read(engine, body), None
     while True:
         try:
@@ -37,8 +64,7 @@ def resolve(engine: Engine, body: bytes) -> bytes:
         answer = engine.run(plan)
 
 
-async def aresolve(engine: Engine, body: bytes) -> bytes:
-    """Like `resolve`."""
+async def _aresolved(engine: Engine, body: bytes) -> bytes:
     reading, answer = _read(engine, body), None
     while True:
         try:

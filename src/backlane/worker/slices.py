@@ -7,6 +7,7 @@ number of times: the ids of its leaves derive from its own, so nothing is append
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -25,8 +26,10 @@ from backlane.model.outcome import (
     Failed,
     Outcome,
     Reason,
+    Settlement,
     Succeeded,
 )
+from backlane.model.retry import DEFAULT_RETRY
 from backlane.model.workflow import (
     BEGAN_STEP,
     GATHER_TASK,
@@ -47,7 +50,7 @@ from backlane.model.workflow import (
     windowed,
 )
 from backlane.options import Terms
-from backlane.worker.verdict import parked
+from backlane.worker.verdict import judge, parked
 
 if TYPE_CHECKING:
     from backlane.app import Backlane
@@ -60,8 +63,17 @@ TERMS = Terms(on_full="refuse")
 Children = Callable[[int], list[Job]]  # made at a moment: the same at each making
 
 
-def run_own(app: Backlane, lease: Lease, body: bytes) -> Outcome:
+def run_own(app: Backlane, lease: Lease, body: bytes) -> Settlement:
     """Run one of our own tasks; its references have been put into `body`."""
+    started = time.monotonic()
+    try:
+        outcome = _outcome(app, lease, body)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is an error of this job
+        outcome = judge(error, lease, DEFAULT_RETRY, None)
+    return Settlement(lease.job, lease.token, outcome, int((time.monotonic() - started) * 1000))
+
+
+def _outcome(app: Backlane, lease: Lease, body: bytes) -> Outcome:
     if lease.task == GATHER_TASK:
         return Succeeded(NULL)
     if lease.task == SLICE_TASK:
