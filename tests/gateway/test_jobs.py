@@ -47,7 +47,7 @@ def test_a_failed_job_tells_its_error_and_no_traceback(fresh: Served):
 
     assert (job["state"], job["reason"]) == ("failed", "error")
     assert job["error"]["kind"] == "builtins.OSError"
-    assert set(job["error"]) == {"kind", "message", "attempt", "at"}
+    assert set(job["error"]) == {"kind", "message", "attempt", "at", "fingerprint"}
     assert (result.status_code, kind(result)) == (409, "job-failed")
     assert result.json()["error"]["message"] == "no route to host"
 
@@ -193,7 +193,7 @@ def test_head_is_get_without_a_body(site: Served):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/", "/v1/jobs", "/v1/tasks/a/b/jobs", "/v1/jobs/x/y/z"]
+    "path", ["/", "/v1", "/v1/", "/v1/job", "/v1/tasks/a/b/jobs", "/v1/jobs/x/y/z"]
 )
 def test_an_unknown_path_is_a_problem_too(site: Served, path: str):
     answer = site.client.post(path)

@@ -71,9 +71,7 @@ def enqueue(
     output = Output(as_json)
     with closing(load(target)) as app:
         refuse_emptiness(app.url, make=True)
-        found = _task(app, task)
-        body = msgspec.json.encode(_named_arguments(found, arguments))
-        args, kwargs = _typed(found, body)
+        found, args, kwargs = call_of(app, task, arguments)
         given = {name: value for name, value in options.items() if value is not None}
         job = found.using(**given).enqueue(*args, **kwargs)
         if wait or timeout is not None:
@@ -82,6 +80,15 @@ def enqueue(
             output.document(EnqueueView(job.id, task))
         else:
             output.line(str(job.id))
+
+
+def call_of(
+    app: Backlane, task: str, arguments: tuple[str, ...]
+) -> tuple[Task[Any, Any, Any], tuple[Any, ...], dict[str, Any]]:
+    """Return a task and the arguments that are given in words."""
+    found = _task(app, task)
+    args, kwargs = _typed(found, msgspec.json.encode(_named_arguments(found, arguments)))
+    return found, args, kwargs
 
 
 def _answer(output: Output, job: JobHandle[Any], task: str, timeout: float | None) -> None:

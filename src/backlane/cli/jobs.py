@@ -20,7 +20,10 @@ from backlane.errors import BadOption
 from backlane.model.clock import SystemClock
 from backlane.model.job import JobRecord
 
-FILTERS = ("queue", "task", "states", "reasons", "key", "group", "text")
+FILTERS = (
+    *("queue", "task", "states", "reasons", "key", "group", "tag", "workflow"),
+    *("since_ms", "before_ms", "text"),
+)
 
 
 class JobsView(msgspec.Struct, frozen=True):
@@ -149,6 +152,8 @@ def _detail_lines(job: JobDetail) -> Iterator[str]:
         ("progress", _progress(job)),
         ("key", job.key),
         ("group", job.group),
+        ("tags", ", ".join(job.tags) or None),
+        ("workflow", str(job.workflow) if job.workflow else None),
         ("parent", str(job.parent) if job.parent else None),
         ("headers", _json(job.headers) if job.headers else None),
         ("arguments", _json(job.arguments) if job.arguments is not None else None),
@@ -162,7 +167,8 @@ def _detail_lines(job: JobDetail) -> Iterator[str]:
         yield f"{name:>{width}}  {value}"
     for error in job.errors:
         yield ""
-        yield f"attempt {error.attempt}, {_time(error.at)}: {error.kind}"
+        print_ = f" ({error.fingerprint})" if error.fingerprint else ""
+        yield f"attempt {error.attempt}, {_time(error.at)}: {error.kind}{print_}"
         yield from (f"    {line}" for line in (error.traceback or error.message).splitlines())
 
 

@@ -26,6 +26,7 @@ class ErrorView(msgspec.Struct, frozen=True):
     kind: str
     message: str
     traceback: str
+    fingerprint: str = ""  # equal for errors of one cause
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     blocked_on: str | None  # the limit (or turn) that it waits for
     waits_for: int  # jobs that have not ended
+    tags: tuple[str, ...]
+    workflow: uuid.UUID | None
 
 
 class JobDetail(JobView, frozen=True, kw_only=True):
@@ -136,6 +139,8 @@ def job_view(record: JobRecord) -> JobView:
         bytes=record.size,
         blocked_on=record.blocked_on,
         waits_for=record.waits_for,
+        tags=record.tags,
+        workflow=None if record.workflow is None else uuid.UUID(bytes=record.workflow),
     )
 
 
@@ -148,6 +153,7 @@ def job_detail(record: JobRecord) -> JobDetail:
             kind=each.error.kind,
             message=each.error.message,
             traceback=each.error.traceback,
+            fingerprint=each.error.fingerprint,
         )
         for each in record.errors
     ]

@@ -32,6 +32,7 @@ from backlane.errors import (
     UnknownLimit,
     UnknownOption,
     UnknownQueue,
+    UnknownSchedule,
     UnknownTask,
     WrongUse,
 )
@@ -101,6 +102,8 @@ def problem_of(error: Exception) -> Problem:  # long: one line for each error th
             return problem(404, "unknown-task", "There is no such task", str(error))
         case UnknownQueue():
             return problem(404, "unknown-queue", "There is no such queue", str(error))
+        case UnknownSchedule():
+            return problem(404, "unknown-schedule", "There is no such schedule", str(error))
         case UnknownLimit():
             return problem(404, "unknown-limit", "There is no such limit", str(error))
         case WrongUse():

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import datetime
+
+import msgspec
 from starlette.responses import Response
 
 from backlane.engine.selection import Cancel, Redrive, Selection
-from backlane.errors import BadOption
+from backlane.errors import BacklaneError, BadOption, nearest
 from backlane.gateway import auth
 from backlane.gateway.answer import JSON, answer
-from backlane.gateway.declined import decline
+from backlane.gateway.declined import decline, misfit
 from backlane.gateway.resource import resource_of
 from backlane.gateway.site import WAIT_SECONDS, Exchange, Rule
 from backlane.gateway.waiting import found, until
 from backlane.model.ids import parse_id
 from backlane.model.job import JobRecord, State
+from backlane.model.outcome import Reason
+from backlane.model.schedule import moment_ms
 
 POLL_SECONDS = "1"  # hint: how soon to ask again
+PAGE, MOST = 100, 1_000  # jobs of a page
+READS = 10  # of 10,000 rows each: then the page is answered as it is, be it empty
+
+# What jobs are found by: the field of a selection, and its type.
+FIELDS: dict[str, tuple[str, object]] = {
+    "state": ("states", tuple[State, ...]),
+    "reason": ("reasons", tuple[Reason, ...]),
+    "queue": ("queue", str),
+    "task": ("task", str),
+    "key": ("key", str),
+    "group": ("group", str),
+    "tag": ("tag", str),
+    "workflow": ("workflow", uuid.UUID),
+    "since": ("since_ms", datetime),
+    "before": ("before_ms", datetime),
+    "text": ("text", str),
+}
+LISTS = ("state", "reason")  # may come several times
 
 
 async def show(exchange: Exchange) -> Response:
@@ -31,6 +55,29 @@ async def show(exchange: Exchange) -> Response:
     if seconds and not is_enough(record):
         record = await until(exchange.site, record.id, is_enough, seconds, exchange.receive)
     return _shown(record)
+
+
+async def index(exchange: Exchange) -> Response:
+    """Find jobs by all that is given of them, the newest first, in pages."""
+    selection = _selection(exchange)
+    narrowed = tuple(it for it in (selection.task, selection.queue) if it is not None)
+    auth.check(exchange.caller, "read", narrowed)
+    limit = exchange.whole("limit", PAGE, 1, MOST)
+    given = exchange.query.get("cursor")
+    try:
+        cursor = None if given is None else bytes.fromhex(given)
+    except ValueError:
+        why = "cursor is not what a page before said is next"
+        raise misfit(why, ("/cursor", why)) from None
+    engine, records = exchange.app.engine, list[JobRecord]()
+    for _ in range(READS):  # one reads a bounded part, and may find nothing in it
+        page = await engine.arun(engine.find(selection, limit - len(records), cursor))
+        records += page.records
+        cursor = page.cursor
+        if cursor is None or len(records) >= limit:
+            break
+    following = None if cursor is None else cursor.hex()
+    return answer({"jobs": [resource_of(record) for record in records], "next": following})
 
 
 async def result(exchange: Exchange) -> Response:
@@ -77,11 +124,45 @@ async def retry(exchange: Exchange) -> Response:
 
 
 ROUTES = [
+    Rule("GET", "/v1/jobs", index, "read"),
     Rule("GET", "/v1/jobs/{job}", show, "read"),
     Rule("GET", "/v1/jobs/{job}/result", result, "read"),
     Rule("POST", "/v1/jobs/{job}/cancel", cancel, "operate"),
     Rule("POST", "/v1/jobs/{job}/retry", retry, "operate"),
 ]
+
+
+def _selection(exchange: Exchange) -> Selection:
+    """Return which jobs the query asks for.
+
+    Raises:
+        Declined: names the parameter that cannot be, or that does not exist.
+    """
+    query = exchange.query
+    for name in query:
+        if name not in FIELDS and name not in ("limit", "cursor"):
+            why = f"there is no {name[:50]!r}{nearest(name[:50], FIELDS)}"
+            raise misfit(why, (f"/{name[:50]}", why))
+    fields: dict[str, object] = {}
+    for name, (field, type_) in FIELDS.items():
+        given = query.getlist(name) if name in LISTS else query.get(name)
+        if given:
+            try:
+                fields[field] = _converted(given, type_)
+            except (ValueError, BacklaneError):  # msgspec's errors are among them
+                why = f"{name} is {str(given)[:100]!r}, which it cannot be"
+                raise misfit(why, (f"/{name}", why)) from None
+    return Selection(**fields)  # type: ignore[arg-type]  # each was converted to its type
+
+
+def _converted(given: object, type_: object) -> object:
+    if type_ is uuid.UUID:
+        return parse_id(str(given))
+    if type_ is datetime:
+        return moment_ms(msgspec.convert(given, datetime, strict=False), "time")
+    if isinstance(given, str):
+        given.encode()  # half a character can be in no store
+    return msgspec.convert(given, type_)
 
 
 def job_id(exchange: Exchange) -> bytes:

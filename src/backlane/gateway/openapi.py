@@ -16,15 +16,14 @@ from typing import Any
 from backlane.app import Backlane
 from backlane.gateway.answer import Plain
 from backlane.gateway.operations import (
-    HEADERS,
     JSON,
     OPERATIONS,
-    PARAMETERS,
     SUBMIT,
     Answer,
     Operation,
     ProblemDocument,
 )
+from backlane.gateway.parameters import HEADERS, PARAMETERS
 from backlane.gateway.resource import JobResource
 from backlane.gateway.schema import REF, Schema, Schemas, example, plain
 from backlane.gateway.site import ANY, Exchange, Reply, Rule, root
@@ -269,7 +268,7 @@ def _parameters(path: str, operation: Operation) -> list[Schema]:
     inside = [part[1:-1] for part in path.split("/") if part.startswith("{")]
     return [
         {
-            "name": name,
+            "name": name.rpartition(".")[2],
             "in": where,
             "required": where == "path",
             "schema": PARAMETERS[name][0],

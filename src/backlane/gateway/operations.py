@@ -19,6 +19,7 @@ from backlane.gateway import (
     messages,
     metrics,
     queues,
+    schedules,
     stream,
     tasks,
     workflows,
@@ -27,7 +28,7 @@ from backlane.gateway.limits import LimitResource, LimitTuning
 from backlane.gateway.messages import MessageResource, Receipts
 from backlane.gateway.queues import QueueResource, Tuning
 from backlane.gateway.resource import JobResource
-from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS
+from backlane.gateway.schedules import ScheduleAsked, ScheduleList, ScheduleResource
 from backlane.gateway.workflows import WorkflowChanged, WorkflowResource
 
 Schema = dict[str, Any]
@@ -47,6 +48,13 @@ class QueueList(msgspec.Struct, frozen=True):
     """Queues by name."""
 
     queues: list[QueueResource]
+
+
+class JobList(msgspec.Struct, frozen=True):
+    """A page of jobs, the newest first; `next` is the `cursor` of the page behind it."""
+
+    jobs: list[JobResource]
+    next: str | None
 
 
 class LimitList(msgspec.Struct, frozen=True):
@@ -111,69 +119,6 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 Moment = Annotated[float, Meta(ge=0)]
 
-# Parameters by name: their schema, and what they say.
-PARAMETERS: Mapping[str, tuple[Schema, str]] = {
-    "job": ({"type": "string", "format": "uuid"}, "The job's id."),
-    "workflow": ({"type": "string", "format": "uuid"}, "The workflow's id."),
-    "task": ({"type": "string"}, "The task's name."),
-    "queue": (
-        {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,128}$"},
-        "The queue's name.",
-    ),
-    "limit": (
-        {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,134}$"},
-        "The limit's name; `task:<task>` and `queue:<queue>` are those of tasks and queues.",
-    ),
-    "wait": (
-        {"type": "number", "minimum": 0},
-        f"Seconds to wait for it, at most {WAIT_SECONDS:g}.",
-    ),
-    "revision": (
-        {"type": "integer", "minimum": 0, "maximum": 999_999_999},
-        "With `wait`: answer as soon as the job's revision is higher than this.",
-    ),
-    "max": ({"type": "integer", "minimum": 1, "maximum": messages.MOST}, "Messages at most."),
-    "lease": (
-        {"type": "number", "minimum": 0.001},
-        "Seconds for which others do not receive them.",
-    ),
-    "delay": (
-        {"type": "number", "minimum": 0, "maximum": LONGEST_SECONDS},
-        "Seconds until it can be received.",
-    ),
-    "expires": (
-        {"type": "number", "minimum": 0, "maximum": LONGEST_SECONDS},
-        "Seconds until it is of no use any more.",
-    ),
-    "priority": ({"type": "integer", "minimum": 0, "maximum": 9}, "Higher goes first."),
-    "key": (
-        {"type": "string", "minLength": 1, "maxLength": 256},
-        "Of two messages with the same key one is stored, while it waits.",
-    ),
-    "group": ({"type": "string", "minLength": 1, "maxLength": 256}, "What it belongs to."),
-    "Idempotency-Key": (
-        {"type": "string", "pattern": "^[!-~]([ -~]{0,253}[!-~])?$"},
-        "The same key within 24 hours gives the first answer again.",
-    ),
-    "Backlane-Ticket": (
-        {"type": "string"},
-        "The ticket of an earlier refusal; it keeps the place it was given.",
-    ),
-    "Prefer": (
-        {"type": "string"},
-        "`wait=5`: answer with the result if there is one within 5 seconds.",
-    ),
-    "Last-Event-ID": ({"type": "string"}, "The last revision that was seen."),
-}
-
-# Headers of answers by name.
-HEADERS: Mapping[str, tuple[Schema, str]] = {
-    "Location": ({"type": "string"}, "Where the job is."),
-    "Retry-After": ({"type": "integer", "minimum": 1}, "Seconds after which to ask again."),
-    "Backlane-Pressure": ({"type": "string"}, "How full the queue is, 0 to 1."),
-    "Preference-Applied": ({"type": "string"}, "What of `Prefer` was done."),
-}
-
 _NO_JOB = {404: "unknown-job"}
 _WORKFLOW_CHANGED = Answer("How many jobs were changed, and the workflow.", WorkflowChanged)
 _NO_QUEUE = {404: "unknown-queue"}
@@ -189,6 +134,8 @@ _FULL = {429: "busy", 503: "busy, unavailable or outcome-unknown"}
 _JOB = Answer("The job as it is.", JobResource, headers=("Retry-After",))
 _QUEUE = Answer("The queue as it is.", QueueResource)
 _CHANGED = Answer("Which were changed.", Changed)
+_SCHEDULE = Answer("The schedule as it is.", ScheduleResource)
+_NO_SCHEDULE = {404: "unknown-schedule"}
 
 SUBMIT = Operation(
     id="submit",
@@ -260,6 +207,35 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     ),
     workflows.retry: Operation(
         id="retryWorkflow", answers={200: _WORKFLOW_CHANGED}, problems=_NO_JOB
+    ),
+    jobs.index: Operation(
+        id="findJobs",
+        query=(
+            *("find.state", "find.reason", "find.queue", "find.task", "find.key", "find.group"),
+            *("find.tag", "find.workflow", "find.since", "find.before", "find.text"),
+            *("find.limit", "find.cursor"),
+        ),
+        answers={200: Answer("Jobs that all of it is true of.", JobList)},
+        problems={422: "invalid-arguments"},
+    ),
+    schedules.index: Operation(
+        id="listSchedules", answers={200: Answer("All schedules.", ScheduleList)}
+    ),
+    schedules.show: Operation(id="getSchedule", answers={200: _SCHEDULE}, problems=_NO_SCHEDULE),
+    schedules.put: Operation(
+        id="putSchedule", takes=ScheduleAsked, answers={200: _SCHEDULE}, problems=_BODY
+    ),
+    schedules.remove: Operation(
+        id="removeSchedule", answers={204: Answer("It is forgotten.")}, problems=_NO_SCHEDULE
+    ),
+    schedules.pause: Operation(id="pauseSchedule", answers={200: _SCHEDULE}, problems=_NO_SCHEDULE),
+    schedules.resume: Operation(
+        id="resumeSchedule", answers={200: _SCHEDULE}, problems=_NO_SCHEDULE
+    ),
+    schedules.run: Operation(
+        id="runSchedule",
+        answers={202: Answer("The job is stored, and will run.", JobResource)},
+        problems={**_FULL, 404: "unknown-schedule or unknown-task", 409: "duplicate"},
     ),
     queues.index: Operation(id="listQueues", answers={200: Answer("All queues.", QueueList)}),
     queues.show: Operation(id="getQueue", answers={200: _QUEUE}, problems=_NO_QUEUE),

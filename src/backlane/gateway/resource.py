@@ -26,6 +26,7 @@ class ErrorResource(msgspec.Struct, frozen=True):
     message: str
     attempt: int
     at: str
+    fingerprint: str = ""  # equal for errors of one cause
 
 
 class JobResource(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class JobResource(msgspec.Struct, frozen=True, kw_only=True):
     cancelling: bool = False
     blocked_on: str | None = None  # the limit (or turn) that it waits for
     waits_for: int = 0  # jobs that have not ended
+    tags: tuple[str, ...] = ()
+    workflow: str | None = None
     expected_wait: float | None = None  # seconds; known when it is enqueued, not later
     result: Raw | UnsetType = UNSET
 
@@ -84,13 +87,17 @@ def resource_of(record: JobRecord, expected_wait: float | None = None) -> JobRes
         cancelling=record.cancelling,
         blocked_on=record.blocked_on,
         waits_for=record.waits_for,
+        tags=record.tags,
+        workflow=None if record.workflow is None else str(uuid.UUID(bytes=record.workflow)),
         expected_wait=expected_wait,
         result=UNSET if record.result is None else Raw(record.result),
     )
 
 
 def _error(last: AttemptError) -> ErrorResource:
-    return ErrorResource(last.error.kind, last.error.message, last.attempt, moment(last.at_ms))
+    error = last.error
+    at = moment(last.at_ms)
+    return ErrorResource(error.kind, error.message, last.attempt, at, error.fingerprint)
 
 
 def _moment(ms: int | None) -> str | None:

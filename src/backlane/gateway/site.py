@@ -12,13 +12,13 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from backlane.app import Backlane
+from backlane.enqueuer import Enqueuer
 from backlane.gateway.declined import decline, misfit
 from backlane.gateway.hub import Hub
 from backlane.gateway.readiness import Readiness
 from backlane.gateway.speed import Speeds
 from backlane.gateway.tally import Tally
 from backlane.gateway.tokens import Token, Tokens
-from backlane.task import Enqueuer
 
 Scope = MutableMapping[str, Any]  # of ASGI
 Message = MutableMapping[str, Any]
@@ -92,7 +92,7 @@ class Exchange:
         return text(self.headers, name)
 
     @property
-    def query(self) -> Mapping[str, str]:
+    def query(self) -> QueryParams:
         return QueryParams(self.scope["query_string"])
 
     def number(self, name: str, default: float, most: float) -> float:

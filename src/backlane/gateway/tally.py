@@ -17,7 +17,7 @@ from backlane.model.event import Event, JobEnqueued, JobRefused
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 MOST_QUEUES = 500
 OTHERS = "(others)"
-METHODS = frozenset({"GET", "HEAD", "POST", "PATCH"})
+METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "PUT", "DELETE"})
 
 
 class Timing:

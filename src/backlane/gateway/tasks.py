@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw
 
+from backlane.enqueuer import Enqueuer
 from backlane.errors import (
     BacklaneError,
     Duplicate,
@@ -37,7 +38,7 @@ from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS, Exchange, Reply
 from backlane.gateway.waiting import until
 from backlane.handle import JobHandle
 from backlane.model.job import JobRecord, State
-from backlane.task import Enqueuer, Task
+from backlane.task import Task
 
 AnyTask = Task[..., Any, Any]
 
@@ -59,6 +60,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
     key: Text | None = None
     group: Text | None = None
     headers: dict[Annotated[str, Meta(min_length=1)], str] | None = None
+    tags: list[Annotated[str, Meta(min_length=1, max_length=128)]] | None = None
 
 
 OPTIONS = Submission.__struct_fields__[1:]
@@ -73,7 +75,7 @@ async def submit(exchange: Exchange) -> Reply:
     task = _task(exchange)
     body = exchange.body
     asked = fitting(_decode, exchange.headers, body) if body else NO_OPTIONS
-    args, kwargs = _arguments(task, asked.arguments)
+    args, kwargs = arguments_of(task, asked.arguments)
     options = _options(exchange, task, asked)
     handle = await _enqueued(site, task, args, kwargs, options)
     prefer = exchange.header(b"prefer") or ""
@@ -114,7 +116,8 @@ def _task(exchange: Exchange) -> AnyTask:
     return task
 
 
-def _arguments(task: AnyTask, raw: Raw) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_of(task: AnyTask, raw: Raw) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return what a call is made of, or decline it, naming what does not fit."""
     body = bytes(raw)
     try:
         return task.codec.decode_arguments(body)
