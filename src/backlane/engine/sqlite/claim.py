@@ -23,6 +23,8 @@ from backlane.engine.sqlite.wake import Waking
 from backlane.model.clock import Clock
 from backlane.model.job import JobRecord
 
+OPEN_GATES, OWN_LIMITS = 2, 4  # in the status: what there is of them at all
+
 MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays short
 
 STATUS: Sql[tuple[int | None, int | None, int, int, int, int, int, int | None]] = Sql(
@@ -38,7 +40,18 @@ STATUS: Sql[tuple[int | None, int | None, int, int, int, int, int, int | None]] 
         exists (select 1 from backlane_resource),
         exists (select 1 from backlane_resource where state <> 'closed'),
         exists (select 1 from backlane_meta where name = 'seal'),
-        exists (select 1 from backlane_gate) or exists (select 1 from backlane_limit),
+        case
+            when exists (select 1 from backlane_gate) or exists (select 1 from backlane_limit)
+            then 1
+                + 2 * exists (select 1 from backlane_gate_queue where open_ms is not null)
+                + 4 * exists (
+                    select 1
+                    from backlane_limit
+                    where name > 'queue:'
+                    and name < 'queue;'
+                )
+            else 0
+        end,
         (select until_ms from backlane_acquired order by until_ms limit 1)
     """
 )
@@ -151,7 +164,7 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
 async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
     """Give leases; the counters are still to be stored by the caller."""
     status = (await tx.rows(STATUS, wanted.owner))[0]
-    earliest, due, is_flagged, has_resources, is_held_back, is_sealed, has_limits, place = status
+    earliest, due, is_flagged, has_resources, is_held_back, is_sealed, limited, place = status
     has_lapsed = earliest is not None and earliest <= clock.boot_ms()
     buried: list[JobRecord] = []
     is_moved = has_lapsed or bool(wanted.departed) or (due is not None and due <= clock.wall_ms())
@@ -159,7 +172,11 @@ async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Cla
         buried = await _bring_in(tx, clock, wanted.departed, moves)
     if place is not None and place <= clock.boot_ms():
         await limits.free_lapsed(tx, clock)
-    waking = Waking(tx, clock, moves) if (has_limits or is_moved) and not is_sealed else None
+        is_moved = True
+    waking = None
+    if (limited or is_moved) and not is_sealed:
+        has_open, has_own = bool(limited & OPEN_GATES), bool(limited & OWN_LIMITS)
+        waking = Waking(tx, clock, moves, has_open=has_open or is_moved, has_own=has_own)
     if waking is not None:
         await waking.wake(wanted)
     rooms = resource.Rooms(clock.wall_ms(), has_any=bool(has_resources))

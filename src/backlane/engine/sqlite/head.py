@@ -1,10 +1,11 @@
-"""Head: the statements that take jobs from the head of a line, or very jobs."""
+"""Head: what takes jobs from the head of a line, or very jobs: statements, and their rows."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from backlane.engine.plan import Sql
+from backlane.engine.sqlite.held import Held
 
 OPEN: Sql[tuple[int, str]] = Sql(
     """
@@ -106,3 +107,33 @@ GIVE_PICKED: Sql[tuple[()]] = Sql(
     and ready.seq = ?
     """
 )
+
+
+class Source(NamedTuple):
+    """Where leases come from: one lane of one queue."""
+
+    queue: int
+    name: str
+    lane: int
+
+
+def held_of(row: TakenRow, queue: int) -> Held:
+    """A ready job on its way to another state."""
+    return Held(
+        id=row[0],
+        token=row[1] - 1,
+        seq=row[16],
+        queue=queue,
+        priority=row[6],
+        attempt=row[2],
+        revision=row[17] + 1,
+        size=row[18],
+        started_ms=None,
+        owner=None,
+        is_plain=0,
+        cancelling=0,
+        lane=row[7],
+        place=row[15],
+        crashes=row[13],
+        parked_ms=row[12],
+    )

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from operator import itemgetter
 from types import NoneType
-from typing import NamedTuple
 
 import msgspec
 
@@ -25,9 +24,10 @@ from backlane.engine.sqlite.head import (
     ORDER,
     PICK,
     Order,
+    Source,
     TakenRow,
+    held_of,
 )
-from backlane.engine.sqlite.held import Held
 from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
@@ -38,14 +38,6 @@ from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, Lease, State
 from backlane.model.limit import Use
 from backlane.model.outcome import Reason
-
-
-class Source(NamedTuple):
-    """Where leases come from: one lane of one queue."""
-
-    queue: int
-    name: str
-    lane: int
 
 
 class Taking:
@@ -202,10 +194,14 @@ class Taking:
     async def _take_head(self, source: Source, number: int) -> list[TakenRow]:
         """Move the first rows of one source from ready to lease."""
         rows = await self._head(source, number)
-        if rows:
-            await self._tx.rows(GIVE_HEAD, *self._terms, source.queue, source.lane, number)
-            await self._tx.rows(BEHEAD, source.queue, source.lane, *rows[-1][14:17])
+        await self._give_head(source, rows)
         return rows
+
+    async def _give_head(self, source: Source, rows: Sequence[TakenRow]) -> None:
+        if rows:
+            line = (source.queue, source.lane)
+            await self._tx.rows(GIVE_HEAD, *self._terms, *line, len(rows))
+            await self._tx.rows(BEHEAD, *line, *rows[-1][14:17])
 
     # -- within limits --
 
@@ -217,12 +213,17 @@ class Taking:
             sources = [source for source in lined_up if waking.left(source.queue) != 0]
             if not sources or waking.is_at_its_end:
                 break
-            rows = []
-            for source, share in await self._shares(sources, missing):
-                rows += [(row, source) for row in await self._head(source, share)]
+            shares = await self._shares(sources, missing)
+            heads = [(source, await self._head(source, share)) for source, share in shares]
+            rows = [(row, source) for source, head in heads for row in head]
             rows.sort(key=lambda one: one[0][14:17])
             before = len(self._ended) + waking.stopped
-            leased = await self._take_limited(waking, rows)
+            if any(row[21] is not None and decode_extra(row[21]).uses for row, _ in rows):
+                leased = await self._take_limited(waking, rows)
+            else:
+                for source, head in heads:
+                    await self._give_head(source, head)
+                leased = [row for row, source in rows if self._lease(waking, row, source)]
             orders += [row[14:17] for row in leased]
             if len(leased) < missing and len(self._ended) + waking.stopped == before:
                 break
@@ -256,23 +257,30 @@ class Taking:
                 waking.stopped += 1
                 continue
             given.append(gone[-1])
-            number = len(self._leases)
-            self._take_row(row, source.queue, source.name)
-            if len(self._leases) > number:
+            if self._lease(waking, row, source):
                 leased.append(row)
-                waking.lease(source.queue)
                 for use in its:
                     gates[use].take(gates.now_us)
         await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in given])
         await self._tx.each(UNREADY, gone)
         await gates.store()
+        waking.has_open |= bool(wanted)
         if waking.stopped:
             await self._moves.store_rows(self._tx)
         return leased
 
+    def _lease(self, waking: Waking, row: TakenRow, source: Source) -> bool:
+        """Make the lease of a row; False: its job ended instead."""
+        number = len(self._leases)
+        self._take_row(row, source.queue, source.name)
+        is_leased = len(self._leases) > number
+        if is_leased:
+            waking.lease(source.queue)
+        return is_leased
+
     def _stop(self, row: TakenRow, queue: int, gate: Gate) -> None:
         """The job has to wait, blocked: a use of it has no room."""
-        held = _held(row, queue)
+        held = held_of(row, queue)
         self._moves.at(queue, held.priority).ready -= 1
         self._moves.block_at(held, gate.id, row[14], is_turn=gate.use.turn)
         gate.line(queue).blocked += 1
@@ -360,28 +368,6 @@ class Taking:
     def _end(self, row: TakenRow, queue: int, state: State, reason: Reason | None) -> None:
         """The job ends unrun."""
         self._ended.append((row[0],))
-        held = _held(row, queue)
+        held = held_of(row, queue)
         self._moves.finish(held, state, self._wall, reason=reason)
         self._tx.rings.jobs.append(row[0])
-
-
-def _held(row: TakenRow, queue: int) -> Held:
-    """A ready job on its way to another state."""
-    return Held(
-        id=row[0],
-        token=row[1] - 1,
-        seq=row[16],
-        queue=queue,
-        priority=row[6],
-        attempt=row[2],
-        revision=row[17] + 1,
-        size=row[18],
-        started_ms=None,
-        owner=None,
-        is_plain=0,
-        cancelling=0,
-        lane=row[7],
-        place=row[15],
-        crashes=row[13],
-        parked_ms=row[12],
-    )

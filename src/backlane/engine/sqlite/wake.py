@@ -112,7 +112,11 @@ JUMP_MS = 20  # of the wall clock, beside the other one: less is how both are re
 class Waking:
     """What one claim wakes, and lets wait."""
 
-    def __init__(self, tx: SqliteTx, clock: Clock, moves: Moves) -> None:
+    def __init__(
+        self, tx: SqliteTx, clock: Clock, moves: Moves, *, has_open: bool, has_own: bool
+    ) -> None:
+        self.has_open = has_open  # gates that may have room, now or at a known time
+        self._has_own = has_own  # limits of queues
         self.stopped = 0  # ready jobs that were found without room
         self.ready = 0  # that were made so
         self._woken = 0
@@ -133,7 +137,12 @@ class Waking:
             self._opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
         if not self._opened:
             return
-        await self._read_own()
+        if self._has_own:
+            await self._read_own()
+        if self.has_open:
+            await self._wake()
+
+    async def _wake(self) -> None:
         queues = [queue for queue, _ in self.giving]
         await self._look_at_clocks(queues)
         asked = [(queue, self._clock.boot_ms(), MOVES) for queue in queues]
@@ -253,7 +262,8 @@ class Waking:
         if not self._opened:
             return None
         now = self._clock.boot_ms()
-        rows = await self._tx.each(NEXT_OPEN, [(queue, now) for queue, _ in self._opened])
+        asked = [(queue, now) for queue, _ in self._opened]
+        rows = await self._tx.each(NEXT_OPEN, asked) if self.has_open else []
         waits = [open_ms - now for _, open_ms, _ in rows]
         for queue, own in self._own.items():
             ready = self._waiting[queue]
