@@ -16,11 +16,12 @@ from tests.servers import postgres
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Admission, Presence, Tune, Wanted
 from backlane.engine.retention import Retention
+from backlane.engine.scheduling import Put, Tick
 from backlane.engine.selection import Cancel, Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.model.ids import new_id
-from backlane.model.job import Idempotency, Job, Key
-from backlane.model.outcome import Settlement, Succeeded
+from backlane.model.job import Edge, Idempotency, Job, Key, KeyRule, Note, State, Step
+from backlane.model.outcome import Awaiting, Settlement, Succeeded
 from backlane.model.queue import Bounds
 
 PAGE = Path(__file__).parents[3] / "docs/engines/postgresql.md"
@@ -103,6 +104,7 @@ def test_a_producer_enqueues_and_does_nothing_else(as_role: As):
     assert [receipt.first for receipt in receipts] == [one.id for one in jobs]
     assert len(engine.run(engine.find(Selection(queue="mail"))).records) == 4
     for change in (
+        engine.alter_schedule("nightly", Put(spec=b"{}", task="send")),
         engine.claim(Wanted("bob", 1, 30_000, ("mail",))),
         engine.amend(Selection(ids=(jobs[0].id,)), Cancel()),
         engine.amend(Selection(ids=(jobs[0].id,)), Delete()),
@@ -112,14 +114,66 @@ def test_a_producer_enqueues_and_does_nothing_else(as_role: As):
             engine.run(change)
 
 
+def test_a_producer_appends_workflows_and_replaces_arguments(as_role: As):
+    engine = as_role(PRODUCER)
+    first, rule = job(), KeyRule("started", None, "replace")
+    after = msgspec.structs.replace(
+        job(),
+        after=(Edge(first.id),),
+        workflow=first.id,
+        tags=("invoice",),
+        key=Key("send", "k"),
+        rule=rule,
+    )
+    newer = msgspec.structs.replace(job(), key=Key("send", "k"), rule=rule, body=b"[1]")
+
+    engine.run(engine.append([first, after], Admission()))
+    receipts = engine.run(engine.append([newer], Admission()))
+
+    assert isinstance(receipts, list)
+    assert (receipts[0].first, receipts[0].replaced) == (after.id, True)
+    (record,) = engine.run(engine.find(Selection(tag="invoice"))).records
+    assert (record.state, record.waits_for, record.size) == (State.BLOCKED, 1, 3)
+
+
+def test_a_worker_follows_edges_and_ticks(as_role: As):
+    engine = as_role(WORKER)
+    first = job()
+    after = msgspec.structs.replace(job(), after=(Edge(first.id),))
+    engine.run(engine.append([first, after], Admission()))
+    (lease,) = engine.run(engine.claim(Wanted("ann", 2, 30_000, ("mail",)))).leases
+    engine.run(engine.note([Note(lease.job, lease.token, steps=(Step("charge", b"1"),))]))
+    engine.run(engine.settle([Settlement(lease.job, lease.token, Succeeded(b"1"))]))
+    (lease,) = engine.run(engine.claim(Wanted("ann", 2, 30_000, ("mail",)))).leases
+    leaf = job()
+    engine.run(engine.append([leaf], Admission()))
+    engine.run(engine.settle([Settlement(lease.job, lease.token, Awaiting((leaf.id,)))]))
+    made = engine.run(engine.alter_schedule("nightly", Put(spec=b"{}", task="send")))
+    assert made is not None
+    (ticked,) = engine.run(
+        engine.tick(
+            [Tick(name="nightly", revision=made.revision, last_ms=1, next_ms=2, jobs=(job(),))],
+            Admission(),
+        )
+    )
+
+    assert lease.job == after.id
+    assert ticked.is_applied
+    (record,) = engine.run(engine.find(Selection(ids=(after.id,)), brief=True)).records
+    assert record.waits_for == 1
+
+
 def test_a_reader_sees_and_changes_nothing(as_role: As):
-    as_role(WORKER).run(as_role(WORKER).append([job()], Admission()))
+    known = job()
+    as_role(WORKER).run(as_role(WORKER).append([known], Admission()))
     engine = as_role(READER)
 
     assert engine.run(engine.list_queues())[0].depth.jobs == 1
     assert len(engine.run(engine.find(Selection(queue="mail"))).records) == 1
+    after = msgspec.structs.replace(job(), after=(Edge(known.id),))
     for change in (
         engine.append([job()], Admission()),
+        engine.append([after], Admission()),
         engine.claim(Wanted("bob", 1, 30_000, ("mail",))),
         engine.tune("mail", Tune(paused=True)),
     ):

@@ -392,7 +392,8 @@ end
 $$;
 
 -- Blocked jobs come to wait for others, as far as these have not ended. Whom one waits for
--- is named once at most.
+-- is named once at most. As the owner, for producers do so too when they append, and may not
+-- touch what others wait for.
 create function backlane.tie(
     now_ms bigint,
     boot_ms bigint,
@@ -404,6 +405,7 @@ create function backlane.tie(
     out rung int[]
 )
 language plpgsql
+security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_hashjoin = off
@@ -486,6 +488,8 @@ begin
     end if;
 end
 $$;
+
+revoke execute on function backlane.tie from public;
 
 -- The same as `follow`, for who plans otherwise.
 create function backlane.follow_all(
