@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from backlane.engine.moving import Seal
-from backlane.engine.portion import Line, Portion
+from backlane.engine.portion import Line, Portion, is_due
 from backlane.engine.protocol import Admission
 from backlane.model.ids import id_ms
 from backlane.model.job import DEFAULT_RULE, Idempotency, Job, Key, Receipt, Refusal
@@ -294,7 +294,10 @@ class Judging:
                 store.grown[queue] = store.grown.get(queue, 0) + newcomer.size - size
             else:
                 job, line = store.accepted[at]
-                store.accepted[at] = (supplanted(job, newcomer), line)
+                taken = supplanted(job, newcomer)
+                store.accepted[at] = (taken, line)
+                if store.has_followers:
+                    line.ready[job.priority] += is_due(taken) - is_due(job)
             store.unstarted[holder] = (queue, newcomer.size)
 
     def _foretell(self) -> None:

@@ -45,7 +45,7 @@ class Line:
         """Count jobs where those who come after look."""
         self.groups = self.groups or {}
         for job in jobs:
-            if _is_due(job):
+            if is_due(job):
                 self.ready[job.priority] += 1
             if job.group is not None:
                 self.groups[job.group] = self.groups.get(job.group, 0) + 1
@@ -99,7 +99,7 @@ class Portion:
         """Find the expected wait of each job; None of those that are due later."""
         ready, running, first = self.line.ready, self.line.running, self.jobs[0]
         if _are_alike(self.jobs):
-            if _is_due(first):
+            if is_due(first):
                 ahead = sum(ready[first.priority :])
                 places = range(ahead, ahead + len(self.jobs))
                 self.expected = [pace.expected_ms(first.priority, n, running) for n in places]
@@ -107,7 +107,7 @@ class Portion:
             return
         ready = ready.copy()
         for job in self.jobs:
-            if not _is_due(job):
+            if not is_due(job):
                 self.expected.append(None)
                 continue
             ahead = sum(ready[job.priority :])
@@ -159,7 +159,7 @@ class Portion:
     def _late(self, pace: Pace, limit: str, ms: int, i: int, bound: int) -> Refusal:
         """Say how long the job that decides would wait, and how long it may."""
         priority = self.jobs[i].priority
-        ahead = [job for job in self.jobs[:i] if job.priority >= priority and _is_due(job)]
+        ahead = [job for job in self.jobs[:i] if job.priority >= priority and is_due(job)]
         fits = pace.can_fit(len(ahead), bound)
         refusal = self._refusal(limit, ms, bound, len(self.jobs), can_fit=fits)
         return msgspec.structs.replace(refusal, expected_ms=ms)
@@ -189,10 +189,10 @@ def _are_alike(jobs: Sequence[Job]) -> bool:
     """Whether the last of these jobs waits the longest, or none of them from now on."""
     if len(jobs) == 1:
         return True
-    priority, is_due = jobs[0].priority, _is_due(jobs[0])
-    return all(job.priority == priority and _is_due(job) is is_due for job in jobs)
+    priority, waits = jobs[0].priority, is_due(jobs[0])
+    return all(job.priority == priority and is_due(job) is waits for job in jobs)
 
 
-def _is_due(job: Job) -> bool:
+def is_due(job: Job) -> bool:
     """Whether it waits in line from now on: of others no wait is foretold."""
     return job.delay_ms <= 0 and not job.after

@@ -9,17 +9,33 @@ from typing import Any
 import apsw
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from backlane.engine.memory import MemoryEngine
 from backlane.engine.plan import finish
 from backlane.engine.protocol import Admission
+from backlane.engine.selection import Page, Selection
 from backlane.engine.sqlite.append import append_all
+from backlane.engine.sqlite.find import find
 from backlane.engine.sqlite.migrations import migrate
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import FakeClock
-from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
+from backlane.model.job import (
+    DEFAULT_RULE,
+    Edge,
+    Idempotency,
+    Job,
+    JobRecord,
+    Key,
+    KeyRule,
+    Receipt,
+    Refusal,
+)
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds
+
+RULES = [KeyRule(conflict=it, most_ms=2_000) for it in ("raise", "replace", "debounce")]
+RULES.append(KeyRule(window_ms=60_000))
 
 drafts = st.fixed_dictionaries(
     {
@@ -29,6 +45,9 @@ drafts = st.fixed_dictionaries(
         "delay_ms": st.sampled_from([0, 0, 0, 5_000]),
         "expires_ms": st.sampled_from([None, None, None, 900, 30_000]),
         "key": st.sampled_from([None, None, None, Key("send", "a"), Key("send", "b")]),
+        "rule": st.sampled_from([*[DEFAULT_RULE] * 3, *RULES]),
+        # Waits for the jobs sent so many before it, of any batch that may have been refused.
+        "after": st.sampled_from([*[()] * 12, (1,), (1, 3), (5,)]),
         "group": st.sampled_from([None, "x", "y"]),
         "parent": st.sampled_from([None, None, None, b"p" * 16]),
         "idempotency": st.sampled_from(
@@ -44,7 +63,7 @@ admissions = st.builds(
         [
             {},
             {"mail": Bounds(40, max_wait_ms=2_000, group_share=0.1)},
-            {"mail": Bounds(max_jobs=12, max_bytes=40), "video": Bounds(20, group_share=0.3)},
+            {"mail": Bounds(max_jobs=12, max_bytes=30), "video": Bounds(20, group_share=0.3)},
             {"mail": Bounds(max_wait_ms=9_000), "video": Bounds(max_wait_ms=1_000)},
         ]
     ),
@@ -70,10 +89,7 @@ told: Counter[str] = Counter()  # in all examples: what was never answered prove
 def answers_are_alike(given: list[tuple[list[dict[str, Any]], Admission]]) -> None:
     clock = FakeClock()
     numbers = itertools.count(clock.wall_ms() << 80)
-    sent = [
-        ([Job(id=next(numbers).to_bytes(16), task="t", **draft) for draft in drafts], admission)
-        for drafts, admission in given
-    ]
+    sent = [([job(next(numbers), draft) for draft in drafts], said) for drafts, said in given]
     memory = MemoryEngine(clock)
     connection = apsw.Connection(":memory:")
     connection.execute("begin")
@@ -83,13 +99,28 @@ def answers_are_alike(given: list[tuple[list[dict[str, Any]], Admission]]) -> No
     merged = finish(append_all(SqliteTx(connection), clock, sent))
 
     assert merged == one_by_one
+    ids = tuple(one.id for jobs, _ in sent for one in jobs)
+    if ids:
+        stored = finish(find(SqliteTx(connection), Selection(ids=ids), 1_000, None, brief=False))
+        kept = memory.run(memory.find(Selection(ids=ids), 1_000))
+        assert unrevised(stored) == unrevised(kept)
     for answer in merged:
         told.update([answer.limit] if isinstance(answer, Refusal) else map(kind, answer))
 
 
+def job(number: int, draft: dict[str, Any]) -> Job:
+    after = tuple(Edge((number - back).to_bytes(16)) for back in draft["after"])
+    return Job(id=number.to_bytes(16), task="t", **(draft | {"after": after}))
+
+
+def unrevised(page: Page) -> list[JobRecord]:
+    """Records without how often they changed: of what was replaced unseen there is one change."""
+    return [replace(record, revision=0) for record in page.records]
+
+
 def kind(receipt: Receipt) -> str:
     if not receipt.is_new:
-        return "duplicate"
+        return "replaced" if receipt.replaced else "duplicate"
     return "foretold" if receipt.expected_ms is not None else "new"
 
 
@@ -98,5 +129,5 @@ def test_merged_appends_are_answered_as_one_by_one() -> None:
 
     assert set(told) >= {
         *("new", "foretold", "duplicate"),
-        *("jobs", "bytes", "group", "wait", "deadline", "reused"),
+        *("jobs", "bytes", "group", "wait", "deadline", "reused", "key", "after", "replaced"),
     }
