@@ -7,15 +7,15 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests.engine.contract.desk import SUCCEEDED, Desk, firsts, settlement
+from tests.engine.contract.desk import FAILED, SUCCEEDED, Desk, firsts, settlement
 
 from backlane.engine.protocol import Tune
-from backlane.engine.selection import Delete
+from backlane.engine.selection import Cancel, Delete
 from backlane.engine.sqlite import SqliteEngine
 from backlane.engine.sqlite.connection import read_boot_id
 from backlane.engine.sqlite.migrations import available
 from backlane.model.clock import FakeClock
-from backlane.model.job import Lease, Refusal, State
+from backlane.model.job import DEFAULT_RULE, Edge, Key, Lease, Refusal, State, When
 from backlane.model.limit import Limit, Use
 from backlane.model.queue import Bounds
 
@@ -144,3 +144,57 @@ def test_old_jobs_and_those_under_limits_wait_side_by_side(desk: Desk):
     assert desk.claimed_ids() == [READY, ALONE, first]
     assert desk.blocked_on(second) == ["stripe"]
     assert desk.depth().blocked == 1
+
+
+def test_jobs_of_before_can_be_waited_for(desk: Desk):
+    after = tuple(Edge(job, When.ENDED) for job in (RUNNING, DONE))
+    waiting = desk.add_one(after=after)
+    assert desk.record(waiting).waits_for == 1
+
+    desk.run(desk.engine.settle([settlement(held(desk), SUCCEEDED)]))
+
+    assert desk.state(waiting) is State.READY
+
+
+def test_jobs_of_before_are_plain(desk: Desk):
+    records = [desk.record(job) for job in (READY, DUE_LATER, RUNNING, DONE)]
+
+    told = {(it.rule, it.uses, it.after, it.workflow, it.tags) for it in records}
+
+    assert told == {(DEFAULT_RULE, (), (), None, ())}
+
+
+def test_a_key_of_before_is_held_until_its_job_ends(desk: Desk, path: Path):
+    """A file of the fourth version: its keys say nothing of how long they are held."""
+    desk.engine.migrate()
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        "update backlane_job set key_scope = 'send', key_name = 'k' where id = ?", (READY,)
+    )
+    connection.execute(
+        "insert into backlane_unique_key (scope, name, seq, id) values ('send', 'k', 1, ?)",
+        (READY,),
+    )
+
+    again = desk.append(desk.job(key=Key("send", "k")))
+    desk.amend(Cancel(), READY)
+    free = desk.append(desk.job(key=Key("send", "k")))
+
+    assert [pair[1] for pair in firsts(again)] == [READY]
+    assert [pair[1] for pair in firsts(free)] == [None]
+
+
+def test_errors_of_before_come_first(desk: Desk, path: Path):
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        """
+        insert into backlane_attempt_error (seq, token, attempt, at_ms, kind, message,
+            traceback, fingerprint)
+        values (1, 1, 1, 10, 'E', 'first', '', ''), (1, 2, 2, 20, 'E', 'second', '', '')
+        """
+    )
+    connection.close()
+
+    desk.settle(desk.lease(ids=(READY,)), FAILED)
+
+    assert [kept.error.message for kept in desk.record(READY).errors] == ["first", "second", "boom"]
