@@ -50,7 +50,8 @@ select * from {schema}.settle({schema}.now_ms(), %(ids)s, %(tokens)s,
 """
 AWAIT = """
 select * from {schema}.settle({schema}.now_ms(), (%(ids)s::bytea[])[1:1],
-    (%(tokens)s::bigint[])[1:1], '{{0}}', array[%(others)s::bytea], '{{9}}', '{{0}}', '{{false}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}')
+    (%(tokens)s::bigint[])[1:1], '{{0}}', array[%(others)s::bytea], '{{9}}', '{{0}}', '{{false}}',
+    '{{null}}', '{{null}}', '{{null}}', '{{null}}', '{{null}}')
 """
 PLAIN = ("null", ", ".join(["null"] * 7))
 RETRY = (

@@ -214,17 +214,23 @@ class Reading:
         return store
 
     async def _read_unstarted(self, store: Store) -> None:
-        """Hold those holders of keys that may take the arguments of these jobs."""
-        tx, holders = self._tx, store.keys
-        met = {
-            holders[job.key]
-            for job in self._jobs
-            if job.key in holders and job.rule.conflict in REPLACING
-        }
+        """Hold those holders of keys that may take the arguments of these jobs.
+
+        One that started meanwhile may have freed its key: then it is looked who holds that.
+        """
+        tx = self._tx
+        asking = [job for job in self._jobs if job.key and job.rule.conflict in REPLACING]
+        met = {store.keys[job.key] for job in asking if job.key in store.keys}
         if not met:
             return
         await tx.rows(IMPATIENT)
-        store.unstarted = await unstarted(tx, met)
+        while met - store.unstarted.keys():
+            store.unstarted |= await unstarted(tx, met)
+            keys = [job.key for job in self._jobs if job.key]
+            before, store.keys = store.keys, await _holders(tx, keys, store.now_ms)
+            if store.keys == before:
+                break
+            met = {store.keys[job.key] for job in asking if job.key in store.keys}
         queues = {queue for queue, _ in store.unstarted.values()} - store.lines.keys()
         if queues:  # one may grow where nothing is appended
             rows = await tx.rows(LINES, sorted(queues))
