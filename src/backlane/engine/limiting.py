@@ -41,15 +41,15 @@ The rules, the same on every engine:
   for it while it waits for another.
 
 In a fair queue the place of a job that gets in line (ready, or blocked on a use) is its virtual
-time (start-time fair queueing): F of its group becomes max(V, F) + c, and its place is F, but
-never before the latest place its group got. V is the greatest place that a claim took; it
+time (start-time fair queueing): S = max(V, F), and F of its group becomes S + c. Its place is S,
+but never before the latest place its group got. V is the greatest place that a claim took; it
 becomes max(V, now) when a job gets in line while nothing of the queue is ready or running, or
 no V is known. c is the mean run time of the group (jobs without one are one) in whole ms, at
 least 1: m // 1000, where an attempt of r ms makes m (first: 1000 r) to (4 m + 1000 r) // 5;
-until a group has an m, that of the queue, which all its attempts count for. Settling an attempt,
-but by `Released`, moves F of its group, if there is one, by max(1, r) - c; then m counts it. A
-job keeps its place until it is due anew (retry, snooze, redrive) or moved; `due_ms` stays when
-it was due, and ageing goes by that.
+until a group has an m, that of the queue, which all its attempts count for; until that has one,
+c is 100. Settling an attempt, but by `Released`, moves F of its group, if there is one, by
+max(1, r) - c; then m counts it. A job keeps its place until it is due anew (retry, snooze,
+redrive) or moved; `due_ms` stays when it was due, and ageing goes by that.
 """
 
 from __future__ import annotations

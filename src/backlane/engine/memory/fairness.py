@@ -10,6 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 
+# What a job costs while none of its queue has ended. Of the powers of ten in the middle: jobs
+# that wait already are placed by it, and those that come once more is known are not.
+UNKNOWN_MS = 100
+
+
 @dataclass(slots=True)
 class Flow:
     """The jobs of one group."""
@@ -32,8 +37,9 @@ class Fairness:
         if self.virtual_ms is None or is_idle:
             self.virtual_ms = max(self.virtual_ms or 0, now_ms)
         flow = self.flows.setdefault(group, Flow())
-        flow.finish_ms = max(self.virtual_ms, flow.finish_ms or 0) + self._cost_ms(flow)
-        flow.latest_ms = max(flow.latest_ms, flow.finish_ms)
+        start_ms = max(self.virtual_ms, flow.finish_ms or 0)
+        flow.finish_ms = start_ms + self._cost_ms(flow)
+        flow.latest_ms = max(flow.latest_ms, start_ms)
         return flow.latest_ms
 
     def take(self, place_ms: int) -> None:
@@ -50,7 +56,7 @@ class Fairness:
 
     def _cost_ms(self, flow: Flow) -> int:
         mean_us = self.mean_us if flow.mean_us is None else flow.mean_us
-        return max(1, (mean_us or 0) // 1000)
+        return UNKNOWN_MS if mean_us is None else max(1, mean_us // 1000)
 
 
 def _moved(mean_us: int | None, ran_ms: int) -> int:

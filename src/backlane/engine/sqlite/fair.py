@@ -94,6 +94,7 @@ FORGET: Sql[tuple[int]] = Sql(
     """
 )
 
+UNKNOWN_MS = 100  # what a job costs while none of its queue has ended
 FORGOTTEN_MS = 3_600_000  # of virtual time: what a group ran in is known for as long
 
 
@@ -120,8 +121,9 @@ class Course:
         if self.virtual_ms is None or not self.busy:
             self.virtual_ms = max(self.virtual_ms or 0, now_ms)
         flow = self.flows[group or ""]
-        flow.finish_ms = max(self.virtual_ms, flow.finish_ms or 0) + self._cost_ms(flow)
-        flow.latest_ms = max(flow.latest_ms, flow.finish_ms)
+        start_ms = max(self.virtual_ms, flow.finish_ms or 0)
+        flow.finish_ms = start_ms + self._cost_ms(flow)
+        flow.latest_ms = max(flow.latest_ms, start_ms)
         return flow.latest_ms
 
     def end(self, group: str | None, ran_ms: int) -> None:
@@ -134,7 +136,7 @@ class Course:
 
     def _cost_ms(self, flow: Flow) -> int:
         mean_us = self.mean_us if flow.mean_us is None else flow.mean_us
-        return max(1, (mean_us or 0) // 1000)
+        return UNKNOWN_MS if mean_us is None else max(1, mean_us // 1000)
 
 
 def _moved(mean_us: int | None, ran_ms: int) -> int:

@@ -888,9 +888,9 @@ declare
     one record;
     come record;
     free bigint;
+    room bigint;
     got backlane.waiter[];
     wait_ms bigint;
-    has_got boolean;
 begin
     moved := 0;
     is_busy := false;
@@ -1023,20 +1023,32 @@ begin
             select * into come from backlane.get_in_line(wall_ms, boot_ms, got, true, one.gate);
             woken := woken || come.rung;
         end loop;
-        -- Full by its number: who gives up what he holds opens it. By its rate: in a while.
+        -- Full by its number: who gives up what he holds opens it. By its rate: in a while. And
+        -- a claim for fewer queues may find room that is not there beside what is ready in
+        -- the others.
         wait_ms := case
-            when free > 0 and got is not null then 0
             when one.limit_no > 0
             then nullif(backlane.token_in_ms(one.limit_no, one.gate, wall_ms), 0)
         end;
-        if wait_ms is not null then
-            insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
-            select case when wait_ms = 0 then 0 else wall_ms + wait_ms end,
-                case when wait_ms = 0 then 0 else wall_ms end, one.gate, waiting.queue,
-                one.limit_no
-            from backlane.blocked_queues(array[one.gate]) as waiting
-            where waiting.queue = any (queues);
-        end if;
+        room := backlane.room_of(one.limit_no, one.gate, wall_ms, boot_ms);
+        insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
+        select case when is_open then 0 else wall_ms + wait_ms end,
+            case when is_open then 0 else wall_ms end, one.gate, waiting.queue, one.limit_no
+        from backlane.blocked_queues(array[one.gate]) as waiting
+        cross join lateral (
+            select room is null or room > (
+                select count(*)
+                from (
+                    select 1
+                    from backlane.ready_use
+                    where ready_use.gate = one.gate
+                    and ready_use.queue = waiting.queue
+                    limit room
+                ) as those
+            ) as is_open
+        ) as judged
+        where waiting.queue = any (queues)
+        and (is_open or wait_ms is not null);
         got := null;
     end loop;
 end
@@ -1059,6 +1071,21 @@ as $$
             order by at_ms
             limit 1
         ) as first
+        union all
+        -- Of a queue whose own limit is full, where nothing is woken.
+        select nullif(backlane.token_in_ms(limit_no, gate, wall_ms), 0)
+        from (
+            select distinct first.limit_no, first.gate
+            from unnest(queues) as wanted (queue)
+            cross join lateral (
+                select limit_no, gate
+                from backlane.opening
+                where opening.queue = wanted.queue
+                and at_ms <= wall_ms
+                and limit_no > 0
+                limit 100
+            ) as first
+        ) as unseen
         union all
         select nullif(
             backlane.token_in_ms(limit_no, backlane.gate(limit_no, ''), wall_ms), 0
@@ -1130,9 +1157,11 @@ begin
 end
 $$;
 
--- Which of these ready jobs are leased: what the limits of their uses and of their queues
--- (`limited`, which have room for so many) leave of them.
-create function backlane.sift(
+-- Which of these ready jobs may be leased, the limits of what they use being locked: those
+-- for which there is no room become blocked, and those whose limit another claim is at are
+-- left where they are, as are those of queues whose own limits (`limited`, with room for
+-- so many) are full then.
+create function backlane.admit(
     spots tid[],
     wall_ms bigint,
     boot_ms bigint,
@@ -1140,53 +1169,6 @@ create function backlane.sift(
     may_give int[],
     limited int[],
     caps bigint[],
-    out spots_left tid[],
-    out moved int,
-    out is_busy boolean
-)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-declare
-    admitted record;
-begin
-    spots_left := array(
-        select ready.ctid
-        from backlane.ready
-        where ready.ctid = any (spots)
-        and ready.queue = any (may_give)
-    );
-    select * into admitted from backlane.admit(spots_left, wall_ms, boot_ms, most);
-    moved := admitted.moved;
-    is_busy := admitted.is_busy;
-    spots_left := admitted.admitted;
-    if limited <> '{}' then
-        spots_left := array(
-            select one.spot
-            from (
-                select ready.ctid as spot, ready.queue,
-                    row_number() over (
-                        partition by ready.queue
-                        order by ready.rank, ready.place, ready.seq
-                    ) as nth
-                from backlane.ready
-                where ready.ctid = any (spots_left)
-            ) as one
-            where one.nth <= coalesce(caps[array_position(limited, one.queue)], one.nth)
-        );
-    end if;
-end
-$$;
-
--- Which of these ready jobs may be leased (`spots` without the others), the limits of what
--- they use being locked: those for which there is no room become blocked, and those whose
--- limit another claim is at are left where they are.
-create function backlane.admit(
-    spots tid[],
-    wall_ms bigint,
-    boot_ms bigint,
-    most int,
     out admitted tid[],
     out moved int,
     out is_busy boolean
@@ -1204,24 +1186,39 @@ declare
     known bigint[] := '{}';
     rooms bigint[] := '{}';
     at int;
+    cap int;
     full_at int;
     is_left boolean;
     kept tid[] := '{}';                     -- where they are
     gone tid[] := '{}';
+    gone_seqs bigint[] := '{}';
     gates bigint[] := '{}';
     limits int[] := '{}';
 begin
     is_busy := false;
     for one in
-        select ready.ctid as spot, ready.seq, job.gates, job.limits
+        select ready.ctid as spot, ready.seq, ready.queue, ready.is_gated, job.gates, job.limits,
+            job.deadline_ms
         from backlane.ready
         join backlane.job on job.seq = ready.seq
         where ready.ctid = any (spots)
-        and ready.is_gated
+        and (ready.is_gated or limited <> '{}' or ready.queue <> all (may_give))
         order by ready.rank, ready.place, ready.seq
     loop
         is_left := false;
         full_at := null;
+        cap := array_position(limited, one.queue);
+        if caps[cap] <= 0 or one.queue <> all (may_give) then
+            kept := kept || one.spot;
+            continue;
+        end if;
+        continue when one.deadline_ms <= wall_ms;
+        if one.gates is null then
+            if cap is not null then
+                caps[cap] := caps[cap] - 1;
+            end if;
+            continue;
+        end if;
         for i in 1 .. cardinality(one.gates) loop
             if not backlane.try_limit(one.limits[i]) then
                 is_left := true;
@@ -1261,11 +1258,15 @@ begin
         end if;
         if full_at is not null and cardinality(gone) < most then
             gone := gone || one.spot;
+            gone_seqs := gone_seqs || one.seq;
             gates := gates || one.gates[full_at];
             limits := limits || one.limits[full_at];
         elsif is_left or full_at is not null then
             kept := kept || one.spot;
         else
+            if cap is not null then
+                caps[cap] := caps[cap] - 1;
+            end if;
             for i in 1 .. cardinality(one.gates) loop
                 at := array_position(known, one.gates[i]);
                 continue when at is null;   -- a turn
@@ -1292,6 +1293,18 @@ begin
         select place, seq, token, gate, parked_ms, queue, lane, attempt, revision + 1, crashes,
             size, limit_no, case when limit_no < 0 then 0 else 9 - priority end, priority
         from left_line;
+        -- Others may be ready in their place, for the sake of their other uses; and the next
+        -- token that they wait for is told.
+        perform backlane.open_gates(gone_seqs);
+        insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
+        select distinct wall_ms + next.wait_ms, wall_ms, given.gate, waiting.queue, given.limit_no
+        from unnest(gates, limits) as given (gate, limit_no)
+        cross join lateral (
+            select nullif(backlane.token_in_ms(given.limit_no, given.gate, wall_ms), 0) as wait_ms
+        ) as next
+        join backlane.blocked_queues(gates) as waiting on waiting.gate = given.gate
+        where given.limit_no > 0
+        and next.wait_ms is not null;
     end if;
     admitted := array(
         select spot
@@ -1521,11 +1534,12 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    mean_ms bigint := greatest(1, coalesce(state.mean_us, queue_mean_us, 0) / 1000);
+    mean_ms bigint := greatest(1, coalesce(state.mean_us, queue_mean_us, 100000) / 1000);
 begin
     if from_ms is not null then
-        state.finish_ms := greatest(from_ms, state.finish_ms) + mean_ms;
+        state.finish_ms := greatest(from_ms, state.finish_ms);
         state.latest_ms := greatest(state.finish_ms, state.latest_ms);
+        state.finish_ms := state.finish_ms + mean_ms;
     else
         state.finish_ms := state.finish_ms + greatest(1, ran_ms) - mean_ms;
         state.mean_us := coalesce((4 * state.mean_us + 1000 * ran_ms) / 5, 1000 * ran_ms);

@@ -31,7 +31,7 @@ local function fairness()
     return flow
   end
 
-  local function cost(lane, flow) return max(1, floor((flow[3] or lane.mean or 0) / 1000)) end
+  local function cost(lane, flow) return max(1, floor((flow[3] or lane.mean or 100000) / 1000)) end
 
   local function moved(mean, ran)
     if not mean then return 1000 * ran end
@@ -54,8 +54,9 @@ local function fairness()
     local lane = lane_of(queue)
     local flow = flow_of(lane, queue, row[GROUP])
     if not lane.v or lane.v < wall and is_idle(queue) then lane.v = max(lane.v or 0, wall) end
-    flow[1] = max(lane.v, flow[1] or 0) + cost(lane, flow)
-    flow[2] = max(flow[2], flow[1])
+    local start = max(lane.v, flow[1] or 0)
+    flow[1] = start + cost(lane, flow)
+    flow[2] = max(flow[2], start)
     touch(lane, flow)
     return flow[2]
   end
