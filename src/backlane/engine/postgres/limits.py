@@ -45,18 +45,24 @@ SET: Sql[tuple[()]] = Sql(
     with known as (
         update backlane.limits
         set declared = $2::bytea,
-            tuned = $3::bytea,
-            concurrency = $4::bigint,
-            interval_us = $5::bigint,
-            whole_us = $6::bigint,
-            per_group = $7::boolean
+            concurrency = $3::bigint,
+            interval_us = $4::bigint,
+            whole_us = $5::bigint,
+            per_group = $6::boolean
         where id = $1::int
         returning id, name
     )
     update backlane.queue
-    set limit_no = case when not $7 then known.id end
+    set limit_no = case when not $6 then known.id end
     from known
     where 'queue:' || queue.name = known.name
+    """
+)
+SET_TUNED: Sql[tuple[()]] = Sql(
+    """
+    update backlane.limits
+    set tuned = $2::bytea
+    where id = $1::int
     """
 )
 # Who waits for it may have room now. Served by `blocked_in_line`, from end to end: limits
@@ -228,18 +234,23 @@ async def declare(tx: PostgresTx, limits: Mapping[str, Limit]) -> None:
     for name in sorted(limits):
         _, _, declared, tuned = rows[name]
         if declared is None or decoded(declared) != limits[name]:
-            await put(tx, numbers[name], limits[name], decoded(tuned) if tuned else None)
+            await _set(tx, numbers[name], limits[name], decoded(tuned) if tuned else None)
 
 
 async def put(tx: PostgresTx, number: int, declared: Limit, tuned: Limit | None) -> None:
-    """Let this be what is said of a limit, and tell all who wait for it."""
+    """Let this be all that is said of a limit."""
+    await tx.rows(SET_TUNED, number, None if tuned is None else msgspec.json.encode(tuned))
+    await _set(tx, number, declared, tuned)
+
+
+async def _set(tx: PostgresTx, number: int, declared: Limit, tuned: Limit | None) -> None:
+    """Declare a limit that is tuned so, and tell all who wait for it."""
     limit = declared if tuned is None else tuned
     rate = limit.rate
     await tx.rows(
         SET,
         number,
         msgspec.json.encode(declared),
-        None if tuned is None else msgspec.json.encode(tuned),
         limit.concurrency,
         rate and rate.interval_us,
         rate and rate.burst * rate.interval_us,

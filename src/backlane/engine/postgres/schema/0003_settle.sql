@@ -317,8 +317,8 @@ begin
             nullif(count(*) filter (where state_then = 3), 0),
             nullif(count(*) filter (where state_then in (1, 3)), 0),
             nullif(count(*) filter (where state_then = 2), 0),
-            nullif(count(*) filter (where outcome < 7), 0),
-            sum(ran_ms) filter (where outcome < 7)
+            nullif(count(*) filter (where outcome not in (7, 8)), 0),
+            sum(ran_ms) filter (where outcome not in (7, 8))
         from placed
         group by queue, priority
     )
@@ -342,9 +342,7 @@ begin
         awaiting, awaiting_ids, lists
     from placed;
     if gated is not null then
-        rung := rung || backlane.leave_gates(
-            now_ms, gated, ids, case when outcomes[1] < 8 then ran end, outcomes
-        );
+        rung := rung || backlane.leave_gates(now_ms, gated, ids, ran, outcomes);
     end if;
     if back is not null then
         perform backlane.get_in_line(now_ms, coalesce(boot_ms, now_ms), back);

@@ -519,8 +519,8 @@ begin
         spots := backlane.picks(number, kind, only_lane, jobs, rooms_of, rooms);
         if spots is not null and has_limits then
             select * into sifted
-            from backlane.sift(spots, wall, boot, 1000, may_give, limited, caps);
-            spots := sifted.spots_left;
+            from backlane.admit(spots, wall, boot, 1000, may_give, limited, caps);
+            spots := sifted.admitted;
         end if;
         if spots <> '{}' then
             late := backlane.late_of(wall, spots);
@@ -608,10 +608,10 @@ begin
             if spots is not null then
                 if head.are_gated or limited <> '{}' then
                     select * into sifted
-                    from backlane.sift(
+                    from backlane.admit(
                         spots, wall, boot, 1000 - stopped, may_give, limited, caps
                     );
-                    spots := sifted.spots_left;
+                    spots := sifted.admitted;
                     stopped := stopped + sifted.moved;
                     plain_only := plain_only or sifted.is_busy;
                 end if;
