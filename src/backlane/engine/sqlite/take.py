@@ -319,9 +319,8 @@ class Taking:
             job, token, attempt, task, body, headers, priority, lane, policy, group, enqueued_ms,
             deadline_ms, parked_ms, crashes, _, place, seq, _, _, key, predicted_ms, extra, due_ms,
         ) = row  # fmt: skip
-        line = (queue, priority)
-        if line != self._line:
-            self._line, self._counts = line, self._moves.at(queue, priority)
+        if (queue, priority) != self._line:
+            self._line, self._counts = (queue, priority), self._moves.at(queue, priority)
         counts = self._counts
         counts.ready -= 1
         if deadline_ms is not None and deadline_ms <= self._wall:
