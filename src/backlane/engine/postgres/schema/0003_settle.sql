@@ -125,6 +125,7 @@ declare
     erred bigint[];
     gated bigint[];                         -- under limits, or of fair or limited queues
     back backlane.waiter[];                 -- of those, what waits from now on
+    lapsed bigint;
     ended bytea[];
     states smallint[];
     awaiting bigint[];                      -- and who these are, and whom they wait for
@@ -168,7 +169,8 @@ begin
         if odd is not null then
             perform backlane.let_go(odd);
         end if;
-        if settled is not null then
+        -- One look at the key of `edge` for all: for most jobs nobody waits.
+        if exists (select 1 from backlane.edge where awaited = any (settled)) then
             select it.rung, it.changed into came, changed
             from backlane.follow(now_ms, boot_ms, settled, null, true) as it;
             rung := rung || came;
@@ -327,7 +329,7 @@ begin
         array_agg(id) filter (where state_then = 2),
         array_agg(distinct queue) filter (where outcome > 1),
         array_agg(id) filter (where lane > 1), array_agg(lane) filter (where lane > 1),
-        array_agg(seq) filter (where is_gated),
+        array_agg(seq order by until_ms, seq) filter (where is_gated),
         array_agg((
             seq, token, parked_then, attempt_then, revision + 1, crashes_then,
             case when outcome in (4, 6) then settle.now_ms + greatest(0, delay_ms) end,
@@ -341,7 +343,19 @@ begin
     into settled, odd, erred, buried, rung, resourced, lanes, gated, back, ended, states,
         awaiting, awaiting_ids, lists
     from placed;
-    if gated is not null then
+    if outcomes[1] = 8 and back is not null then
+        -- What lapsed comes back one by one, as it lapsed: what the next one holds is its own
+        -- until then.
+        foreach lapsed in array gated loop
+            rung := rung || backlane.leave_gates(now_ms, array[lapsed], ids, ran, outcomes);
+            perform backlane.get_in_line(now_ms, coalesce(boot_ms, now_ms), array(
+                select it::backlane.waiter
+                from unnest(back) as it
+                where it.seq = lapsed
+            ));
+        end loop;
+        back := null;
+    elsif gated is not null then
         rung := rung || backlane.leave_gates(now_ms, gated, ids, ran, outcomes);
     end if;
     if back is not null then
@@ -364,7 +378,7 @@ begin
             limit 1
         );
     end if;
-    if ended is not null then
+    if exists (select 1 from backlane.edge where awaited = any (ended)) then
         select it.rung, it.changed into came, changed
         from backlane.follow(now_ms, boot_ms, ended, states, true) as it;
         rung := rung || came;

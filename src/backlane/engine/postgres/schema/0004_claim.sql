@@ -236,8 +236,7 @@ begin
 end
 $$;
 
--- Which of what was locked is past its deadline; null: nothing, as a rule. Whoever waits and
--- has a deadline is in `deadline`.
+-- Which of what was locked is past its deadline; null: nothing.
 create function backlane.late_of(now_ms bigint, spots tid[]) returns bigint[]
 language plpgsql
 set enable_seqscan = off
@@ -245,9 +244,6 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
-    if not exists (select from backlane.deadline where deadline_ms <= late_of.now_ms) then
-        return null;
-    end if;
     return (
         select array_agg(seq)
         from backlane.ready
@@ -523,7 +519,11 @@ begin
             spots := sifted.admitted;
         end if;
         if spots <> '{}' then
-            late := backlane.late_of(wall, spots);
+            late := null;
+            -- Rarely so: whoever waits and has a deadline is in `deadline`.
+            if exists (select from backlane.deadline where deadline_ms <= wall) then
+                late := backlane.late_of(wall, spots);
+            end if;
             if late is not null then
                 return query select * from backlane.end_late(wanted, wall, spots);
                 ended := late;
@@ -617,7 +617,11 @@ begin
                 end if;
                 found := 0;
                 if spots <> '{}' then
-                    late := backlane.late_of(wall, spots);
+                    late := null;
+                    -- Rarely so: whoever waits and has a deadline is in `deadline`.
+                    if exists (select from backlane.deadline where deadline_ms <= wall) then
+                        late := backlane.late_of(wall, spots);
+                    end if;
                     if late is not null then
                         return query select * from backlane.end_late(wanted, wall, spots);
                         ended := ended || late;
