@@ -14,6 +14,8 @@ _NEEDED = {  # what parts come with
     "limiting": ("making", "limiting"),
     "select": ("sheets", "select"),
 }
+# Parts that make little by themselves: with the next one they are one level of `nested`.
+_JOINED = {"gates", "fairness", "keys", "newest", "waking"}
 _CONSTANTS = re.compile(
     r"^local ([A-Z][A-Z_]+(?:, [A-Z][A-Z_]+)*) = ([\d^*, ]+)(?: --.*)?$", re.MULTILINE
 )
@@ -28,8 +30,12 @@ class Script:
     def __init__(self, name: str, *parts: str) -> None:
         self.name = name
         names = [it for part in (*parts, name) for it in _NEEDED.get(part, (part,))]
-        texts = [(_FOLDER / f"{it}.lua").read_text("utf-8") for it in dict.fromkeys(names)]
-        self.text = folded(nested(texts))
+        levels = [""]
+        for it in dict.fromkeys(names):
+            levels[-1] += (_FOLDER / f"{it}.lua").read_text("utf-8")
+            if it not in _JOINED:
+                levels.append("")
+        self.text = folded(nested(levels[:-1]))
         self.digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         self._heads: dict[str, bytes] = {}
 

@@ -63,6 +63,7 @@ local function count(id, row, by, is_taken)
     push(zadds, 'unaged', 0, member(id, row)) -- an old place: the next sweep is to age it
   end
   if state > RUNNING then return end
+  if state == BLOCKED and lines[queue] then lines[queue].blocked = lines[queue].blocked + by end
   if x then
     if x[E_USES] then gating().count_uses(id, row, by) end
     -- Who waits for its queue's own limit may go on.

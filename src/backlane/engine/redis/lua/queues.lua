@@ -21,7 +21,10 @@ local function head(queue, down)
       if not down[tostring(res[i])] then look(key .. ':' .. res[i]) end
     end
   end
-  return best and best_score % LEVEL
+  if not best then return nil end
+  local id = id_of(best)
+  read_rows({ id })
+  return rows[id] and rows[id][PLACE] or best_score % LEVEL -- a place may be virtual
 end
 
 local function down_resources()

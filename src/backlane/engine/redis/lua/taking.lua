@@ -59,9 +59,10 @@ end
 
 -- -- who is next --
 
--- The numbers of the queues that a claim wants, and that may give.
+-- The numbers of the queues that a claim wants and that may give; and of those among them whose
+-- own limit has room.
 local function giving(names, ids, kind)
-  local found, seen, asked = {}, {}, {}
+  local found, seen, asked, wanted = {}, {}, {}, {}
   for i = 1, #names do asked[i] = queue_number(names[i]) or 0 end
   read_rows(ids)
   for i = 1, #ids do asked[#asked + 1] = rows[ids[i]] and rows[ids[i]][QUEUE] or 0 end
@@ -72,11 +73,12 @@ local function giving(names, ids, kind)
       local it = line(queue)
       if it.kind == kind and not it.paused then
         if it.is_limited then waking().read_left(queue, it) end
+        wanted[#wanted + 1] = queue
         if it.left ~= 0 then found[#found + 1] = queue end
       end
     end
   end
-  return found
+  return wanted, found
 end
 
 -- The ready sets of these queues and this lane (false: both): {key, resource, queue}.
@@ -237,7 +239,6 @@ local function lease_all(ids, owner, lease_ms, leases)
       texts[#given] = lease(id, row, owner, lease_ms)
     end
   end
-  follow()
   local sheets = read_sheets(given)
   for i = 1, #given do
     leases[#leases + 1] = { given[i], texts[i], sheets[given[i]] }
@@ -289,10 +290,10 @@ local function claim(wanted)
   local lane, ids, kind = wanted[5], wanted[6], wanted[7]
   local buried = bring_in(wanted[8])
   read_rooms()
-  local leases, queues = {}, {}
+  local leases, wanted_queues, queues = {}, {}, {}
   woken, stopped = 0, 0
   if call('HEXISTS', P .. 'meta', 'seal') == 0 then
-    queues = giving(names_of, ids, kind)
+    wanted_queues, queues = giving(names_of, ids, kind)
     wake(queues)
     if #ids > 0 then
       local more = true
@@ -303,19 +304,23 @@ local function claim(wanted)
       end
     elseif number > 0 then
       local sources = sources_of(queues, lane)
-      local more, looked = #sources > 0, 0
+      local more, looked, are_limited = #sources > 0, 0, false
+      for i = 1, #queues do are_limited = are_limited or line(queues[i]).is_limited end
       while more and #leases < number and looked < MOVES + number and stopped < MOVES do
         local these
         these, more = take_next(sources, number - #leases)
-        if next(rooms) or stopped > 0 then more = #these > 0 end
         looked = looked + #these
         lease_all(these, owner, lease_ms, leases)
+        if next(rooms) or stopped > 0 or are_limited then
+          more = #these > 0
+        end
       end
       if #leases < number then
         for i = 1, #sources do arm(sources[i].queue) end
       end
     end
   end
+  follow() -- who waited for what expired is for the next claim
   local turned = tell_rooms()
   flush()
   local of_queues, told = {}, {}
@@ -327,5 +332,5 @@ local function claim(wanted)
       of_queues[#of_queues + 1] = queue_name(queue)
     end
   end
-  return { leases, cancelled_of(owner), next_due(queues), buried, turned, of_queues }
+  return { leases, cancelled_of(owner), next_due(wanted_queues), buried, turned, of_queues }
 end

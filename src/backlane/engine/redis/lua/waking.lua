@@ -111,7 +111,8 @@ local function waking()
         local row = rows[ids[i]]
         if row and row[STATE] == BLOCKED then
           get_in_line(ids[i], row, true, row[EXTRA][E_ON])
-          if row[STATE] == READY then left = left - 1 end
+          -- A turn is had, come what may.
+          if row[STATE] == READY or gate.is_turn then left = left - 1 end
         end
         woken = woken + 1
       end
