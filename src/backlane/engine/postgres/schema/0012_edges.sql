@@ -539,7 +539,9 @@ declare
     awaited bytea[];
     rung int[];
 begin
-    select array_agg(seq), array_agg(job) into waiting, awaited
+    -- In the order of their ids, which is about that of their places in all tables and keys.
+    select array_agg(seq order by job, seq), array_agg(job order by job, seq)
+    into waiting, awaited
     from (
         select distinct given.seq, list.job
         from unnest(seqs, ids, lists) as given (seq, id, list)
