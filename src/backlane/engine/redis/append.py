@@ -110,9 +110,10 @@ def _are_plain(jobs: Sequence[Job]) -> bool:
         is_usual = job.key is None and job.group is None and job.idempotency is None
         if not is_usual or job.resource or job.expires_ms is not None or job.delay_ms > 0:
             return False
-        if job.uses or job.after or job.workflow or job.tags:
+        if job.uses or job.after or job.workflow != one.workflow or job.tags != one.tags:
             return False
-        if job.policy.keep_ms is not None or job.policy.keeps_latest:
+        is_alike = job.policy is one.policy and job.task == one.task
+        if not is_alike and marks_of(job) != marks_of(one):
             return False
         if job.priority != priority or job.lane != lane or job.queue != queue:
             return False
@@ -146,6 +147,7 @@ async def _append_plain(
         sizes,
         [job.policy.attempts for job in jobs],
         pace and (pace.starts[one.priority], pace.slots, declared and declared.max_wait_ms),
+        marks_of(one),
     )
     if done != 1:
         return None

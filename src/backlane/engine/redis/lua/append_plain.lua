@@ -4,7 +4,8 @@
 -- would take longer to make than this takes. All else is for `append.lua`: answers wall, 2.
 -- args: kind, standard max_jobs, max_bytes, queue, its number as last known | nil, its channel,
 --   declared max_jobs, max_bytes | nil, priority, lane, ms of the oldest id, sum of sizes, ids,
---   sheets, sizes, attempts, pace [starts at this priority, slots, declared max_wait_ms | nil] | nil
+--   sheets, sizes, attempts, pace [starts at this priority, slots, declared max_wait_ms | nil] | nil,
+--   marks of all of them (see append.lua) | nil
 -- Answer: wall, 1, number of the queue, jobs, bytes, max_jobs, max_bytes, and with a pace: jobs
 --   ahead of the first, running, max_wait_ms | false.
 
@@ -28,7 +29,7 @@ local q, r, a, got = nil, 'r' .. priority, 'a' .. priority, nil
 local function look(it)
   number, q = it, P .. 'q:' .. it
   got = call('HMGET', q, 'name', 's1', 's2', 's3', 's4', 'bytes', 'd1', 'd2', 't1', 't2', r, a,
-    'kind', 'rung')
+    'kind', 'rung', 'fair')
 end
 if number then look(number) end
 if not got or got[1] ~= name then
@@ -42,7 +43,7 @@ local bytes = (got[6] or 0) + args[14]
 -- No answer could carry more than 2^63, and nothing ever counts so far.
 local max_jobs = math.min(2 ^ 62, tonumber(got[9] or args[9] or got[7] or args[4]))
 local max_bytes = math.min(2 ^ 62, tonumber(got[10] or args[10] or got[8] or args[5]))
-if got[13] ~= args[3] or depth > max_jobs or bytes > max_bytes then return { wall, 2 } end
+if got[13] ~= args[3] or got[15] or depth > max_jobs or bytes > max_bytes then return { wall, 2 } end
 for first = 1, n > 1 and n or 0, 1000 do
   local known = call('HMGET', P .. 'rows', unpack(ids, first, math.min(n, first + 999)))
   for i = 1, #known do
@@ -73,8 +74,14 @@ end
 
 -- -- storing --
 
-local seq = meta[1] + 1
+local seq, marks = meta[1] + 1, args[20]
+local extra = marks and { false, 0, false, 0, 0, 0, false, false, false, marks[1], marks[2], marks[3] }
 local function row(i)
+  if marks then -- a leaf of a workflow is found by its name, and else as plain as the others
+    return pack({ 2, seq + i - 1, number, lane, priority, priority, wall, wall, sizes[i], attempts[i],
+      1, 0, 0, 0, false, false, false, false, false, i == n and predicted,
+      false, 0, false, false, false, 0, false, extra })
+  end
   return pack({ 2, seq + i - 1, number, lane, priority, priority, wall, wall, sizes[i], attempts[i],
     1, 0, 0, 0, false, false, false, false, false, i == n and predicted })
 end
@@ -99,6 +106,15 @@ else
     call('HSET', P .. 'rows', unpack(rows, from, to))
     call('HSET', P .. 'bodies', unpack(bodies, from, to))
     call('ZADD', set, unpack(members, from, to))
+  end
+end
+for j = 1, marks and marks[1] and #marks[1] or 0 do
+  local named = {}
+  for i = 1, n do
+    named[2 * i - 1], named[2 * i] = 0, marks[1][j] .. '\0' .. struct.pack('>I6', seq + i - 1) .. ids[i]
+  end
+  for from = 1, 2 * n, 1000 do
+    call('ZADD', P .. 'by_name', unpack(named, from, math.min(2 * n, from + 999)))
   end
 end
 local at = 1
