@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from backlane.engine.limiting import Declared, Tuned
+from backlane.engine.limiting import Tuned
 from backlane.engine.plan import Plan
 from backlane.errors import BadOption, UnknownLimit, nearest
 from backlane.model import limit as stored
@@ -110,7 +110,7 @@ class Limits:
         """
         engine, wish = self._place.engine, Wish(concurrency, rate, burst)
         plan = self._tuning(name, wish, engine.run(engine.list_limits()))
-        return _tuned(name, engine.run(plan))
+        return self._tuned(name, engine.run(plan))
 
     async def atune(
         self,
@@ -123,17 +123,17 @@ class Limits:
         """Like `tune`."""
         engine, wish = self._place.engine, Wish(concurrency, rate, burst)
         plan = self._tuning(name, wish, await engine.arun(engine.list_limits()))
-        return _tuned(name, await engine.arun(plan))
+        return self._tuned(name, await engine.arun(plan))
 
     def reset(self, name: str) -> LimitRecord:
         """Forget what was tuned: what the code declares is in force; see `tune` for errors."""
         engine = self._place.engine
-        return _tuned(name, engine.run(engine.regulate(name, Tuned(None))))
+        return self._tuned(name, engine.run(engine.regulate(name, Tuned(None))))
 
     async def areset(self, name: str) -> LimitRecord:
         """Like `reset`."""
         engine = self._place.engine
-        return _tuned(name, await engine.arun(engine.regulate(name, Tuned(None))))
+        return self._tuned(name, await engine.arun(engine.regulate(name, Tuned(None))))
 
     def _tuning(self, name: str, wish: Wish, records: Records) -> Plan[LimitRecord | None]:
         known = {record.name: record for record in records}
@@ -143,9 +143,10 @@ class Limits:
         change = wish.applied(before or stored.Limit())
         return self._place.engine.regulate(name, Tuned(change))
 
-    def declaration(self, name: str) -> Plan[LimitRecord | None]:
-        """Declare a limit of this application in the store."""
-        return self._place.engine.regulate(name, Declared(self._in_store[name]))
+    def _tuned(self, name: str, record: LimitRecord | None) -> LimitRecord:
+        if record is None:
+            raise _unknown(name, self._declared)
+        return record
 
 
 class Wish:
@@ -190,16 +191,11 @@ class Wish:
         return stored.Limit(number, rate, before.per_group)
 
 
-def _tuned(name: str, record: LimitRecord | None) -> LimitRecord:
-    if record is None:
-        raise _unknown(name, ())
-    return record
-
-
 def _unknown(name: str, known: Iterable[str]) -> UnknownLimit:
     return UnknownLimit(
         f"the store has no limit {name!r}{nearest(name, known)}: it is made by the first job that "
-        "is under it, or by a worker of the application that declares it"
+        "is under it, or by a worker of the application that declares it; use a name of "
+        "app.limits.list()"
     )
 
 

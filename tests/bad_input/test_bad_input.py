@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.bad_input import calls, commands, files, options, stored, workers
+from tests.bad_input import calls, commands, files, limiting, options, stored, workers
 from tests.bad_input.book import Bad, World, refusal
 
 from backlane import Backlane, JobFailed, Reason, State
@@ -23,6 +23,7 @@ AT_THE_DOOR = [
     *files.cases(),
     *workers.cases(),
     *commands.cases(),
+    *limiting.cases(),
 ]
 IN_THE_STORE = [*stored.cases()]
 CASES = [*AT_THE_DOOR, *IN_THE_STORE]

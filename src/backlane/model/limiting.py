@@ -25,7 +25,7 @@ RateOption = str | tuple[int, Duration]  # "100/s", or (100, seconds)
 MOST = 2**31  # of a concurrency or a burst
 MOST_PER_MS = 1_000  # beginnings: tokens are counted in whole microseconds
 UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-RATE = re.compile(r"(\d{1,12}) ?/ ?([smhd])")
+RATE = re.compile(r"([0-9]{1,12}) ?/ ?([smhd])")
 RESERVED = ("task:", "queue:")  # begin the names of limits that tasks and queues have
 
 
