@@ -15,7 +15,8 @@ from backlane.engine.plan import Sql
 from backlane.engine.postgres import edges
 from backlane.engine.postgres.enter import make_line
 from backlane.engine.postgres.find import select
-from backlane.engine.postgres.moves import Moves, forget
+from backlane.engine.postgres.forget import forget
+from backlane.engine.postgres.moves import Moves
 from backlane.engine.postgres.record import (
     RUNNING,
     SCHEDULED,

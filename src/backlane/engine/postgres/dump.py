@@ -10,8 +10,9 @@ import msgspec
 from backlane.engine.moving import PART_BYTES, PART_ROWS, Part, Repeat, Whole
 from backlane.engine.plan import Sql
 from backlane.engine.postgres import edges, steps
+from backlane.engine.postgres.forget import forget
 from backlane.engine.postgres.limits import turns_of
-from backlane.engine.postgres.moves import FINAL_CODES, Moves, forget
+from backlane.engine.postgres.moves import FINAL_CODES, Moves
 from backlane.engine.postgres.record import RUNNING, WAITING, seqs_of, standings, wholes
 from backlane.engine.postgres.seal import sealed_for_changes
 from backlane.engine.postgres.taking import hold, let_go, take_out

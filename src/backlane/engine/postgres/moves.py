@@ -55,6 +55,15 @@ BLOCKED: Sql[tuple[()]] = Sql(
         crashes, parked_ms, size, gate, limit_no, waits_for)
     """
 )
+# Places of virtual time are of the queue that they are of no more.
+UNPLACED: Sql[tuple[()]] = Sql(
+    """
+    update backlane.job
+    set due_ms = null
+    where seq = any ($1::bigint[])
+    and due_ms is not null
+    """
+)
 # What these wait for, if for anything, is for the schema to say.
 LINED_UP: Sql[tuple[int]] = Sql(
     """
@@ -64,7 +73,7 @@ LINED_UP: Sql[tuple[int]] = Sql(
         coalesce($9::bigint, backlane.now_ms()),
         array(
             select (
-                seq, token, parked_ms, attempt, revision, crashes, due_ms, null, waits_for
+                seq, token, parked_ms, attempt, revision, crashes, null, due_ms, waits_for
             )::backlane.waiter
             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::int[],
                 $7::bigint[], $10::int[]) with ordinality as given (seq, token, parked_ms,
@@ -161,17 +170,6 @@ FREE_KEYS: Sql[tuple[()]] = Sql(
     and unique_key.until_ms is null
     """
 )
-# Also of jobs that ended, and before their window is over.
-FORGET_KEYS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.unique_key
-    using backlane.job
-    where job.seq = any ($1::bigint[])
-    and job.key_name is not null
-    and unique_key.digest = backlane.digest(job.key_scope, job.key_name)
-    and unique_key.seq = job.seq
-    """
-)
 # What jobs wait for, or waited for.
 FORGET_EDGES: Sql[tuple[()]] = Sql(
     """
@@ -192,36 +190,6 @@ GROUPED: Sql[tuple[()]] = Sql(
     insert into backlane.group_tally (queue, name, jobs)
     select *
     from unnest($1::int[], $2::text[], $3::int[])
-    """
-)
-FORGET_PROGRESS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.progress
-    where seq = any ($1::bigint[])
-    """
-)
-FORGET_ERRORS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.attempt_error
-    where seq = any ($1::bigint[])
-    """
-)
-FORGET_STEPS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.step
-    where seq = any ($1::bigint[])
-    """
-)
-FORGET_TAGS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.tag
-    where seq = any ($1::bigint[])
-    """
-)
-FORGET_JOBS: Sql[tuple[()]] = Sql(
-    """
-    delete from backlane.job
-    where seq = any ($1::bigint[])
     """
 )
 COUNTED: Sql[tuple[()]] = Sql(
@@ -344,7 +312,7 @@ class Moves:
         self._placed.append((one.seq, *one[1:5], one.started_ms, one.owner))
 
     def line_up(self, one: Placed, due_ms: int, *, waits_for: int = 0) -> None:
-        """In line at a new place, and counted when it is there."""
+        """In line at a new place, for it is due, and counted when it is there."""
         self._lined_up.append(
             (
                 *(one.seq, one.token, one.parked_ms, one.attempt, one.revision, one.crashes),
@@ -373,6 +341,7 @@ class Moves:
         await many(tx, PLACED, self._placed)
         if self._lined_up:
             *columns, waits = (list(column) for column in zip(*self._lined_up, strict=True))
+            await tx.rows(UNPLACED, columns[0])
             await tx.rows(LINED_UP, *columns, tx.wall_ms, tx.boot_ms, waits)
         await many(tx, GROUPED, [(*line, by) for line, by in self.groups.items() if by])
         rows = [(*line, *counts.columns()) for line, counts in self.counts.items()]
@@ -383,12 +352,3 @@ async def many(tx: PostgresTx, statement: Sql[Any], rows: Sequence[Sequence[Any]
     """Run a statement that takes a column of values for each parameter, if there are rows."""
     if rows:
         await tx.rows(statement, *(list(column) for column in zip(*rows, strict=True)))
-
-
-async def forget(tx: PostgresTx, seqs: Sequence[int]) -> None:
-    """Delete what is kept of jobs beside the table of their state."""
-    for statement in (
-        *(FORGET_KEYS, FORGET_JOBS, FORGET_ERRORS, FORGET_PROGRESS, FORGET_STEPS),
-        FORGET_TAGS,
-    ):
-        await tx.rows(statement, seqs)

@@ -12,7 +12,8 @@ from backlane.engine.plan import Sql
 from backlane.engine.portion import Line
 from backlane.engine.postgres.edges import Renewed
 from backlane.engine.postgres.extra import HOLDS, unpacked
-from backlane.engine.postgres.moves import FORGET_PROGRESS, Moves, Placed
+from backlane.engine.postgres.forget import FORGET_PROGRESS
+from backlane.engine.postgres.moves import Moves, Placed
 from backlane.engine.postgres.reading import GROUPS, LINES, LOCK, TAKE_BACK, line_of
 from backlane.engine.postgres.record import Standing
 from backlane.engine.postgres.taking import take_out
