@@ -165,6 +165,34 @@ TAKE_TURNS: Sql[tuple[()]] = Sql(
     on conflict do nothing
     """
 )
+# Places of virtual time are of the queue that they are of no more.
+UNPLACED: Sql[tuple[()]] = Sql(
+    """
+    update backlane.job
+    set due_ms = null
+    where seq = any ($1::bigint[])
+    and due_ms is not null
+    """
+)
+# What these wait for, if for anything, is for the schema to say.
+LINED_UP: Sql[tuple[int]] = Sql(
+    """
+    select come
+    from backlane.get_in_line(
+        coalesce($8::bigint, backlane.now_ms()),
+        coalesce($9::bigint, backlane.now_ms()),
+        array(
+            select (
+                seq, token, parked_ms, attempt, revision, crashes, null, due_ms, waits_for
+            )::backlane.waiter
+            from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::int[],
+                $7::bigint[], $10::int[]) with ordinality as given (seq, token, parked_ms,
+                attempt, revision, crashes, due_ms, waits_for, nth)
+            order by nth
+        )
+    )
+    """
+)
 ACQUIRE: Sql[tuple[bool, int | None]] = Sql(
     """
     select is_given, wait_ms

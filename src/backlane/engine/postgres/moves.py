@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.limits import LINED_UP, UNPLACED
 from backlane.engine.postgres.transaction import PostgresTx
 from backlane.model.job import State
 
@@ -53,34 +54,6 @@ BLOCKED: Sql[tuple[()]] = Sql(
         $7::bigint[], $8::int[], $9::int[], $10::bigint[], $11::int[], $12::bigint[], $13::int[],
         $14::int[]) as given (queue, lane, place, seq, priority, attempt, token, revision,
         crashes, parked_ms, size, gate, limit_no, waits_for)
-    """
-)
-# Places of virtual time are of the queue that they are of no more.
-UNPLACED: Sql[tuple[()]] = Sql(
-    """
-    update backlane.job
-    set due_ms = null
-    where seq = any ($1::bigint[])
-    and due_ms is not null
-    """
-)
-# What these wait for, if for anything, is for the schema to say.
-LINED_UP: Sql[tuple[int]] = Sql(
-    """
-    select come
-    from backlane.get_in_line(
-        coalesce($8::bigint, backlane.now_ms()),
-        coalesce($9::bigint, backlane.now_ms()),
-        array(
-            select (
-                seq, token, parked_ms, attempt, revision, crashes, null, due_ms, waits_for
-            )::backlane.waiter
-            from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[], $6::int[],
-                $7::bigint[], $10::int[]) with ordinality as given (seq, token, parked_ms,
-                attempt, revision, crashes, due_ms, waits_for, nth)
-            order by nth
-        )
-    )
     """
 )
 # Where a job waits, and what it was when it last came back.
