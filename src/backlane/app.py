@@ -121,9 +121,8 @@ class Backlane:
         self.limits = Limits(self._place, limits, self._queues.values())
         bounds = bounds_of(self._queues)  # complete: a queue named later has the engine's default
         fair = frozenset(name for name, queue in self._queues.items() if queue.fair)
-        of_tasks = Admission(bounds, limits=self.limits.in_store, fair=fair)
+        self.admission = of_tasks = Admission(bounds, limits=self.limits.in_store, fair=fair)
         of_messages = replace(of_tasks, kind=Kind.MESSAGES)
-        self.admission = of_tasks
         self.schedules = Schedules(self._place, self._tasks)
         self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
@@ -232,30 +231,20 @@ class Backlane:
         return task
 
     def schedule(
-        self,
-        rule: Rule | str | timedelta,
-        /,
-        **options: Unpack[ScheduleOptions],
+        self, rule: Rule | str | timedelta, /, **options: Unpack[ScheduleOptions]
     ) -> DeclareScheduled:
         """Let a task run on time: `@app.schedule("0 3 * * *", tz="Europe/Paris")`.
 
         Written over `@app.task`, or over a function, which then is a task. The rule is cron
         as text, a timedelta, `Every` or `At`. Options are `tz`, `name` (the task's, unless
-        given), `args` and `kwargs` of the call, `catch_up` ("none", "latest" or "all": what
-        becomes of due times that no worker saw), `most` (of these, for "all") and `jitter`
-        (spreads the starts over so long).
+        given), `args` and `kwargs` of the call, `catch_up` ("none", "latest" or "all"), `most`
+        (due times that are caught up with) and `jitter` (spreads the starts over so long).
 
         Raises:
-            BadOption: the rule, or an option, cannot work; says which part.
-            UnknownOption: names the nearest one that exists.
+            BadOption, UnknownOption: the rule, or an option, cannot work; says which part.
         """
-        check_options(options, ScheduleOptions.__annotations__, "@app.schedule")
-        declare = self.schedules.declaring(rule, options)
-
-        def decorate(function: Any) -> Any:
-            return declare(function if isinstance(function, Task) else self._declare(function, {}))
-
-        return decorate
+        declare: Any = self.schedules.declaring(rule, options)
+        return lambda it: declare(it if isinstance(it, Task) else self._declare(it, {}))
 
     def messages(self, name: str) -> MessageQueue:
         """Return the message queue of that name.
@@ -303,8 +292,7 @@ class Backlane:
         limit = self.limits.declared[known_limit(name, self.limits.declared)]
         if group is not None and not limit.per_group:
             raise BadOption(f"limit {name!r} is not per group; leave group= out")
-        of_group = use(name, limit, group)
-        return LimitBlock(self._place, of_group, limit.in_store, timeout)
+        return LimitBlock(self._place, use(name, limit, group), limit.in_store, timeout)
 
     def _queue(self, name: str) -> Queue:
         """Return a queue for tasks by its name."""

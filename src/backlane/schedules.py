@@ -105,6 +105,7 @@ class Schedules:
         self, rule: Rule | str | timedelta, options: ScheduleOptions
     ) -> Callable[[Called], Called]:
         """Return what declares that a task is scheduled so; see `Backlane.schedule`."""
+        check_options(options, ScheduleOptions.__annotations__, "@app.schedule")
         spec_of(rule, **_timing(options))  # what is wrong of it is told before the task is made
 
         def declare(task: Called) -> Called:
