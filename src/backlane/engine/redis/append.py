@@ -27,7 +27,7 @@ from backlane.model.job import DEFAULT_RULE, Job, Receipt, Refusal
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import DEFAULT_BOUNDS, DEFAULT_MAX_BYTES, DEFAULT_MAX_JOBS, Bounds
 
-_PARTS = ("model", "moves", "bells", "limiting", "insert", "sheets", "append")
+_PARTS = ("model", "moves", "bells", "limiting", "insert", "sheets", "admission", "append")
 APPEND = Script("append_any", *_PARTS)
 TICK = Script("tick", *_PARTS, "schedules")
 APPEND_PLAIN = Script("append_plain")

@@ -1,3 +1,3 @@
--- append: see append.lua
+-- append: see admission.lua
 
 return append()

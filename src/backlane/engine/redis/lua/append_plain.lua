@@ -5,7 +5,7 @@
 -- args: kind, standard max_jobs, max_bytes, queue, its number as last known | nil, its channel,
 --   declared max_jobs, max_bytes | nil, priority, lane, ms of the oldest id, sum of sizes, ids,
 --   sheets, sizes, attempts, pace [starts at this priority, slots, declared max_wait_ms | nil] | nil,
---   marks of all of them (see append.lua) | nil
+--   marks of all of them (see admission.lua) | nil
 -- Answer: wall, 1, number of the queue, jobs, bytes, max_jobs, max_bytes, and with a pace: jobs
 --   ahead of the first, running, max_wait_ms | false.
 

@@ -1,4 +1,4 @@
--- tick: as append.lua, and: [name, revision, last ms, next ms | false] ->
+-- tick: as admission.lua, and: [name, revision, last ms, next ms | false] ->
 --   as append; or wall, 2 where another was first
 
 local name, revision, last_ms, next_ms = unpack(args[8])
