@@ -21,6 +21,7 @@ from backlane.engine.selection import Cancel, Delete, Selection
 from backlane.errors import EngineUnavailable
 from backlane.model.ids import new_id
 from backlane.model.job import Edge, Idempotency, Job, Key, KeyRule, Note, State, Step
+from backlane.model.limit import Limit, Use
 from backlane.model.outcome import Awaiting, Settlement, Succeeded
 from backlane.model.queue import Bounds
 
@@ -84,7 +85,11 @@ def test_a_worker_may_do_all_that_workers_and_producers_do(as_role: As):
 
 def test_a_producer_enqueues_and_does_nothing_else(as_role: As):
     engine = as_role(PRODUCER)
-    bounds = Admission(declared={"mail": Bounds(max_jobs=10)})
+    bounds = Admission(
+        declared={"mail": Bounds(max_jobs=10)},
+        limits={"stripe": Limit(concurrency=1), "queue:mail": Limit(concurrency=2)},
+        fair=frozenset({"mail"}),
+    )
     jobs = [job() for _ in range(3)]
     jobs += [
         msgspec.structs.replace(
@@ -95,14 +100,16 @@ def test_a_producer_enqueues_and_does_nothing_else(as_role: As):
             delay_ms=1_000,
             expires_ms=9_000,
             idempotency=Idempotency("send", "order-7", b"print"),
-        )
+        ),
+        msgspec.structs.replace(job(), uses=(Use("stripe"),), group="g"),
+        msgspec.structs.replace(job(), uses=(Use("queue:mail", "g", turn=True), Use("stripe"))),
     ]
     for _ in range(2):
         receipts = engine.run(engine.append(jobs, bounds))
 
     assert isinstance(receipts, list)
     assert [receipt.first for receipt in receipts] == [one.id for one in jobs]
-    assert len(engine.run(engine.find(Selection(queue="mail"))).records) == 4
+    assert len(engine.run(engine.find(Selection(queue="mail"))).records) == 6
     for change in (
         engine.alter_schedule("nightly", Put(spec=b"{}", task="send")),
         engine.claim(Wanted("bob", 1, 30_000, ("mail",))),

@@ -505,6 +505,8 @@ begin
 end
 $$;
 
+revoke execute on function backlane.get_in_line from public;
+
 -- -- who uses what: rows that follow those of other tables --
 
 create function backlane.note_ready() returns trigger
