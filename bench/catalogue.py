@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench.aside import aside
+from bench.chord import chord
 from bench.contention import contention
 from bench.depth import depth, history
 from bench.enqueue import enqueue
@@ -39,6 +40,7 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "depth": depth,
     "history": history,
     "aside": aside,
+    "chord": chord,
     "overload": overload,
     "postgres": postgres,
     "redis": redis,

@@ -89,7 +89,12 @@ class WorkerProcess:
 def environment(store: Store) -> dict[str, str]:
     """Return what a child process needs to import this package and to find the store."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "BENCH_URL": store.url, "PYTHONPATH": os.pathsep.join(paths)}
+    return {
+        **os.environ,
+        "BENCH_URL": store.url,
+        "BENCH_BOUND": str(store.bound),
+        "PYTHONPATH": os.pathsep.join(paths),
+    }
 
 
 def children(pid: int) -> list[int]:
@@ -109,6 +114,12 @@ def cpu_seconds(pids: list[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident_mib(pids: list[int]) -> float:
+    """Return the memory of these processes, what they share counted for each."""
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def proportional_mib(pids: list[int]) -> float:

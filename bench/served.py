@@ -2,6 +2,6 @@
 
 import os
 
-from bench.workload import workload
+from bench.workload import BOUND, workload
 
-app = workload(os.environ["BENCH_URL"]).app
+app = workload(os.environ["BENCH_URL"], int(os.environ.get("BENCH_BOUND", BOUND))).app

@@ -12,7 +12,7 @@ from backlane.enqueuer import Arguments
 from backlane.model.queue import QueueRecord
 from bench.bare import PAYLOAD
 from bench.figure import Nothing
-from bench.workload import QUEUE, Workload, workload
+from bench.workload import BOUND, QUEUE, Workload, workload
 
 PATIENCE = 120.0  # seconds for a worker to do what it was given
 LOOK = 0.005  # seconds between two looks at the counters: a hundredth of a short drain
@@ -24,12 +24,13 @@ class Store:
     Args:
         path: the SQLite file; with a `url`, only what logs beside it are named for.
         url: another store.
+        bound: how many jobs a queue may hold.
     """
 
-    def __init__(self, path: Path, url: str | None = None) -> None:
-        self.path = path
+    def __init__(self, path: Path, url: str | None = None, bound: int = BOUND) -> None:
+        self.path, self.bound = path, bound
         self.url = url or f"sqlite:///{path}"
-        self.work: Workload = workload(self.url)
+        self.work: Workload = workload(self.url, bound)
 
     @classmethod
     def fresh(cls, path: Path) -> Store:

@@ -38,6 +38,14 @@ def stamp(sent_ns: int, path: str) -> None:
     os.close(handle)
 
 
+def gather(found: list[None], path: str) -> int:
+    """Write down that it was called, and return with how many results."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(handle, b"called\n")
+    os.close(handle)
+    return len(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """An application on some store, and its tasks."""
@@ -47,11 +55,12 @@ class Workload:
     anoop: Task[[int, str], Coroutine[Any, Any, None], None]
     nap: Task[[float], Coroutine[Any, Any, None], None]
     stamp: Task[[int, str], None, None]
+    gather: Task[[list[None], str], int, int]
 
 
-def workload(url: str) -> Workload:
-    """Make the application on the store that `url` names."""
-    queues = [Queue(name, max_jobs=BOUND, max_bytes=2**40) for name in (QUEUE, *HISTORIES)]
+def workload(url: str, bound: int = BOUND) -> Workload:
+    """Make the application on the store that `url` names; its queues hold `bound` jobs each."""
+    queues = [Queue(name, max_jobs=bound, max_bytes=2**40) for name in (QUEUE, *HISTORIES)]
     app = Backlane(url, queues=queues)
     task = app.task(queue=QUEUE)
-    return Workload(app, task(noop), task(anoop), task(nap), task(stamp))
+    return Workload(app, task(noop), task(anoop), task(nap), task(stamp), task(gather))
