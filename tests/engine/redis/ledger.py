@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
+import msgspec
 import redis
 
 from backlane.engine.redis.sheet import Row, read_row
 
-SCHEDULED, READY, RUNNING, FAILED = 1, 2, 4, 6
+SCHEDULED, READY, BLOCKED, RUNNING, FAILED = 1, 2, 3, 4, 6
 LEVEL = 2**43
 BLOCK = 1024
 # What is left when all jobs are gone: what is known of queues, resources and the store.
@@ -51,11 +52,53 @@ class Ledger:
             member = row.seq.to_bytes(6) + job
             key, score = _where(row)
             found[key][member] = score
+            if row.state == BLOCKED and row.extra is not None and row.extra.on:
+                key, score = self._at_gate(row)
+                found[key][member] = score
             if row.state == FAILED:
                 found["dead"][member] = row.seq
             if row.deadline is not False and row.state < RUNNING:
                 found["deadlines"][member] = row.deadline
         return dict(found)
+
+    def _at_gate(self, row: Row) -> tuple[str, float]:
+        """Where a blocked job waits for what it uses."""
+        it = row.extra
+        assert it is not None
+        assert isinstance(it.uses, tuple)
+        use = it.uses[it.on - 1]
+        place = it.virtual or row.place
+        score = place if use[0] == "t" else (9 - row.rank) * LEVEL + place
+        number = msgspec.msgpack.decode(self._hash("gates")[use.encode()])[0]
+        return f"blocked:{number}:{row.queue}", score
+
+    # -- gates: who has them, and how --
+
+    def gates(self) -> dict[str, tuple[Any, ...]]:
+        """Jobs, holders, ready and blocked by queue, of each gate that jobs have."""
+        found = {}
+        for use, kept in self._hash("gates").items():
+            _, jobs, held, _, _, ready, blocked = msgspec.msgpack.decode(kept, strict=False)
+            if jobs:
+                found[use.decode()] = (jobs, held, _by_queue(ready), _by_queue(blocked))
+        return found
+
+    def gates_by_rows(self) -> dict[str, tuple[Any, ...]]:
+        jobs: Counter[str] = Counter()
+        held: Counter[str] = Counter()
+        ready: dict[str, Counter[int]] = defaultdict(Counter)
+        blocked: dict[str, Counter[int]] = defaultdict(Counter)
+        for row in self.rows().values():
+            it = row.extra
+            if it is None or isinstance(it.uses, bool) or row.state > RUNNING:
+                continue
+            turns = () if isinstance(it.turns, bool) else it.turns
+            for at, use in enumerate(it.uses, 1):
+                jobs[use] += 1
+                held[use] += at in turns if use[0] == "t" else row.state == RUNNING
+                ready[use][row.queue] += row.state == READY
+                blocked[use][row.queue] += row.state == BLOCKED and it.on == at
+        return {use: (jobs[use], held[use], dict(+ready[use]), dict(+blocked[use])) for use in jobs}
 
     # -- counters --
 
@@ -136,12 +179,13 @@ class Ledger:
         """What is kept of jobs that have no row."""
         known = set(self.rows())
         kept = {name: set(self._hash(name)) for name in ("bodies", "results", "errors", "progress")}
-        kept["keys"] = set(self._hash("keys").values())
+        kept["keys"] = {held for held in self._hash("keys").values() if len(held) == 16}
         return {name: jobs - known for name, jobs in kept.items() if jobs - known}
 
     def check(self) -> None:
         """Compare all of it."""
         assert self.places() == self.places_by_rows()
+        assert self.gates() == self.gates_by_rows()
         assert self.counters() == self.counters_by_rows()
         assert self.groups() == self.groups_by_rows()
         assert self.order() == self.order_by_rows()
@@ -165,14 +209,24 @@ def _where(row: Row) -> tuple[str, Any]:
         key = f"ready:{row.queue}:{row.lane}"
         if row.resource is not False:
             key += f":{row.resource}"
-        return key, (9 - row.rank) * LEVEL + row.place
+        place = row.extra.virtual if row.extra and row.extra.virtual else row.place
+        return key, (9 - row.rank) * LEVEL + place
     if row.state == RUNNING:
         return "leases", row.lease_end
     if row.state == SCHEDULED:
         return "scheduled", row.place
+    if row.state == BLOCKED:
+        return "blocked", row.seq
     if row.state == FAILED:
         return f"failed:{row.queue}", row.ended
     return f"done:{row.queue}", row.ended
+
+
+def _by_queue(counts: Any) -> dict[int, int]:
+    """Counts by queue; those of queues 1, 2, .. come as a list."""
+    if isinstance(counts, list):
+        return dict(enumerate(counts, 1))
+    return {int(queue): number for queue, number in counts.items()}
 
 
 def _counted(fields: dict[bytes, bytes]) -> dict[str, int]:

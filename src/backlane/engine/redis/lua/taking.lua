@@ -29,6 +29,7 @@ local function bring_in(departed)
   local due = call('ZRANGEBYSCORE', P .. 'scheduled', '-inf', wall, 'LIMIT', 0, MOVES - #lapsed)
   local buried, ids = {}, {}
   if #lapsed + #due == 0 then return buried end
+  make_way()
   for i = 1, #lapsed do ids[i] = id_of(lapsed[i]) end
   for i = 1, #due do ids[#lapsed + i] = id_of(due[i]) end
   read_rows(ids)

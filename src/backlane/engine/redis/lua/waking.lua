@@ -129,6 +129,7 @@ local function waking()
       if line(queues[i]).blocked > 0 then waited[#waited + 1] = queues[i] end
     end
     if #waited == 0 then return end
+    make_way()
     gating() -- what was acquired and has ended leaves room
     flush()
     local uses = open_uses(waited)
