@@ -10,9 +10,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from backlane import (
+    At,
     Backlane,
     Call,
     Context,
+    Cron,
+    Every,
     JobChange,
     JobFailed,
     JobHandle,
@@ -24,9 +27,11 @@ from backlane import (
     Queue,
     QueueFull,
     Retry,
+    Schedule,
     Snooze,
     State,
     Task,
+    Unique,
     events,
 )
 from backlane.testing import testing
@@ -224,3 +229,27 @@ def in_a_test() -> None:
 
 if __name__ == "__main__":
     asyncio.run(live())
+
+
+# -- on time, and once --
+
+
+@app.schedule("0 3 * * *", tz="Europe/Paris", catch_up="all")
+@app.task(keep_latest=True, unique=Unique(until="started"), keep=timedelta(days=1), tags=["a"])
+async def nightly(number: int = 0) -> Video:
+    return Video("", timedelta(number))
+
+
+@app.schedule(Every(60), args=(7,), jitter=timedelta(seconds=5))
+def minutely(context: Context, number: int) -> int:
+    return number
+
+
+def on_time() -> None:
+    assert_type(nightly.latest(), Video)
+    assert_type(nightly.enqueue(7), JobHandle[Video])
+    assert_type(minutely(7), int)
+    assert_type(minutely.enqueue(number=7), JobHandle[int])
+    assert_type(app.schedules.put("x", Cron("@daily"), nightly), Schedule)
+    assert_type(app.schedules.put("y", At(datetime.now(UTC)), minutely.using(priority=3)), Schedule)
+    assert_type(app.schedules.list(), list[Schedule])
