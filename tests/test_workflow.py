@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 from tests.weaving import (
@@ -470,13 +472,54 @@ def test_arguments_are_looked_at_where_they_are_written() -> None:
         double.node("one")  # type: ignore[call-overload]
 
 
-def test_nodes_that_wait_for_each_other_are_refused(t: Testing) -> None:
-    first, second = double.node(1), double.node(2)
-    first.after(second)
-    second.after(first)
+def test_nodes_that_wait_for_each_other_are_refused_where_it_is_written() -> None:
+    first, last = finish.node(), count.node()
+    chain(first, fetch.node("a.org"), last)
+    handler = finish.node().after(last)
+    for close in (
+        lambda: first.after(first),
+        lambda: first.after(last),
+        lambda: first.on_error(first),
+        lambda: handler.on_error(last),
+        lambda: chain(last, first),
+        lambda: chord([last], first),
+        lambda: total.node([first.out, last.out]).on_error(first),
+    ):
+        with pytest.raises(BadOption, match="would wait for itself, by way of"):
+            close()
+    assert first.edges == []
 
-    with pytest.raises(BadOption, match="waits for itself"):
-        first.enqueue()
+
+def test_nodes_of_many_are_looked_at_quickly() -> None:
+    began = time.perf_counter()
+    nodes = [finish.node() for _ in range(5_000)]
+    chain(*nodes)
+    for one, before in pairwise([finish.node() for _ in range(5_000)]):
+        one.after(before)
+
+    assert time.perf_counter() - began < 5
+
+
+def test_a_node_that_could_never_run_is_refused_where_it_is_written() -> None:
+    first = double.node(1)
+    with pytest.raises(BadOption, match="to succeed, and for it to fail, so it would never run"):
+        double.node(first.out).after(first, when="failed")
+    with pytest.raises(BadOption, match="never run"):
+        first.on_error(double.node(first.out))
+    with pytest.raises(BadOption, match="never run"):
+        finish.node().after(first, when="failed").after(first)
+
+
+def test_of_two_ties_to_one_node_the_stricter_counts(t: Testing) -> None:
+    broken.add(1)
+    first = double.node(1)
+    strict = finish.node().after(first, when="ended").after(first)
+    loose = finish.node().after(strict, when="ended").after(strict, when="failed")
+
+    run = loose.enqueue()
+    t.drain()
+
+    assert [state for _, state in states(run)] == ["failed", "cancelled", "succeeded"]
 
 
 @pytest.mark.parametrize("option", [{"key": "k"}, {"id": uuid.uuid4()}, {"idempotency_key": "k"}])

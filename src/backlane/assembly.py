@@ -35,6 +35,7 @@ from backlane.model.workflow import (
     own_job,
     windowed,
 )
+from backlane.ties import fillers, folded, in_order
 from backlane.workflow_handle import WorkflowHandle
 
 MOST_JOBS = 10_000  # in one transaction: it holds the store's only writer
@@ -56,7 +57,7 @@ class Assembly:
 
         Raises:
             TypeError, BadOption, Unencodable, TooLarge: a node lacks an argument, or has
-                a wrong one; nodes wait for each other; there are too many.
+                a wrong one, or there are too many.
         """
         outs = fillers(holes(shape, ("value",), is_out))
         if not outs:
@@ -66,7 +67,7 @@ class Assembly:
         self._made: list[tuple[Member, int]] = []  # which of the jobs are calls of whom
         self._now = self.origin.intake.place.clock.wall_ms()
         self._placed: dict[int, Placed] = {}
-        members = _in_order([out.node for out in outs])
+        members = in_order([out.node for out in outs])
         self._needed = {
             id(out.node)
             for member in members
@@ -130,7 +131,7 @@ class Assembly:
             )
             made = replace(
                 own_job(ids[at], SLICE_TASK, body, like),
-                after=_folded((*after, *windowed(ids, at))),
+                after=folded((*after, *windowed(ids, at))),
                 delay_ms=like.delay_ms,
                 tags=(leaves_tag(len(bodies)),),
             )
@@ -173,7 +174,7 @@ class Assembly:
         ]
         like = replace(self.origin.template(), workflow=self.end)
         made = own_job(self.end, GATHER_TASK, enveloped(Envelope(references), body), like)
-        self.jobs.append(replace(made, after=_folded(edges)))
+        self.jobs.append(replace(made, after=folded(edges)))
 
     # -- what waits for what --
 
@@ -189,7 +190,7 @@ class Assembly:
                 edges.append(Edge(placed.alarm, when))
             else:
                 edges += [Edge(job, when) for job in placed.jobs]
-        return _folded(edges)
+        return folded(edges)
 
     def _jobs_of(self, member: Member, out: Out) -> tuple[bytes, ...]:
         placed = self._placed[id(member)]
@@ -301,54 +302,5 @@ async def astore(shape: object) -> WorkflowHandle[Any]:
     return assembly.leave(bulk)
 
 
-def fillers(found: Iterable[Hole]) -> list[Out]:
-    """The outs that fill these holes."""
-    outs: list[Out] = []
-    for hole in found:
-        outs += (
-            [hole.filler] if isinstance(hole.filler, Out) else cast("tuple[Out, ...]", hole.filler)
-        )
-    return outs
-
-
 def _is_sliced(member: Member) -> bool:
     return isinstance(member.content, Items) and member.content.is_known
-
-
-def _folded(edges: Iterable[Edge]) -> tuple[Edge, ...]:
-    """Edges, one to each job: the first counts."""
-    first: dict[bytes, Edge] = {}
-    for edge in edges:
-        first.setdefault(edge.job, edge)
-    return tuple(first.values())
-
-
-def _before(member: Member) -> list[Member]:
-    return [out.node for out in fillers(member.content.holes)] + [one for one, _ in member.edges]
-
-
-def _in_order(ends: list[Member]) -> list[Member]:
-    """All that is reached from the ends, each behind what it waits for; handlers too."""
-    done: dict[int, Member] = {}
-    open_: set[int] = set()
-    roots = list(ends)
-    while roots:
-        stack: list[tuple[Member, Iterator[Member]]] = []
-        first = roots.pop(0)
-        if id(first) not in done:
-            stack.append((first, iter(_before(first))))
-            open_.add(id(first))
-        while stack:
-            member, others = stack[-1]
-            other = next(others, None)
-            if other is None:
-                stack.pop()
-                open_.discard(id(member))
-                done[id(member)] = member
-                roots += member.handlers
-            elif id(other) in open_:
-                raise BadOption(f"{other!r} waits for itself, by way of others; take one edge out")
-            elif id(other) not in done:
-                stack.append((other, iter(_before(other))))
-                open_.add(id(other))
-    return list(done.values())

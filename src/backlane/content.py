@@ -42,6 +42,7 @@ class Member(Protocol):
     content: Call | Items
     edges: list[tuple[Member, When]]  # beside those of what it uses
     handlers: list[Member]
+    is_waited_for: bool  # else it closes no circle, whatever it comes to wait for
 
 
 class Out:

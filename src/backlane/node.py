@@ -17,6 +17,7 @@ from backlane import assembly
 from backlane.content import Call, Items, Member, Origin, Out
 from backlane.errors import BadOption
 from backlane.model.job import When
+from backlane.ties import tie
 from backlane.workflow_handle import WorkflowHandle
 
 R_co = TypeVar("R_co", covariant=True)
@@ -34,6 +35,7 @@ class Node(Generic[R_co]):
         self.origin, self.content = origin, content
         self.edges: list[tuple[Member, When]] = []
         self.handlers: list[Member] = []
+        self.is_waited_for = False
 
     def __repr__(self) -> str:
         return f"<Node {self.origin.task}>"
@@ -41,11 +43,12 @@ class Node(Generic[R_co]):
     @property
     def out(self) -> R_co:
         """What the node will result in: pass it to another node as an argument."""
-        return cast("R_co", Out(self))
+        return cast("R_co", self.shape)
 
     @property
     def out_or_none(self) -> R_co | None:
         """Like `out`, but who uses it runs in any case: None stands for what failed."""
+        self.is_waited_for = True
         return cast("R_co | None", Out(self, partial=True))
 
     def after(self, *nodes: Node[Any], when: When | str = When.SUCCEEDED) -> Self:
@@ -54,8 +57,12 @@ class Node(Generic[R_co]):
         Args:
             when: how they are to end: "succeeded", "failed" or "ended". Where one ends
                 otherwise, this node is skipped.
+
+        Raises:
+            BadOption: one of them waits for this node, or this one already waits for the
+                opposite.
         """
-        self.edges += [(checked_node(node), _checked_when(when)) for node in nodes]
+        tie(self, [checked_node(node) for node in nodes], _checked_when(when))
         return self
 
     def on_error(self, handler: Node[Any]) -> Self:
@@ -63,8 +70,11 @@ class Node(Generic[R_co]):
 
         The handler's first argument, where one is missing, is the `Failure`. Nodes that
         wait for this one are skipped all the same.
+
+        Raises:
+            BadOption: this node waits for the handler, or the handler for its success.
         """
-        checked_node(handler).edges.append((self, When.FAILED))
+        tie(checked_node(handler), [self], When.FAILED)
         handler.content.receive(Out(self, is_failure=True))
         self.handlers.append(handler)
         return self
@@ -75,7 +85,7 @@ class Node(Generic[R_co]):
         Raises:
             QueueFull: a queue has no room for all of it; nothing was stored.
             TypeError: a node lacks an argument.
-            BadOption, TooLarge: nodes wait for each other, or there are more than 10,000.
+            TooLarge: there are more than 10,000.
             OutcomeUnknown, EngineUnavailable: as `Task.enqueue`.
         """
         return assembly.store(self.shape)
@@ -99,12 +109,13 @@ class Node(Generic[R_co]):
     @property
     def shape(self) -> object:
         """What it results in."""
+        self.is_waited_for = True
         return Out(self)
 
     def come_after(self, shape: object, ends: Iterable[Node[Any]], when: When) -> None:
         """Wait for what was before, and take its result if an argument is missing."""
+        tie(self, ends, when)
         self.content.receive(shape)
-        self.edges += [(end, when) for end in ends]
 
 
 def checked_node(node: Node[Any]) -> Node[Any]:
