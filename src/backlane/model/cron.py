@@ -20,9 +20,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
-from zoneinfo import ZoneInfo, available_timezones
-
-from cronsim import CronSim, CronSimError
 
 from backlane.errors import BadOption, nearest
 
@@ -97,6 +94,8 @@ def zone(name: str) -> tzinfo:
     """
     if name == "UTC":
         return UTC
+    from zoneinfo import ZoneInfo, available_timezones  # who has no schedule does not pay for it
+
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError, TypeError) as error:
@@ -174,6 +173,8 @@ def _draw(expression: str, name: str, place: int, part: str) -> str:
 
 
 def _check(expression: str) -> None:
+    from cronsim import CronSimError
+
     try:
         first = next(_naive(" ".join(resolved(expression, "")), 0), None)
     except CronSimError as error:
@@ -190,6 +191,8 @@ def _check(expression: str) -> None:
 
 def _naive(fields: str, after: int) -> Iterator[int]:
     """Yield what a clock shows that fits, later than `after`: seconds as if it were in UTC."""
+    from cronsim import CronSim  # as above
+
     moments = CronSim(fields, EPOCH + timedelta(seconds=after))
     try:
         for moment in moments:
