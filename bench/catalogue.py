@@ -16,6 +16,7 @@ from bench.enqueue import enqueue
 from bench.figure import Figure
 from bench.gateway import gateway
 from bench.latency import latency, round_trip
+from bench.limits import limits
 from bench.no_op import no_op
 from bench.overload import overload
 from bench.servers.postgres import postgres
@@ -41,6 +42,7 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "history": history,
     "aside": aside,
     "chord": chord,
+    "limits": limits,
     "overload": overload,
     "postgres": postgres,
     "redis": redis,

@@ -19,15 +19,28 @@ STOP_SECONDS = 15.0
 
 
 class WorkerProcess:
-    """`backlane worker bench.served:app`, with one executor unless said, on a store."""
+    """`backlane worker bench.served:app`, with one executor unless said, on a store.
 
-    def __init__(self, store: Store, *, concurrency: int = 50, processes: int = 1) -> None:
+    Args:
+        target: another application, which runs `noop` too.
+        name: of the log, where several work on a store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        concurrency: int = 50,
+        processes: int = 1,
+        target: str = "bench.served:app",
+        name: str = "worker",
+    ) -> None:
         self._store = store
         self._command = [
-            *(sys.executable, "-m", "backlane", "worker", "bench.served:app"),
+            *(sys.executable, "-m", "backlane", "worker", target),
             *("--processes", str(processes), "--concurrency", str(concurrency)),
         ]
-        self.log = store.path.with_suffix(".worker.log")
+        self.log = store.path.with_suffix(f".{name}.log")
 
     def __enter__(self) -> Self:
         self.start()
