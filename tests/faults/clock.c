@@ -1,15 +1,33 @@
-/* A wall clock that is wrong by SKEW_SECONDS: LD_PRELOAD this. Nothing else is touched,
-   so that sleeps and time-outs go by the monotonic clock as they do on a real machine. */
+/* A wall clock that is wrong by SKEW_SECONDS, or by the number (a long of the machine's own
+   make) in the file SKEW_FILE, which may change at any time: LD_PRELOAD this. Nothing else is
+   touched, so that sleeps and time-outs go by the monotonic clock as they do on a real machine. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
+static long given;
+static volatile const long *wrong_by;
+
+__attribute__((constructor)) static void find(void) {
+    const char *seconds = getenv("SKEW_SECONDS"), *path = getenv("SKEW_FILE");
+    given = seconds ? atol(seconds) : 0;
+    wrong_by = &given;
+    if (path) {
+        int file = open(path, O_RDONLY);
+        void *there = mmap(NULL, sizeof(long), PROT_READ, MAP_SHARED, file, 0);
+        close(file);
+        if (there == MAP_FAILED) abort();
+        wrong_by = there;
+    }
+}
+
 static long skew(void) {
-    const char *given = getenv("SKEW_SECONDS");
-    return given ? atol(given) : 0;
+    return wrong_by ? *wrong_by : 0;
 }
 
 int clock_gettime(clockid_t id, struct timespec *now) {

@@ -26,26 +26,26 @@ PATIENT = Retry(attempts=1000, base=0.01, cap=0.05)
 
 def in_thread(context: Context, milliseconds: int, diary: str) -> int:
     """Work in a thread; the result is the process that did it."""
-    for _ in _beats(context, milliseconds, diary):
+    for _ in beats(context, milliseconds, diary):
         time.sleep(BEAT_SECONDS)
     return os.getpid()
 
 
 async def in_loop(context: Context, milliseconds: int, diary: str) -> int:
     """Work as a coroutine."""
-    for _ in _beats(context, milliseconds, diary):
+    for _ in beats(context, milliseconds, diary):
         await asyncio.sleep(BEAT_SECONDS)
     return os.getpid()
 
 
 def in_process(context: Context, milliseconds: int, diary: str) -> int:
     """Work alone in a process."""
-    for _ in _beats(context, milliseconds, diary):
+    for _ in beats(context, milliseconds, diary):
         time.sleep(BEAT_SECONDS)
     return os.getpid()
 
 
-def _beats(context: Context, milliseconds: int, diary: str) -> Iterator[None]:
+def beats(context: Context, milliseconds: float, diary: str) -> Iterator[None]:
     """Write the diary of an attempt; what happens between two signs is the caller's."""
     file = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     began = time.monotonic_ns()

@@ -32,6 +32,7 @@ class Fleet:
     target: str = "tests.faults.served:app"
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
+    _surroundings: dict[int, dict[str, str]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -48,7 +49,12 @@ class Fleet:
     def environment(self) -> dict[str, str]:
         """Return what a worker needs to know; it is also what its processes are known by."""
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, "FAULTS_URL": self.url, "PYTHONPATH": os.pathsep.join(paths)}
+        return {
+            **os.environ,
+            "FAULTS_URL": self.url,
+            "FAULTS_DIARY": str(self.diary),
+            "PYTHONPATH": os.pathsep.join(paths),
+        }
 
     # -- starting and ending --
 
@@ -58,12 +64,14 @@ class Fleet:
         with self.log.open("ab") as log:
             worker = subprocess.Popen(self._command(), env=environment, stdout=log, stderr=log)
         self.workers.append(worker)
+        self._surroundings[worker.pid] = surroundings
         return worker
 
     def _command(self) -> list[str]:
         numbers = (str(self.processes), str(self.concurrency))
         if self.lease is not None:
-            return [sys.executable, "-m", "tests.faults.short_lease", str(self.lease), *numbers]
+            given = (self.target, str(self.lease), *numbers)
+            return [sys.executable, "-m", "tests.faults.short_lease", *given]
         return [
             *(sys.executable, "-m", "backlane", "worker", self.target),
             *("--processes", numbers[0], "--concurrency", numbers[1]),
@@ -71,11 +79,11 @@ class Fleet:
         ]
 
     def mend(self) -> int:
-        """Start a worker for each whose supervisor has died; return how many."""
+        """Start a worker for each whose supervisor has died, in its place; return how many."""
         dead = [worker for worker in self.workers if worker.poll() is not None]
         for worker in dead:
             self.workers.remove(worker)
-            self.start()
+            self.start(**self._surroundings.pop(worker.pid))
         return len(dead)
 
     def stop(self) -> list[int]:

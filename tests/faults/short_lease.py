@@ -1,4 +1,4 @@
-"""A worker whose leases are short: `python -m tests.faults.short_lease SECONDS PROCESSES SLOTS`.
+"""A worker whose leases are short: `python -m tests.faults.short_lease TARGET SECONDS …`.
 
 The command has no option for this: what a lease is worth to a user is that it is longer
 than any pause that a machine has. A test of what comes after it cannot wait that long.
@@ -11,9 +11,9 @@ from backlane.worker.supervisor import Supervisor
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    seconds, processes, slots = sys.argv[1:]
+    target, seconds, processes, slots = sys.argv[1:]
     supervisor = Supervisor(
-        "tests.faults.served:app",
+        target,
         processes=int(processes),
         concurrency=int(slots),
         lease=float(seconds),

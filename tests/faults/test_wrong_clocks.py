@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -21,23 +20,10 @@ from backlane import State
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-SOURCE = Path(__file__).with_name("clock.c")
 SKEWS = (-300, 300)
 RATE = 60.0
 DELAY = 2.0
 JOBS = 20
-
-
-@pytest.fixture(scope="session")
-def wrong_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that sets the wall clock of a process wrong."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("no C compiler, or not Linux")
-    library = tmp_path_factory.mktemp("clock") / "clock.so"
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE)]
-    subprocess.run(command, check=True)
-    return library
 
 
 def test_the_clock_is_wrong_and_sleeps_are_not(wrong_clock: Path) -> None:
