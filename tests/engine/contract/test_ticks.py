@@ -54,6 +54,14 @@ def test_of_two_that_tick_one_is_first(desk: Desk) -> None:
     assert record(desk).last_job == mine.id
 
 
+def test_no_ticks_change_nothing(desk: Desk) -> None:
+    seen = put(desk)
+
+    assert tick(desk) == []
+
+    assert record(desk) == seen
+
+
 def test_a_tick_twice_in_one_call_counts_once(desk: Desk) -> None:
     seen = put(desk)
     mine, yours = desk.job(), desk.job()

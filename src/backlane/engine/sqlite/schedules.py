@@ -219,6 +219,8 @@ async def tick(
     tx: SqliteTx, clock: Clock, ticks: Sequence[Tick], admission: Admission
 ) -> list[Ticked]:
     """Apply schedules, each if its revision is still the one given and its jobs are taken."""
+    if not ticks:
+        return []
     revisions = dict(await tx.rows(REVISIONS, array([one.name for one in ticks])))
     current: dict[str, int] = {}  # of several for one schedule the first counts
     for at, one in enumerate(ticks):
