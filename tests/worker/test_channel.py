@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -38,12 +41,14 @@ from backlane.worker.channel import (
     Pong,
     QueueReport,
     Run,
+    SocketChannel,
     TakeBack,
     Turned,
     Unfit,
     Unpacker,
     Will,
     packed,
+    receive,
 )
 from backlane.worker.verdict import Stop
 
@@ -105,3 +110,34 @@ def test_a_stream_may_be_cut_anywhere(frames: list[Frame], cuts: list[int]):
         heard += unpacker.feed(stream[start:end])
 
     assert heard == frames
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])  # uvloop makes what it watches the latter
+def test_what_is_larger_than_the_pipe_arrives_whole(is_blocking: bool) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(is_blocking)
+    ended = Ended([Settlement(bytes(16), 3, Succeeded(b"x" * (1 << 20)), 12)] * 8)
+    sender = threading.Thread(target=SocketChannel(ours).send, args=(ended,))
+    sender.start()
+    unpacker, heard = Unpacker(), list[Frame]()
+
+    while not heard:
+        frames = receive(theirs, unpacker, wait=True)
+        assert frames is not None
+        heard += frames
+
+    sender.join()
+    theirs.close()
+    ours.close()
+    assert heard == [ended]
+
+
+def test_a_large_frame_takes_time_by_its_length_alone() -> None:
+    stream = packed(Ended([Settlement(bytes(16), 3, Succeeded(b"x" * (1 << 25)))]))
+    unpacker, heard, began = Unpacker(), list[Frame](), time.perf_counter()
+
+    for at in range(0, len(stream), 1 << 12):
+        heard += unpacker.feed(stream[at : at + (1 << 12)])
+
+    assert len(heard) == 1
+    assert time.perf_counter() - began < 5

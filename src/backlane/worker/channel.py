@@ -9,6 +9,7 @@ until it ends; that it ended is told once, after the last frame.
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import struct
 import threading
@@ -225,23 +226,29 @@ def packed(frame: Frame) -> bytes:
 class Unpacker:
     """Cuts a stream of bytes into frames."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_needed", "_rest")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
+        self._needed = 0  # of the rest: with fewer bytes no frame is whole
 
     def feed(self, data: bytes) -> list[Frame]:
         """Return the frames that `data` completes."""
-        data = self._rest + data if self._rest else data
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._needed:
+                return []
+            data = bytes(self._rest)
         frames: list[Frame] = []
-        at, end = 0, len(data)
+        at, end, self._needed = 0, len(data), 4
         while end - at >= 4:
             size = _LENGTH.unpack_from(data, at)[0]
             if end - at - 4 < size:
+                self._needed = 4 + size
                 break
             frames.append(_decode(memoryview(data)[at + 4 : at + 4 + size]))
             at += 4 + size
-        self._rest = data[at:]
+        self._rest = bytearray(data[at:])
         return frames
 
 
@@ -334,15 +341,25 @@ class SocketChannel:
         self._lock = threading.Lock()
 
     def send(self, frame: Frame) -> None:
-        data = packed(frame)
+        data = memoryview(packed(frame))
         with self._lock:
             try:
-                self._sock.sendall(data)
+                while data:
+                    data = data[self._sent(data) :]
             except OSError:  # the dispatcher is gone; whoever reads ends this process
                 return
 
     def close(self) -> None:
         self._sock.close()
+
+    def _sent(self, data: memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:  # uvloop makes whatever it watches non-blocking
+            room = select.poll()
+            room.register(self._sock, select.POLLOUT)
+            room.poll()
+            return 0
 
 
 class MemoryChannel:
