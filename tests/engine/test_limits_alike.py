@@ -224,11 +224,17 @@ class Story:
 
     def wait(self) -> None:
         passed = self.chance.choice([1, 100, 334, 1_000, 5_000, 21_000])
+        self.keep()
         self.clock.advance(milliseconds=passed)
         self.told.append(f"waited {passed}")
         if self.chance.random() < 0.1:
             self.clock.jump(seconds=-30)
             self.told.append("jumped")
+
+    def keep(self) -> None:
+        """But one: engines may let all that lapse at once leave before any comes back."""
+        held = [(it.job, it.token) for it in self.leases[1:]]
+        self.both("extend", self.memory.extend(held, 30_000), self.engine.extend(held, 30_000))
 
     def end(self) -> None:
         """Let all that can run do so: nothing is blocked for ever."""
@@ -245,6 +251,7 @@ class Story:
                 self.engine.regulate(name, Tuned(None)),
             )
         for _ in range(400):
+            self.keep()
             self.clock.advance(seconds=1)
             wanted = [Wanted(owner="ann", number=50, lease_ms=20_000, queues=QUEUES, lane=None)]
             done = [Settlement(it.job, it.token, SUCCEEDED) for it in self.leases[:1]]

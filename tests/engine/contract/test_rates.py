@@ -180,3 +180,30 @@ def test_a_clock_a_little_behind_gives_nothing_twice(desk: Desk) -> None:
     assert (claimed.leases, claimed.next_due_ms) == ([], 600)
     desk.clock.advance(milliseconds=600)
     assert desk.claimed_ids() == [jobs[2]]
+
+
+def test_tokens_that_another_queue_took_are_waited_for(desk: Desk) -> None:
+    desk.limits["stripe"] = rate(10, burst=2)
+    desk.add(2, uses=STRIPE)
+    desk.claim(2, seconds=3_600)
+    desk.add(1, "sms", uses=STRIPE)
+    desk.clock.advance(milliseconds=200)
+    mail = desk.add(2, uses=STRIPE)
+
+    claimed = desk.claim(2, "mail", "sms", seconds=3_600)
+
+    assert [lease.job for lease in claimed.leases] == mail
+    assert claimed.next_due_ms == 100
+
+
+def test_jobs_that_may_be_woken_wait_for_a_token_of_their_queue(desk: Desk) -> None:
+    desk.limits |= {"queue:mail": rate(1), "stripe": Limit(concurrency=1)}
+    desk.add(1, "mail")
+    desk.acquire("stripe", b"me")
+    [waiting] = desk.add(1, "mail", uses=STRIPE)
+    desk.claim(1, seconds=3_600)
+    desk.release("stripe", b"me")
+
+    assert desk.claim(1, seconds=3_600).next_due_ms == 1_000
+    desk.clock.advance(seconds=1)
+    assert desk.claimed_ids() == [waiting]

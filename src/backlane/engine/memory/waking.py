@@ -53,8 +53,9 @@ class Waking:
             return 0
         store, limits = self.store, self.store.limits
         uses = limits.waited_for(self.queues)
-        ready = [it for it in self.queues if store.lines[it].held[State.READY]]
-        uses += [own for queue in ready if (own := limits.of_queue(queue))]
+        lines = [it for it in self.queues if store.lines[it].held[State.READY]]
+        lines += [it for it in self.queues if limits.waited_for([it])]  # woken, they wait for it
+        uses += [own for queue in lines if (own := limits.of_queue(queue))]
         return min((ms for use in uses if (ms := limits.token_in_ms(use))), default=None)
 
 

@@ -49,7 +49,7 @@ OWN: Sql[tuple[int, str, bytes, int, int, int, int]] = Sql(
             where counter.queue = queue.id
         ),
         (
-            select coalesce(sum(ready), 0)
+            select coalesce(sum(ready + blocked), 0)
             from backlane_counter as counter
             where counter.queue = queue.id
         )
@@ -97,6 +97,21 @@ NEXT_OPEN: Sql[tuple[int, int, int | None]] = Sql(
     limit 1
     """
 )
+# Looked at, and open still: others took the tokens since, or their queue is full itself.
+STILL_OPEN: Sql[tuple[int, bytes]] = Sql(
+    """
+    select spent_us, coalesce(tuned, declared)
+    from backlane_gate_queue as line
+    cross join backlane_gate as gate on gate.id = line.gate
+    cross join backlane_limit as bound on bound.name = gate.name
+    where line.queue = ?
+    and open_ms <= ?
+    and blocked > 0
+    and turn = 0
+    and spent_us > ?
+    limit ?
+    """
+)
 # The wall clock was set, by which tokens are counted.
 OPEN_ALL: Sql[tuple[()]] = Sql(
     """
@@ -126,7 +141,7 @@ class Waking:
         self._moves = moves
         self._opened: list[tuple[int, str]] = []  # that are wanted, and not paused
         self._own: dict[int, Gate] = {}  # by queue: its own limit
-        self._waiting: dict[int, int] = {}  # by queue that has one: jobs ready before
+        self._waiting: dict[int, int] = {}  # by queue that has one: jobs that waited before
         self._given: dict[int, int] = {}  # by queue: leases
 
     async def wake(self, wanted: Wanted) -> None:
@@ -163,7 +178,7 @@ class Waking:
         """Read the limits that these queues have themselves."""
         numbers = integers([queue for queue, _ in self._opened])
         for row in await self._tx.rows(OWN, numbers, self._clock.boot_ms()):
-            queue, name, stored, spent_us, acquired, running, ready = row
+            queue, name, stored, spent_us, acquired, running, waiting = row
             limit = decode_limit(stored)
             if limit is None or limit.per_group:
                 continue
@@ -172,7 +187,7 @@ class Waking:
                 if of == queue:  # not stored yet
                     gate.running += counted.running + counted.started
             self._own[queue] = gate
-            self._waiting[queue] = ready
+            self._waiting[queue] = waiting
 
     @property
     def giving(self) -> list[tuple[int, str]]:
@@ -265,11 +280,16 @@ class Waking:
         asked = [(queue, now) for queue, _ in self._opened]
         rows = await self._tx.each(NEXT_OPEN, asked) if self.has_open else []
         waits = [open_ms - now for _, open_ms, _ in rows]
+        spent = [(queue, now, self._now_us, MOVES) for queue, _ in self._opened]
+        for spent_us, stored in await self._tx.each(STILL_OPEN, spent) if self.has_open else ():
+            gate = Gate(0, Use(""), decode_limit(stored), spent_us=spent_us)
+            if wait_ms := gate.token_in_ms(self._now_us):
+                waits.append(wait_ms)
         for queue, own in self._own.items():
-            ready = self._waiting[queue]
+            waiting = self._waiting[queue]
             for (of, _), counted in self._moves.counts.items():
-                ready += counted.ready if of == queue else 0
+                waiting += counted.ready + counted.blocked if of == queue else 0
             wait_ms = own.token_in_ms(self._now_us)
-            if ready > 0 and wait_ms:
+            if waiting > 0 and wait_ms:
                 waits.append(wait_ms)
         return min(waits, default=None)

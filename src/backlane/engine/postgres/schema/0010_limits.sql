@@ -1095,7 +1095,10 @@ as $$
         from backlane.queue
         where queue.id = any (queues)
         and limit_no is not null
-        and exists (select 1 from backlane.ready where ready.queue = queue.id)
+        and (
+            exists (select 1 from backlane.ready where ready.queue = queue.id)
+            or exists (select 1 from backlane.opening where opening.queue = queue.id)
+        )
     ) as waits
 $$;
 

@@ -155,8 +155,9 @@ local function waking()
           if look(gating().gate_of(open[j])) then break end
         end
       end
-      if it.is_limited and tonumber(call('HGET', P .. 'q:' .. queues[i], 's2') or 0) > 0 then
-        look(own_gate(queues[i]))
+      if it.is_limited then -- jobs that are woken then wait for it too
+        local ready = tonumber(call('HGET', P .. 'q:' .. queues[i], 's2') or 0)
+        if ready + it.blocked > 0 then look(own_gate(queues[i])) end
       end
     end
     return soonest
