@@ -21,6 +21,7 @@ from backlane import (
     Next,
     ResultTimeout,
     State,
+    WorkflowHandle,
     WorkflowProgress,
     WrongUse,
     chain,
@@ -36,6 +37,16 @@ def t() -> Iterator[Testing]:
     seen.clear()
     with testing(app) as kit:
         yield kit
+
+
+stops: list[WorkflowHandle[int]] = []
+
+
+@app.task(name="stopping")
+def stopping(number: int) -> int:
+    if number == 20 and stops:
+        stops.pop().cancel()
+    return number
 
 
 # -- the handle --
@@ -129,6 +140,22 @@ def test_a_retry_of_a_map_runs_its_failed_leaves(t: Testing) -> None:
 
     assert [one.task for one in ran].count("double") == 2
     assert run.result() == (LEAVES + 10) * (LEAVES + 9)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_map_that_was_cancelled_goes_on_by_a_retry(t: Testing, is_known: bool) -> None:
+    number = LEAVES + 3
+    items = range(number) if is_known else numbers.node(number).out
+    run = chain(stopping.map(items), total.node()).enqueue()
+    stops[:] = [run]
+    t.drain()
+    assert run.state is State.CANCELLED
+    assert 7 < run.progress.failed < number
+
+    run.retry()
+    t.drain()
+
+    assert run.result() == number * (number - 1) // 2
 
 
 def test_a_retry_that_fails_again_can_be_retried(t: Testing) -> None:

@@ -331,6 +331,9 @@ class WorkflowHandle(Generic[R_co]):
                 )
             reached = below(root, nodes)
             again = [node for node in again if node.id in reached]
+        for node in again:
+            if node.state is not State.FAILED:  # one that failed by its leaves redrives them itself
+                yield from self._redrive_leaves(node)
         number = 0
         for level in levels(again):
             for at in range(0, len(level), PAGE):
@@ -338,6 +341,15 @@ class WorkflowHandle(Generic[R_co]):
                 amended = yield self._place.engine.amend(part, Redrive())
                 number += len(amended.changed)
         return number
+
+    def _redrive_leaves(self, node: JobRecord) -> Steps[None]:
+        """Let the leaves that were cancelled with a slice be there again when it runs."""
+        if node.task not in (SLICE_TASK, SPREAD_TASK) or not node.token:
+            return
+        ids = yield from self._leaf_ids(node)
+        for at in range(0, len(ids), PAGE):
+            part = Selection(ids=tuple(ids[at : at + PAGE]))
+            yield self._place.engine.amend(part, Redrive())
 
     def _value(self, record: JobRecord, wait: Wait) -> Steps[Any]:
         if record.state is not State.SUCCEEDED:
