@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from msgspec.structs import replace
 from tests.engine.postgres.test_exact_admission import MAIL, in_threads, new_job
 
 from backlane.engine.postgres import PostgresEngine
@@ -114,6 +115,27 @@ def test_what_is_committed_late_is_found_within_a_second(
         time.sleep(0.05)
 
     assert seen
+
+
+def test_a_small_group_is_not_passed_by_where_it_commits_late(
+    engines: list[PostgresEngine], url: str
+) -> None:
+    """Small groups waited for seconds beside a large one, behind where claims went on."""
+    engine, late = engines[0], replace(new_job(), group="small")
+    fair = Admission(ROOMY.declared, fair=frozenset({"mail"}))
+    engine.run(engine.append([replace(new_job(), group="large") for _ in range(300)], fair))
+    ahead: list[bytes] = []
+    with psycopg.connect(url.partition("?")[0]) as connection:
+        claimed(engine, 10)
+        engine.joined(connection).run(engine.append([late], fair))
+        while engines[1].run(engines[1].list_queues())[0].depth.ready > 100:
+            ahead += [lease.job for lease in claimed(engine, 10)]
+        connection.commit()
+
+    (next_one,) = claimed(engine, 1)
+
+    assert late.id not in ahead
+    assert next_one.job == late.id
 
 
 def test_what_was_given_back_goes_first_again(engines: list[PostgresEngine]) -> None:

@@ -569,6 +569,10 @@ begin
                     found := i;
                 end if;
             end loop;
+            if one.queue = any (fair) then
+                -- Whoever comes in there while others are claimed comes in before them.
+                found := null;
+            end if;
             sources := sources || one.queue;
             lanes := lanes || one.lane;
             if found is null then
