@@ -28,6 +28,7 @@ from tests.weaving import (
 )
 
 from backlane import (
+    Backlane,
     BadOption,
     JobFailed,
     QueueFull,
@@ -568,6 +569,39 @@ def test_what_is_no_workflow_is_refused(t: Testing, build) -> None:
 def test_a_result_is_not_gone_through_before_it_is_there() -> None:
     with pytest.raises(WrongUse, match=r"task\.map"):
         list(numbers.node(3).out)
+
+
+def test_nothing_is_decided_by_a_result_before_it_is_there() -> None:
+    with pytest.raises(WrongUse, match="decide in the job"):
+        _ = "yes" if double.node(1).out else "no"
+
+
+def test_nodes_of_two_applications_are_refused(t: Testing) -> None:
+    other = Backlane("memory://")
+
+    @other.task(name="elsewhere")
+    def elsewhere(number: int) -> int:
+        return number
+
+    for both in (
+        chain(double.node(1), elsewhere.node()),
+        double.node(elsewhere.node(1).out),
+        group([double.node(1), elsewhere.node(1)]),
+        double.node(1).on_error(elsewhere.node(2)),
+    ):
+        with pytest.raises(BadOption, match="of another application"):
+            both.enqueue()
+    assert t.jobs() == []
+
+
+def test_tags_and_names_of_our_own_are_refused() -> None:
+    with pytest.raises(BadOption, match="are our own"):
+        double.using(tags=["backlane:leaves=many"])
+    with pytest.raises(BadOption, match="our own"):
+        app.task(name="backlane.slice")(stray)
+
+
+def stray() -> None: ...
 
 
 def test_a_group_has_no_handler_of_its_own() -> None:

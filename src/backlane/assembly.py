@@ -68,6 +68,7 @@ class Assembly:
         self._now = self.origin.intake.place.clock.wall_ms()
         self._placed: dict[int, Placed] = {}
         members = in_order([out.node for out in outs])
+        self._check_home(members)
         self._needed = {
             id(out.node)
             for member in members
@@ -86,6 +87,15 @@ class Assembly:
                 f"the workflow has {len(self.jobs):,} jobs, and {MOST_JOBS:,} at most are stored "
                 "at once; map a task over the items, which cuts them into slices"
             )
+
+    def _check_home(self, members: list[Member]) -> None:
+        for member in members:
+            if member.origin.intake is not self.origin.intake:
+                raise BadOption(
+                    f"{member!r} is of another application than {self.origin.task!r}, and a "
+                    "workflow is stored as a whole, in one store; let the last job of one "
+                    "enqueue the other"
+                )
 
     def _place(self, member: Member, job: bytes | None) -> None:
         member.content.check()

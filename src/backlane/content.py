@@ -65,6 +65,12 @@ class Out:
             "it is, or map a task over it: task.map(node.out)"
         )
 
+    def __bool__(self) -> bool:
+        raise WrongUse(
+            f"{self!r} is not known yet, so nothing can be decided by it here; decide in the job "
+            "that gets it"
+        )
+
     @property
     def when(self) -> When:
         """How the node has to end for who uses this."""

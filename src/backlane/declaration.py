@@ -23,6 +23,7 @@ from backlane.model.job import Policy
 from backlane.model.limiting import Limit, checked_limit, known_limit
 from backlane.model.queue import Queue, RunsIn, checked_name
 from backlane.model.retry import Duration, Retry, milliseconds
+from backlane.model.workflow import OWN_TASKS
 from backlane.options import TaskOptions, checked_items, checked_priority, checked_tags
 from backlane.retention import keep_ms
 from backlane.unique import Unique, checked_unique
@@ -73,6 +74,8 @@ def declare(
     plain = _checked_function(function)
     name = options.get("name")
     name = _default_name(plain) if name is None else checked_name(name, "task")
+    if name in OWN_TASKS:
+        raise BadOption(f"a task {name!r} is our own: workflows are made of it; use another name")
     is_async = inspect.iscoroutinefunction(plain)
     retry = options.get("retry", retry)
     if not isinstance(retry, Retry):

@@ -13,6 +13,7 @@ from backlane.errors import BadOption
 from backlane.model.limiting import Limit
 from backlane.model.queue import OnFull, RunsIn
 from backlane.model.retry import Duration, Retry
+from backlane.model.workflow import OWN_TAGS
 from backlane.unique import Unique
 
 Item = TypeVar("Item")
@@ -104,12 +105,14 @@ def checked_tags(given: Sequence[str], of: str = "") -> tuple[str, ...]:
     """Return tags, each once, or refuse them; `of` begins the message.
 
     Raises:
-        BadOption: one is no short text, or there are too many.
+        BadOption: one is no short text or one of our own, or there are too many.
     """
     found = tuple(dict.fromkeys(checked_items(given, f"{of}tags", "texts")))
     for tag in found:
         if not isinstance(tag, str) or not 0 < len(tag) <= TAG_LIMIT or not is_whole(tag):
             raise BadOption(f"{of}tag {tag!r:.200}; use a text of 1 to {TAG_LIMIT} characters")
+        if tag.startswith(OWN_TAGS):
+            raise BadOption(f"{of}tag {tag!r}: those that begin with {OWN_TAGS!r} are our own")
     if len(found) > TAGS_MOST:
         raise BadOption(f"{of}{len(found)} tags; use {TAGS_MOST} at most, and headers for the rest")
     return found

@@ -29,7 +29,8 @@ OWN_TASKS = frozenset({SLICE_TASK, SPREAD_TASK, GATHER_TASK})
 LEAVES = 500  # of a slice: what one append and one settle take well
 SLICE_BYTES = 1024 * 1024  # of arguments: large ones make short slices
 WINDOW = 8  # slices that run at a time: four thousand leaves keep many workers busy
-LEAVES_TAG = "backlane:leaves="  # how many a slice has, to be read without its body
+OWN_TAGS = "backlane:"  # what the tags begin with that only we set
+LEAVES_TAG = f"{OWN_TAGS}leaves="  # how many a slice has, to be read without its body
 
 
 BEGAN_STEP = "backlane:began"  # when a slice first appended, and how many: ids derive from it
