@@ -96,9 +96,9 @@ class Story:
     def records(self, engine: Engine) -> list[JobRecord]:
         return engine.run(engine.find(Selection(), 1_000)).records
 
-    def counts(self, engine: Engine) -> list[tuple[str, Depth, bool]]:
+    def counts(self, engine: Engine) -> list[tuple[str, Depth, bool, int | None]]:
         queues = engine.run(engine.list_queues())
-        return [(it.name, it.depth, it.is_fair) for it in queues]
+        return [(it.name, it.depth, it.is_fair, it.oldest_ready_ms) for it in queues]
 
     def check_turns(self, records: list[JobRecord]) -> None:
         running = [it for it in records if it.state is State.RUNNING]

@@ -315,3 +315,14 @@ def test_other_queues_stay_as_they_are(fair: Desk) -> None:
     assert [lease.group for lease in leases] == ["ann", "ann", "ann", "bob"]
     assert not fair.queue("sms").is_fair
     assert fair.states([lease.job for lease in leases]) == [State.RUNNING] * 4
+
+
+def test_how_long_the_head_has_waited_is_told_of_its_due_time(fair: Desk) -> None:
+    fair.add(9, group="ann")
+    fair.claim(8)  # the place of the last is 800 ms ahead
+
+    fair.clock.advance(milliseconds=300)
+
+    assert fair.queue().oldest_ready_ms == 300
+    (sample,) = fair.run(fair.engine.measure(["mail"])).queues
+    assert sample.oldest_ready_ms == 300

@@ -29,15 +29,19 @@ MEASURED: Sql[_Row] = Sql(
         coalesce(tuned_bytes, declared_bytes), coalesce(tuned_wait_ms, declared_wait_ms),
         coalesce(tuned_share, declared_share), clock_us,
         (
-            select min((
-                select rank * 1000000000000000 + place
-                from backlane_ready as ready
-                where ready.queue = line.id
-                and ready.lane = open.lane
-                order by rank, place
-                limit 1
-            ))
-            from backlane_lane as open
+            select coalesce(due_ms, place)
+            from backlane_job
+            where seq = (
+                select cast(substr(min((
+                    select printf('%d %016d %016d', rank, place, seq)
+                    from backlane_ready as ready
+                    where ready.queue = line.id
+                    and ready.lane = open.lane
+                    order by rank, place, seq
+                    limit 1
+                )), 20) as integer)
+                from backlane_lane as open
+            )
         )
     from backlane_queue as line
     where name in (select value from carray(?))
@@ -182,7 +186,7 @@ def _sample(row: _Row, counted: Sequence[_Row], slots: Mapping[str, int], now: i
         foretold=foretold,
         foretold_ms=foretold_ms,
         waited_ms=waited_ms,
-        oldest_ready_ms=None if head is None else max(0, now - head % 10**15),
+        oldest_ready_ms=None if head is None else max(0, now - head),
         slots=slots.get(name, 0 if was_served else None),
         reserved_ms=ahead_us(clock_us, now) // 1000,
     )

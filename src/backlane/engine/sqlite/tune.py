@@ -25,15 +25,19 @@ QUEUES: Sql[_Row] = Sql(
         coalesce(sum(started), 0), coalesce(sum(ended), 0), coalesce(sum(ran_ms), 0),
         coalesce(sum(blocked), 0), is_fair,
         (
-            select min((
-                select rank * 1000000000000000 + place
-                from backlane_ready as ready
-                where ready.queue = line.id
-                and ready.lane = open.lane
-                order by rank, place
-                limit 1
-            ))
-            from backlane_lane as open
+            select coalesce(due_ms, place)
+            from backlane_job
+            where seq = (
+                select cast(substr(min((
+                    select printf('%d %016d %016d', rank, place, seq)
+                    from backlane_ready as ready
+                    where ready.queue = line.id
+                    and ready.lane = open.lane
+                    order by rank, place, seq
+                    limit 1
+                )), 20) as integer)
+                from backlane_lane as open
+            )
         )
     from backlane_queue as line
     left join backlane_counter as counter on counter.queue = line.id
@@ -146,7 +150,7 @@ def _record(row: _Row, now: int) -> QueueRecord:
         tuned_max_wait_ms=tuned[2],
         tuned_group_share=tuned[3],
         depth=Depth(scheduled, ready, running, row[24], held),
-        oldest_ready_ms=None if row[26] is None else max(0, now - row[26] % 10**15),
+        oldest_ready_ms=None if row[26] is None else max(0, now - row[26]),
         appended=row[15],
         succeeded=row[16],
         failed=row[17],
