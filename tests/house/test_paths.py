@@ -1,4 +1,4 @@
-"""An enqueue passes four rooms, an execution six, leaf modules aside.
+"""An enqueue passes five rooms, an execution six, leaf modules aside.
 
 A room is a file, an engine's own folder, or a file with its closets (what the
 dispatcher knows of its executors; the threads and the outbox of an executor). A leaf
@@ -96,7 +96,7 @@ def application() -> Backlane:
     return app
 
 
-def test_an_enqueue_passes_four_rooms():
+def test_an_enqueue_passes_five_rooms():
     task = application().tasks["plain"]
     task.enqueue(1)
     trace = Trace()
@@ -106,7 +106,7 @@ def test_an_enqueue_passes_four_rooms():
         task.enqueue(2)
     sys.setprofile(None)
 
-    assert sorted(trace.path()) == sorted(["task", "intake", ENGINE, "engine/plan"])
+    assert sorted(trace.path()) == sorted(["task", "enqueuer", "intake", ENGINE, "engine/plan"])
 
 
 @pytest.mark.parametrize("name", ["plain", "waiting"])
