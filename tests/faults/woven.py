@@ -60,7 +60,7 @@ class Woven:
     app: Backlane
     leaf: Task[[int], Any, int]
     small: Task[[int], Any, int]
-    gather: Task[[list[int], str], Any, list[int]]
+    gather: Task[..., Any, list[int]]  # a chord gives the numbers
     stride: Task[[str], Any, list[int]]
 
 

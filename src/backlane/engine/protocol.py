@@ -320,7 +320,7 @@ class Verbs(Protocol):
 
         History: a job goes when its policy's `keep_ms` is over, else as `retention` says;
         not while an unfinished job waits, or waited, for it. A schedule that code declared
-        goes when it was not declared for 15 minutes though some worker is alive (both by the
+        goes when it was not declared for 15 minutes while some worker was alive (both by the
         lease clock, as the beats of workers are). `Retention.least_ms` counts for all, what
         has a `keep_ms` counts to no number. Keys whose window is over go as idempotency keys
         do, with the `limit`, and are no part of what is counted as pruned."""
@@ -330,7 +330,11 @@ class Verbs(Protocol):
         `Declare` makes it, and answers what was in force before (None: it was new)."""
 
     def announce(self, presence: Presence) -> Plan[None]:
-        """Say that a worker is there."""
+        """Say that a worker is there.
+
+        Where none was alive (no beat for a minute), the silence about schedules begins anew:
+        who comes first after a pause has not had the time to declare them.
+        """
 
 
 class Engine(Verbs, Limiting, Recalling, Moving, Protocol):

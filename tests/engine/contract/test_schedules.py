@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +84,17 @@ def test_specs_of_any_bytes_are_kept(desk: Desk) -> None:
     assert record(desk, "Über:1.a-b_c").spec == spec
 
 
+def alive(desk: Desk, **duration: float) -> None:
+    """Let time pass while a worker gives signs of life."""
+    left = timedelta(**duration)
+    while left:
+        desk.run(desk.engine.announce(ANN))
+        passed = min(left, timedelta(seconds=50))
+        desk.clock.advance(seconds=passed.total_seconds())
+        left -= passed
+    desk.run(desk.engine.announce(ANN))
+
+
 # -- declared by code, and put at run time --
 
 
@@ -120,10 +132,9 @@ def test_a_schedule_that_no_code_declares_goes_after_15_minutes(desk: Desk) -> N
     put(desk, "old", by="code")
     put(desk, "kept", by="code")
     put(desk, "by hand")
-    desk.clock.advance(minutes=14)
+    alive(desk, minutes=14)
     put(desk, "kept", by="code")
-    desk.clock.advance(seconds=59)
-    desk.run(desk.engine.announce(ANN))
+    alive(desk, seconds=59)
     desk.sweep()
     assert names(desk) == ["by hand", "kept", "old"]
 
@@ -143,7 +154,25 @@ def test_schedules_stay_while_no_worker_is_alive(desk: Desk) -> None:
 
     desk.run(desk.engine.announce(ANN))
     desk.sweep()
+    assert names(desk) == ["nightly"], "it has not had the time to declare it"
+    alive(desk, minutes=14, seconds=59)
+    desk.sweep()
+    assert names(desk) == ["nightly"]
+    alive(desk, seconds=1)
+    desk.sweep()
     assert names(desk) == []
+
+
+def test_silence_begins_anew_for_one_that_ticked_too(desk: Desk) -> None:
+    tick(desk, ticking(desk, put(desk, by="code")))
+    desk.clock.advance(days=3)
+    desk.run(desk.engine.announce(ANN))
+    tick(desk, ticking(desk, record(desk)))
+
+    alive(desk, minutes=14)
+    desk.sweep()
+
+    assert names(desk) == ["nightly"]
 
 
 def test_a_wall_clock_that_jumps_takes_no_schedule_away(desk: Desk) -> None:

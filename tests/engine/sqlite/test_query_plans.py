@@ -32,6 +32,7 @@ MAY_SCAN = {
     "resource.HELD_BACK": ("backlane_resource_not_closed", "queue"),
     "resource.LANES": ("used",),
     "resource.WAITED_FOR_BY": ("queue",),
+    "schedules.BEGIN_ANEW": ("backlane_schedule", "backlane_worker"),
     "schedules.BEGIN_SILENCE": ("backlane_schedule",),
     "schedules.FORGET_SILENT": ("backlane_schedule", "backlane_worker"),
     "sweep.KEPT": ("backlane_counter",),

@@ -219,6 +219,7 @@ class MemoryEngine:
         if presence.leaving:
             tx.workers.pop(presence.owner, None)
             return
+        schedules.begin_silence(tx)
         known = tx.workers.get(presence.owner)
         since = known[1] if known else tx.clock.wall_ms()
         tx.workers[presence.owner] = (presence, since, tx.clock.boot_ms())

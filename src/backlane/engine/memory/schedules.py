@@ -26,6 +26,7 @@ from backlane.model.job import Refusal
 LISTED = 10_000
 LISTED_DUE = 1_000
 UNDECLARED_MS = 900_000  # after so long a schedule that no code declares goes
+LIVE_MS = 60_000  # a worker whose last beat is older is not counted on
 
 
 def list_schedules(store: Store, *, due: bool) -> Timetable:
@@ -127,6 +128,15 @@ def _tick(store: Store, tick: Tick, admission: Admission) -> Ticked:
 
 def _changed(record: ScheduleRecord, **fields: object) -> ScheduleRecord:
     return replace(record, revision=record.revision + 1, **fields)
+
+
+def begin_silence(store: Store) -> None:
+    """Count anew for how long schedules are not declared, if no worker was alive to do so."""
+    now = store.clock.boot_ms()
+    if any(beat_ms > now - LIVE_MS for _, _, beat_ms in store.workers.values()):
+        return
+    for one in store.schedules.values():
+        one.declared_ms = now
 
 
 def forget_undeclared(store: Store) -> None:

@@ -20,12 +20,24 @@ LEAVE: Sql[tuple[()]] = Sql(
     where owner = $1::text
     """
 )
+# The first one after none was alive has schedules counted anew: nobody could declare them.
 BEAT: Sql[tuple[()]] = Sql(
     """
+    with state as materialized (
+        select coalesce($9::bigint, backlane.now_ms()) as boot_ms
+    ),
+    declared as (
+        update backlane.schedule
+        set declared_ms = boot_ms
+        from state
+        where is_declared
+        and not exists (select 1 from backlane.worker where beat_ms > boot_ms - $10::bigint)
+    )
     insert into backlane.worker (owner, host, pid, queues, slots, running, most, started_ms,
         beat_ms)
     select $1::text, $2::text, $3::int, $4::text[], $5::int, $6::int, $7::jsonb,
-        coalesce($8::bigint, backlane.now_ms()), coalesce($9::bigint, backlane.now_ms())
+        coalesce($8::bigint, backlane.now_ms()), boot_ms
+    from state
     on conflict (owner) do update
     set host = excluded.host,
         pid = excluded.pid,
@@ -75,6 +87,7 @@ async def announce(tx: PostgresTx, presence: Presence) -> None:
         msgspec.json.encode({stored(queue): most for queue, most in presence.most.items()}),
         tx.wall_ms,
         tx.boot_ms,
+        SILENT_MS,
     )
 
 

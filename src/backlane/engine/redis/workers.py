@@ -17,7 +17,7 @@ from backlane.engine.redis.sheet import encode, raw
 from backlane.engine.redis.transaction import RedisTx
 from backlane.errors import BacklaneError
 
-ANNOUNCE = Script("announce", "model")
+ANNOUNCE = Script("announce", "model", "schedules")
 LIST = Script("list_workers", "model")
 FAREWELL = Script("farewell", "model")
 DEPARTED = Script("departed", "model")

@@ -28,7 +28,7 @@ LISTED = 10_000
 DUE_LISTED = 1_000
 SILENT_MS = 900_000  # without being declared while some worker is alive: the schedule goes
 
-LIVE_MS = 30_000  # a worker whose last beat is older is not counted on
+LIVE_MS = 60_000  # a worker whose last beat is older is not counted on
 
 _Row = tuple[Any, ...]
 
@@ -125,6 +125,14 @@ BEGIN_SILENCE: Sql[tuple[()]] = Sql(
     set declared_ms = ?
     where is_declared
     and declared_ms is null
+    """
+)
+BEGIN_ANEW: Sql[tuple[()]] = Sql(
+    """
+    update backlane_schedule
+    set declared_ms = ?1
+    where is_declared
+    and not exists (select 1 from backlane_worker where beat_ms > ?1 - ?2)
     """
 )
 FORGET_SILENT: Sql[tuple[()]] = Sql(
@@ -245,6 +253,11 @@ async def _move_on(tx: SqliteTx, one: Tick, receipts: Sequence[Receipt]) -> None
         return
     newest = (receipts[-1].first or receipts[-1].job) if receipts else None
     await tx.rows(MOVE_ON, one.last_ms, one.next_ms, newest, one.name)
+
+
+async def begin_silence(tx: SqliteTx, clock: Clock) -> None:
+    """Count anew for how long schedules are not declared, if no worker was alive to do so."""
+    await tx.rows(BEGIN_ANEW, clock.boot_ms(), LIVE_MS)
 
 
 async def forget_undeclared(tx: SqliteTx, clock: Clock) -> None:

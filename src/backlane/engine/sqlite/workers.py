@@ -6,6 +6,7 @@ import json
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Presence, WorkerRecord
+from backlane.engine.sqlite.schedules import begin_silence
 from backlane.engine.sqlite.transaction import SqliteTx
 from backlane.model.clock import Clock
 
@@ -54,6 +55,7 @@ async def announce(tx: SqliteTx, clock: Clock, presence: Presence) -> None:
     if presence.leaving:
         await tx.rows(LEAVE, presence.owner)
         return
+    await begin_silence(tx, clock)
     await tx.rows(
         BEAT,
         presence.owner,
