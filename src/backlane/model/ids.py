@@ -18,6 +18,7 @@ from backlane.errors import BadOption
 
 _MARKS = 0x7 << 28 | 0b10 << 14  # version and variant, within the first 80 bits
 _COUNTER_BITS = 26
+_DERIVED = (1 << 80) - 1 & ~(0xF << 76 | 0b11 << 62)  # the bits of an id that a digest gives
 _SEED_MASK = (1 << (_COUNTER_BITS - 1)) - 1  # the top bit stays free, as room to count in
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -81,11 +82,33 @@ def derived_id(wall_ms: int, *names: str | bytes) -> bytes:
     """Return the id that these names have at a moment: the same wherever it is made."""
     digest = hashlib.blake2b(digest_size=10)
     for name in names:
-        part = name.encode() if isinstance(name, str) else name
-        digest.update(len(part).to_bytes(4) + part)
-    number = int.from_bytes(digest.digest()) & ~(0xF << 76 | 0b11 << 62)
-    number |= max(0, min(wall_ms, (1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62
-    return number.to_bytes(16)
+        digest.update(_framed(name))
+    return _derived(_head(wall_ms), digest)
+
+
+def derived_ids(wall_ms: int, name: str | bytes, number: int) -> list[bytes]:
+    """Return the ids derived from that name and each of `number` counts, from 0 on."""
+    begun = hashlib.blake2b(_framed(name), digest_size=10)
+    head, made = _head(wall_ms), []
+    for count in range(number):
+        digest = begun.copy()
+        digest.update(_framed(str(count)))
+        made.append(_derived(head, digest))
+    return made
+
+
+def _framed(name: str | bytes) -> bytes:
+    part = name.encode() if isinstance(name, str) else name
+    return len(part).to_bytes(4) + part
+
+
+def _head(wall_ms: int) -> int:
+    """Return what is not derived of such an id: its time, version and variant."""
+    return max(0, min(wall_ms, (1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62
+
+
+def _derived(head: int, digest: hashlib.blake2b) -> bytes:
+    return (int.from_bytes(digest.digest()) & _DERIVED | head).to_bytes(16)
 
 
 def id_ms(job_id: bytes) -> int:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from backlane.errors import BadOption
-from backlane.model.ids import derived_id
+from backlane.model.ids import derived_ids
 from backlane.model.job import DEFAULT_POLICY, Edge, Job, When
 
 SLICE_TASK = "backlane.slice"  # appends leaves and gathers their results
@@ -95,9 +95,8 @@ def own_job(job: bytes, task: str, body: bytes, like: Job) -> Job:
     )
 
 
-def leaf(template: Job, parent: bytes, began_ms: int, number: int, body: bytes) -> Job:
-    """Return the leaf of that number: the same job, however often it is made."""
-    made = derived_id(began_ms, parent, str(number))
+def leaf(template: Job, parent: bytes, made: bytes, body: bytes) -> Job:
+    """Return the leaf with that id (see `leaf_ids`)."""
     return replace(template, id=made, body=body, parent=parent, workflow=None)
 
 
@@ -110,7 +109,8 @@ decode_began = msgspec.json.Decoder(tuple[int, int]).decode  # wall clock, how m
 
 
 def leaf_ids(parent: bytes, began_ms: int, number: int) -> list[bytes]:
-    return [derived_id(began_ms, parent, str(n)) for n in range(number)]
+    """Return the ids of the leaves of a slice: the same, however often they are made."""
+    return derived_ids(began_ms, parent, number)
 
 
 def leaves_tag(number: int) -> str:

@@ -18,7 +18,6 @@ from backlane.content import leaf_body
 from backlane.engine.selection import Redrive, Selection
 from backlane.errors import QueueFull
 from backlane.model.codec.envelope import as_list, joined
-from backlane.model.ids import derived_id
 from backlane.model.job import Job, JobRecord, Lease, Note, State, Step
 from backlane.model.outcome import (
     Awaiting,
@@ -44,6 +43,7 @@ from backlane.model.workflow import (
     decode_spread,
     encode,
     leaf,
+    leaf_ids,
     leaves_tag,
     own_job,
     sliced,
@@ -60,7 +60,7 @@ READ_AT_ONCE = 200
 PORTIONS = (LEAVES, 100, 10)  # what is tried to be appended at once in a queue that is full
 TERMS = Terms(on_full="refuse")
 
-Children = Callable[[int], list[Job]]  # made at a moment: the same at each making
+Child = Callable[[int, list[bytes]], Job]  # by its place among the ids of all
 
 
 def run_own(app: Backlane, lease: Lease, body: bytes) -> Settlement:
@@ -85,14 +85,11 @@ def _slice(app: Backlane, lease: Lease, cut: Slice) -> Outcome:
     if cut.template.task not in app.tasks:
         return parked(lease)
 
-    def children(began_ms: int) -> list[Job]:
-        return [
-            leaf(cut.template, lease.job, began_ms, number, bytes(body))
-            for number, body in enumerate(cut.bodies)
-        ]
+    def child(at: int, ids: list[bytes]) -> Job:
+        return leaf(cut.template, lease.job, ids[at], bytes(cut.bodies[at]))
 
     family = _Family(app, lease, partial=cut.partial)
-    ended = family.ended(children, len(cut.bodies))
+    ended = family.ended(child, len(cut.bodies))
     if not isinstance(ended, list):
         return ended
     return Succeeded(as_list(map(_result, ended)) if cut.gathers else NULL)
@@ -118,11 +115,10 @@ def _spread(app: Backlane, lease: Lease, spread: Spread) -> Outcome:
         )
         return _slice(app, lease, whole)
 
-    def children(began_ms: int) -> list[Job]:
-        ids = [derived_id(began_ms, lease.job, str(number)) for number in range(len(parts))]
-        return [_child(lease, spread, part, ids, at) for at, part in enumerate(parts)]
+    def child(at: int, ids: list[bytes]) -> Job:
+        return _child(lease, spread, parts[at], ids, at)
 
-    ended = _Family(app, lease, partial=spread.partial).ended(children, len(parts))
+    ended = _Family(app, lease, partial=spread.partial).ended(child, len(parts))
     if not isinstance(ended, list):
         return ended
     return Succeeded(joined(map(_result, ended)) if spread.gathers else NULL)
@@ -149,7 +145,7 @@ class _Family:
         self._app, self._lease, self._partial = app, lease, partial
         self._engine = app.engine
 
-    def ended(self, children: Children, number: int) -> list[JobRecord] | Outcome:
+    def ended(self, child: Child, number: int) -> list[JobRecord] | Outcome:
         """Return how all of them ended; or what is to become of the slice meanwhile."""
         steps = self._steps()
         began = steps.get(BEGAN_STEP)
@@ -157,16 +153,16 @@ class _Family:
             began = encode((self._app.clock.wall_ms(), number))
             if not self._keep(BEGAN_STEP, began):
                 return Awaiting(())  # another has the slice by now: this is not heard
-        wanted = children(decode_began(began)[0])
-        known = {} if self._lease.token == 1 else self._read([job.id for job in wanted])
-        missing = [job for job in wanted if job.id not in known]
+        ids = leaf_ids(self._lease.job, decode_began(began)[0], number)
+        known = {} if self._lease.token == 1 else self._read(ids)
+        missing = [child(at, ids) for at, job in enumerate(ids) if job not in known]
         waited = [job for job, record in known.items() if not record.state.is_final]
         if missing:
             waited += self._append(missing, is_alone=not waited)
             return Awaiting(tuple(waited))
         if waited:
             return Awaiting(tuple(waited))
-        records = [known[job.id] for job in wanted]
+        records = [known[job] for job in ids]
         bad = [record for record in records if record.state is not State.SUCCEEDED]
         if bad and not self._partial:
             return self._fail(bad, len(records), is_again=steps.get(REDRIVE_STEP) == b"true")

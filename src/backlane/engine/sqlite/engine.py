@@ -68,7 +68,7 @@ from backlane.engine.sqlite.diagnose import diagnose
 from backlane.engine.sqlite.ear import Bell
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan
+from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan, note_plan
 from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.process import Process
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -161,9 +161,9 @@ class SqliteEngine:
         claims = self.turn((), wanted) if settlements else None
         return SettlePlan(within, settlements, self.settle, claims)
 
-    @plan
-    async def note(self, tx: SqliteTx, notes: Sequence[Note]) -> list[bytes]:
-        return await hold.note(tx, notes)
+    def note(self, notes: Sequence[Note]) -> Plan[list[bytes]]:
+        """See `Verbs.note`."""
+        return note_plan(notes, lambda tx: hold.note(tx, notes))
 
     @reading
     async def recall(self, tx: SqliteTx, job: bytes) -> list[Step]:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from backlane.engine.admission import Answer, Batch
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Settled, Turn
-from backlane.model.job import Lease
+from backlane.model.job import Lease, Note
 from backlane.model.outcome import Settlement
+from backlane.model.workflow import BEGAN_STEP
 
 T = TypeVar("T")
 
@@ -65,6 +66,16 @@ class ReservePlan(UnsyncedPlan[int]):
     __slots__ = ()
 
 
+class BeganPlan(UnsyncedPlan[list[bytes]]):
+    """The note of when a slice began to append its leaves.
+
+    It is only of use once one of them is stored, which takes a commit behind it: what
+    makes that one safe makes the note safe too.
+    """
+
+    __slots__ = ()
+
+
 class ClaimPlan(UnsyncedPlan[Turn]):
     """A turn of a worker that settles nothing.
 
@@ -78,6 +89,14 @@ class ClaimPlan(UnsyncedPlan[Turn]):
 
     def must_be_synced(self, turn: Turn) -> bool:
         return any(_is_last(lease) for each in turn.claimed for lease in each.leases)
+
+
+def note_plan(
+    notes: Sequence[Note], within: Callable[[Any], Coroutine[Any, Any, list[bytes]]]
+) -> Plan[list[bytes]]:
+    """Return a note as the plan that keeps it as safe as it has to be."""
+    names = {step.name for note in notes for step in note.steps}
+    return BeganPlan(within) if names == {BEGAN_STEP} else Plan(within)
 
 
 def _is_last(lease: Lease) -> bool:

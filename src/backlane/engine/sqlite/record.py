@@ -41,7 +41,8 @@ SEQS: Sql[tuple[int]] = Sql(
     order by seq desc
     """
 )
-# Every join is one lookup in a primary key; that of ready is ten.
+# Every join is one lookup in a primary key; that of ready is ten. A job that has ended is
+# looked up nowhere else (nothing equals a null), and most of what is read has.
 STANDING: Sql[tuple[Any, ...]] = Sql(
     """
     select job.seq, job.id, job.queue, queue.name, queue.kind,
@@ -74,17 +75,17 @@ STANDING: Sql[tuple[Any, ...]] = Sql(
     cross join backlane_job as job on job.seq = given.value
     left join backlane_queue as queue on queue.id = job.queue
     left join backlane_finished as finished on finished.seq = job.seq
-    left join backlane_lease as lease on lease.id = job.id
+    left join backlane_lease as lease on lease.id = iif(finished.seq is null, job.id, null)
     left join backlane_scheduled as scheduled
-    on scheduled.due_ms = job.place
+    on scheduled.due_ms = iif(finished.seq is null, job.place, null)
     and scheduled.seq = job.seq
     left join backlane_ready as ready
-    on ready.queue = job.queue
+    on ready.queue = iif(finished.seq is null, job.queue, null)
     and ready.lane = job.lane
     and ready.rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
     and ready.place = job.place
     and ready.seq = job.seq
-    left join backlane_blocked as blocked on blocked.seq = job.seq
+    left join backlane_blocked as blocked on blocked.seq = iif(finished.seq is null, job.seq, null)
     left join backlane_gate as gate on gate.id = blocked.gate
     left join backlane_progress as progress on progress.seq = job.seq
     left join backlane_resource as resource on resource.id = job.lane / 2
