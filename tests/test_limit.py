@@ -217,6 +217,26 @@ def test_a_limit_is_tuned_and_reset(every_url):
     assert (reset.limit, reset.tuned) == (stored.Limit(1, Rate(10, 1_000, 1)), None)
 
 
+@pytest.mark.parametrize("name", ["stripe", "queue:mail", "task:work"])
+def test_a_declared_limit_is_tuned_before_anything_made_it(every_url, name):
+    with Backlane(
+        every_url,
+        queues=[Queue("mail", limit=Limit(concurrency=2))],
+        limits={"stripe": Limit(concurrency=2)},
+    ) as app:
+        app.task(name="work", limit=Limit(concurrency=2))(work)
+
+        assert app.limits.reset(name).limit == stored.Limit(2)
+        tuned = app.limits.tune(name, concurrency=5)
+        with pytest.raises(UnknownLimit, match="did you mean 'stripe'"):
+            app.limits.tune("stripes", concurrency=5)
+
+    assert (tuned.declared, tuned.tuned) == (stored.Limit(2), stored.Limit(5))
+
+
+def work() -> None: ...
+
+
 def test_limits_are_tuned_from_coroutines():
     app = Backlane("memory://", limits={"stripe": ONE})
     app.task(name="send", limits=["stripe"])(send).enqueue()

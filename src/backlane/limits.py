@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
-from backlane.engine.limiting import Tuned
+from backlane.engine.limiting import Declared, Tuned
 from backlane.engine.plan import Plan
 from backlane.errors import BadOption, UnknownLimit, nearest
 from backlane.model import limit as stored
@@ -108,9 +108,8 @@ class Limits:
             UnknownLimit: the store has none of that name; names the nearest.
             BadOption: a value cannot limit anything; says which would.
         """
-        engine, wish = self._place.engine, Wish(concurrency, rate, burst)
-        plan = self._tuning(name, wish, engine.run(engine.list_limits()))
-        return self._tuned(name, engine.run(plan))
+        wish, records = Wish(concurrency, rate, burst), self.list()
+        return self._run(name, self._tuning(name, wish, records), records)
 
     async def atune(
         self,
@@ -121,31 +120,49 @@ class Limits:
         burst: int | None = None,
     ) -> LimitRecord:
         """Like `tune`."""
-        engine, wish = self._place.engine, Wish(concurrency, rate, burst)
-        plan = self._tuning(name, wish, await engine.arun(engine.list_limits()))
-        return self._tuned(name, await engine.arun(plan))
+        wish, records = Wish(concurrency, rate, burst), await self.alist()
+        return await self._arun(name, self._tuning(name, wish, records), records)
 
     def reset(self, name: str) -> LimitRecord:
         """Forget what was tuned: what the code declares is in force; see `tune` for errors."""
-        engine = self._place.engine
-        return self._tuned(name, engine.run(engine.regulate(name, Tuned(None))))
+        return self._run(name, self._place.engine.regulate(name, Tuned(None)), self.list())
 
     async def areset(self, name: str) -> LimitRecord:
         """Like `reset`."""
-        engine = self._place.engine
-        return self._tuned(name, await engine.arun(engine.regulate(name, Tuned(None))))
+        records = await self.alist()
+        return await self._arun(name, self._place.engine.regulate(name, Tuned(None)), records)
 
     def _tuning(self, name: str, wish: Wish, records: Records) -> Plan[LimitRecord | None]:
         known = {record.name: record for record in records}
         before = known[name].limit if name in known else self._in_store.get(name)
         if before is None and not name.startswith("queue:"):
-            raise _unknown(name, known)
+            raise _unknown(name, {*self._declared, *known})
         change = wish.applied(before or stored.Limit())
         return self._place.engine.regulate(name, Tuned(change))
 
-    def _tuned(self, name: str, record: LimitRecord | None) -> LimitRecord:
+    def _declaring(self, name: str, records: Records) -> Plan[LimitRecord | None] | None:
+        """Return what makes a limit that we declare, before any job or worker has made it."""
+        if name not in self._in_store or any(record.name == name for record in records):
+            return None
+        return self._place.engine.regulate(name, Declared(self._in_store[name]))
+
+    def _run(self, name: str, plan: Plan[LimitRecord | None], records: Records) -> LimitRecord:
+        engine, declaring = self._place.engine, self._declaring(name, records)
+        if declaring is not None:
+            engine.run(declaring)
+        return self._known(name, engine.run(plan), records)
+
+    async def _arun(
+        self, name: str, plan: Plan[LimitRecord | None], records: Records
+    ) -> LimitRecord:
+        engine, declaring = self._place.engine, self._declaring(name, records)
+        if declaring is not None:
+            await engine.arun(declaring)
+        return self._known(name, await engine.arun(plan), records)
+
+    def _known(self, name: str, record: LimitRecord | None, records: Records) -> LimitRecord:
         if record is None:
-            raise _unknown(name, self._declared)
+            raise _unknown(name, {*self._declared, *(one.name for one in records)})
         return record
 
 
