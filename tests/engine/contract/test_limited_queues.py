@@ -51,6 +51,15 @@ def test_a_full_queue_is_passed_by_for_others(desk: Desk) -> None:
     assert desk.claimed_ids(10, "mail", "sms") == [mail[0], *sms]
 
 
+def test_leases_of_several_queues_are_in_line_though_some_had_to_wait(desk: Desk) -> None:
+    desk.limits |= {"queue:mail": Limit(concurrency=1), "eu": Limit()}
+    desk.add_one(uses=(Use("eu"),))
+    first, others = desk.add_one(), desk.add(2, "sms")
+    desk.tune_limit("eu", Limit(concurrency=0))
+
+    assert desk.claimed_ids(3, "mail", "sms") == [first, *others]
+
+
 def test_nothing_is_moved_in_a_full_queue(desk: Desk) -> None:
     desk.limits |= {"queue:mail": ONE, "stripe": ONE}
     first, second, third = desk.add(1) + desk.add(2, uses=STRIPE)

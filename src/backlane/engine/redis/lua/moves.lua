@@ -10,12 +10,17 @@ local function ready_key(row)
   return key
 end
 
+-- Where a ready row stands in line: the smallest goes first.
+local function score_of(row)
+  local x = row[EXTRA]
+  return (9 - row[RANK]) * LEVEL + (x and x[E_VIRTUAL] or row[PLACE])
+end
+
 -- Where a row is, by its state: the key of a sorted set and its score there.
 local function where(row)
   local state = row[STATE]
   if state == READY then
-    local x = row[EXTRA]
-    return ready_key(row), (9 - row[RANK]) * LEVEL + (x and x[E_VIRTUAL] or row[PLACE])
+    return ready_key(row), score_of(row)
   elseif state == RUNNING then
     return 'leases', row[LEASE_END]
   elseif state == SCHEDULED then

@@ -246,6 +246,16 @@ local function lease_all(ids, owner, lease_ms, leases)
   end
 end
 
+-- Puts leases in the order of the line: some were found behind others that had to wait.
+local function sort_leases(leases)
+  local scores = {}
+  for i = 1, #leases do scores[leases[i][1]] = score_of(rows[leases[i][1]]) end
+  table.sort(leases, function(a, b)
+    if scores[a[1]] ~= scores[b[1]] then return scores[a[1]] < scores[b[1]] end
+    return member(a[1], rows[a[1]]) < member(b[1], rows[b[1]])
+  end)
+end
+
 local function cancelled_of(owner)
   local found = {}
   if call('EXISTS', P .. 'flagged') == 0 then return found end
@@ -305,17 +315,18 @@ local function claim(wanted)
       end
     elseif number > 0 then
       local sources = sources_of(queues, lane)
-      local more, looked, are_limited = #sources > 0, 0, false
+      local more, looked, rounds, are_limited = #sources > 0, 0, 0, false
       for i = 1, #queues do are_limited = are_limited or line(queues[i]).is_limited end
       while more and #leases < number and looked < MOVES + number and stopped < MOVES do
         local these
         these, more = take_next(sources, number - #leases)
-        looked = looked + #these
+        looked, rounds = looked + #these, rounds + 1
         lease_all(these, owner, lease_ms, leases)
         if next(rooms) or stopped > 0 or are_limited then
           more = #these > 0
         end
       end
+      if rounds > 1 then sort_leases(leases) end
       if #leases < number then
         for i = 1, #sources do arm(sources[i].queue) end
       end

@@ -150,9 +150,9 @@ local function waking()
     for i = 1, #queues do
       local it = line(queues[i])
       if it.blocked > 0 or stopped > 0 then
-        local open = call('ZRANGE', P .. 'open:' .. queues[i], 0, 9)
-        for j = 1, #open do
-          if look(gating().gate_of(open[j])) then break end
+        local open = call('ZRANGE', P .. 'open:' .. queues[i], 0, 99, 'WITHSCORES')
+        for j = 1, #open, 2 do -- what was to be open by now is in no order of its tokens
+          if look(gating().gate_of(open[j])) and tonumber(open[j + 1]) > wall then break end
         end
       end
       if it.is_limited then -- jobs that are woken then wait for it too
