@@ -20,6 +20,7 @@ from bench.setting import Setting
 from bench.store import PATIENCE, Store, batches
 
 EXTRA_MIB = 100.0  # what a worker may grow by, however many leaves there are
+FIRST = 4_000  # leaves of a chord before: its imports and connections are no growth by leaves
 AT_ONCE = 500  # jobs of an append, as a slice appends its leaves
 LOOK = 0.05  # seconds between two looks at the counters: nothing beside a run of seconds
 SAMPLE = 0.5  # seconds between two looks at the memory
@@ -67,8 +68,10 @@ def _compared(setting: Setting, engine: str, processes: int, opened: Opened) -> 
 
     def chorded() -> float:
         store = opened(next(names))
-        with _working(store, processes) as worker, _watched(worker, grown):
-            return _mapped(store, number)
+        with _working(store, processes) as worker:
+            _mapped(store, FIRST)
+            with _watched(worker, grown):
+                return _mapped(store, number)
 
     taken = rounds(setting.size(2, 1), {"alone": alone, "chord": chorded})
     return [
@@ -85,7 +88,7 @@ def _compared(setting: Setting, engine: str, processes: int, opened: Opened) -> 
             max(grown),
             unit="MiB",
             bar=EXTRA_MIB,
-            note="RSS of the supervisor and its executors",
+            note=f"RSS of the supervisor and its executors, after a chord of {FIRST:,}",
         ),
     ]
 
@@ -116,6 +119,7 @@ def _independent(store: Store, number: int) -> float:
 def _mapped(store: Store, number: int) -> float:
     """Enqueue a map and what gathers it; return how many leaves a second came through."""
     called = store.path.with_suffix(".called")
+    called.unlink(missing_ok=True)
     work, began = store.work, time.perf_counter()
     leaves = work.noop.starmap(zip(range(number), repeat(PAYLOAD)))
     run = work.gather.node(leaves.out, str(called)).enqueue()
