@@ -39,14 +39,20 @@ def test_a_step_that_is_kept_is_not_done_again(
         engine = work.app.engine
         engine.migrate()
         jobs = work.stride.enqueue_many([((str(workers.diary),), {}) for _ in range(number)])
-        kill_at = time.monotonic() + 1.0
+        kill_at, seen = 0.0, 0
         until = time.monotonic() + 300
         while (counts := work.app.queue("strides").record()).succeeded < number:
             if counts.failed:  # killed alone three times by chance
                 engine.run(engine.amend(Selection(states=(State.FAILED,)), Redrive()))
-            if time.monotonic() >= kill_at and len(workers.kills) < most:
-                kill_at += every
-                workers.kill_one(chance)
+            written = workers.diary.stat().st_size if workers.diary.exists() else 0
+            is_due = time.monotonic() >= kill_at and len(workers.kills) < most
+            if is_due and written > seen:  # somebody is at work again
+                kill_at, seen = time.monotonic() + every, written
+                if len(workers.kills) % 2:
+                    workers.kill_one(chance)
+                else:
+                    victim = chance.choice(workers.workers)
+                    workers.kill(victim.pid, is_supervisor=True)
             workers.mend()
             assert time.monotonic() < until, counts
             time.sleep(0.02)
