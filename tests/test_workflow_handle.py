@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from tests.hand import settle, succeed, take
 from tests.weaving import app, broken, count, double, fetch, numbers, seen, states, total
 
 from backlane import (
@@ -29,6 +30,8 @@ from backlane import (
 )
 from backlane.model.workflow import LEAVES
 from backlane.testing import Testing, testing
+from backlane.worker.references import resolve
+from backlane.worker.slices import run_own
 
 
 @pytest.fixture
@@ -140,6 +143,26 @@ def test_a_retry_of_a_map_runs_its_failed_leaves(t: Testing) -> None:
 
     assert [one.task for one in ran].count("double") == 2
     assert run.result() == (LEAVES + 10) * (LEAVES + 9)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_map_that_makes_leaves_while_it_is_cancelled_takes_them_along(is_known: bool) -> None:
+    with testing(app) as t:
+        items = range(LEAVES + 3) if is_known else numbers.node(LEAVES + 3).out
+        run = double.map(items).enqueue()
+        if not is_known:
+            succeed(app, list(range(LEAVES + 3)))
+        lease = take(app)[0]
+        run.cancel()  # there are no leaves yet: that job is asked to stop
+
+        body = resolve(app, lease)
+        assert isinstance(body, bytes)
+        settle(app, lease, run_own(app, lease, body).outcome)
+        t.drain()
+
+        assert run.state is State.CANCELLED
+        assert all(job.state is State.CANCELLED for job in t.jobs(double))
+        assert is_known == bool(t.jobs(double))
 
 
 @pytest.mark.parametrize("is_known", [True, False])

@@ -302,7 +302,7 @@ class WorkflowHandle(Generic[R_co]):
 
     def _cancel(self) -> Steps[int]:
         engine, number, cursor = self._place.engine, 0, None
-        nodes = yield from self._nodes()
+        yield from self._last()
         while True:
             selection = Selection(workflow=self._end)
             amended = yield engine.amend(selection, Cancel(), cursor)
@@ -310,6 +310,7 @@ class WorkflowHandle(Generic[R_co]):
             cursor = amended.cursor
             if cursor is None:
                 break
+        nodes = yield from self._nodes()  # from here on, what still appends sees that it is to stop
         for node in nodes:
             if node.task in (SLICE_TASK, SPREAD_TASK) and node.token:
                 ids = yield from self._leaf_ids(node)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backlane.content import leaf_body
-from backlane.engine.selection import Redrive, Selection
+from backlane.engine.selection import Cancel, Redrive, Selection
 from backlane.errors import QueueFull
 from backlane.model.codec.envelope import as_list, joined
 from backlane.model.job import Job, JobRecord, Lease, Note, State, Step
@@ -159,6 +159,7 @@ class _Family:
         waited = [job for job, record in known.items() if not record.state.is_final]
         if missing:
             waited += self._append(missing, is_alone=not waited)
+            self._cancel_with_us(waited)
             return Awaiting(tuple(waited))
         if waited:
             return Awaiting(tuple(waited))
@@ -206,6 +207,26 @@ class _Family:
         if not taken and is_alone:
             raise refused
         return taken
+
+    def _cancel_with_us(self, ids: list[bytes]) -> None:
+        """Cancel children that were appended after who cancelled this job looked for them.
+
+        He asks this job to stop first and looks for children then, so one of both sees them.
+        """
+        own = self._read([self._lease.job]).get(self._lease.job)
+        if own is None or not own.cancelling:
+            return
+        self._cancel(ids)
+        for child in self._read(ids).values():
+            if child.task == SLICE_TASK and child.token:
+                for step in self._engine.run(self._engine.recall(child.id)):
+                    if step.name == BEGAN_STEP:
+                        self._cancel(leaf_ids(child.id, *decode_began(step.result)))
+
+    def _cancel(self, ids: list[bytes]) -> None:
+        for at in range(0, len(ids), LEAVES):
+            part = Selection(ids=tuple(ids[at : at + LEAVES]))
+            self._engine.run(self._engine.amend(part, Cancel()))
 
     # -- the store --
 
