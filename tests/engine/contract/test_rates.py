@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.engine.contract.desk import RELEASED, Desk, retry
 
-from backlane.model.job import State
+from backlane.model.job import Lane, State
 from backlane.model.limit import Limit, Rate, Use
 
 STRIPE = (Use("stripe"),)
@@ -206,4 +206,17 @@ def test_jobs_that_may_be_woken_wait_for_a_token_of_their_queue(desk: Desk) -> N
 
     assert desk.claim(1, seconds=3_600).next_due_ms == 1_000
     desk.clock.advance(seconds=1)
+    assert desk.claimed_ids() == [waiting]
+
+
+def test_behind_a_ready_job_that_nobody_takes_the_next_token_is_for_others(desk: Desk) -> None:
+    desk.limits["stripe"] = rate(10, burst=2)
+    desk.add(2, uses=STRIPE)
+    desk.claim(2, seconds=3_600)
+    desk.clock.advance(milliseconds=100)
+    desk.add_one(uses=STRIPE, lane=Lane.EXCLUSIVE)
+    waiting = desk.add_one(uses=STRIPE)
+
+    assert desk.claimed_ids() == []
+    desk.clock.advance(milliseconds=100)
     assert desk.claimed_ids() == [waiting]

@@ -231,6 +231,24 @@ as $$
     ), 0)
 $$;
 
+-- How long until there is one more token than there are; null: never, or no rate.
+create function backlane.another_token_ms(of_limit int, of_gate bigint, wall_ms bigint)
+returns bigint
+language sql stable
+set enable_seqscan = off
+as $$
+    select (missing - missing / interval_us * interval_us
+        + case when missing % interval_us = 0 then interval_us else 0 end + 999) / 1000
+    from (
+        select interval_us, backlane.missing_us(spent_us, whole_us, wall_ms * 1000) as missing
+        from backlane.limits
+        join backlane.bucket on bucket.gate = of_gate
+        where limits.id = of_limit
+        and interval_us is not null
+    ) as bucket
+    where missing > 0
+$$;
+
 -- Locks that nobody waits for: who does not get one comes again. Who gives leases, or
 -- acquires, holds that of the limit, to the commit; who takes a turn, that of its gate.
 create function backlane.try_limit(of_limit int) returns boolean
@@ -1030,7 +1048,11 @@ begin
         -- the others.
         wait_ms := case
             when one.limit_no > 0
-            then nullif(backlane.token_in_ms(one.limit_no, one.gate, wall_ms), 0)
+            then coalesce(
+                nullif(backlane.token_in_ms(one.limit_no, one.gate, wall_ms), 0),
+                -- Those that are there are for who is ready: one more is for who waits.
+                backlane.another_token_ms(one.limit_no, one.gate, wall_ms)
+            )
         end;
         room := backlane.room_of(one.limit_no, one.gate, wall_ms, boot_ms);
         insert into backlane.opening (at_ms, since_ms, gate, queue, limit_no)
