@@ -69,7 +69,7 @@ def test_jobs_all_done_leave_no_fault(engine, tmp_path):
     done(engine, ids)
     starts = started(tmp_path / "log", *((job, OTHER) for job in ids))
 
-    assert faults(engine, ids, starts, [KILLED]) == []
+    assert faults(engine, ids, len(ids), starts, [KILLED]) == []
     assert len(list(succeeded(engine, ids))) == 3
 
 
@@ -78,7 +78,7 @@ def test_a_job_that_is_not_done_is_a_fault(engine, tmp_path):
     done(engine, ids[:2])
     starts = started(tmp_path / "log", *((job, OTHER) for job in ids))
 
-    found = faults(engine, ids, starts, [KILLED])
+    found = faults(engine, ids, len(ids), starts, [KILLED])
 
     assert found == ["3 jobs were acknowledged; the store counts 3 appended and 2 succeeded"]
     assert len(list(succeeded(engine, ids))) == 2
@@ -89,7 +89,7 @@ def test_a_job_that_the_store_calls_done_and_nobody_started_is_a_fault(engine, t
     done(engine, ids)
     starts = started(tmp_path / "log", (ids[0], OTHER))
 
-    assert faults(engine, ids, starts, [KILLED]) == ["1 jobs were never started"]
+    assert faults(engine, ids, len(ids), starts, [KILLED]) == ["1 jobs were never started"]
 
 
 def test_a_repeat_is_explained_only_by_the_death_of_the_worker_that_had_it(engine, tmp_path):
@@ -102,8 +102,8 @@ def test_a_repeat_is_explained_only_by_the_death_of_the_worker_that_had_it(engin
     second = started(tmp_path / "second", *strange)
 
     assert len(first.repeated()) == len(second.repeated()) == 1
-    assert faults(engine, ids, first, [KILLED]) == []
-    assert faults(engine, ids, second, [KILLED]) == [
+    assert faults(engine, ids, len(ids), first, [KILLED]) == []
+    assert faults(engine, ids, len(ids), second, [KILLED]) == [
         "1 jobs ran again though their worker was not killed"
     ]
 

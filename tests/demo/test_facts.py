@@ -10,7 +10,7 @@ import pytest
 
 from backlane.demo.facts import Facts, Function, read
 from backlane.demo.files import find, standard_library
-from backlane.demo.index import gather
+from backlane.demo.index import gather, joined
 
 SOURCE = """\
 import os
@@ -116,7 +116,8 @@ def test_facts_are_gathered_into_an_index():
         Facts("c.py", problem="SyntaxError: bad"),
     ]
 
-    index = gather(facts, top=2)
+    parts = [gather([facts[0], None], top=2), gather(facts[1:], top=2)]
+    index = joined(parts, top=2)
 
     assert (index.files, index.lines) == (3, 30)
     assert index.names == [("x", 3), ("y", 1)]

@@ -71,7 +71,7 @@ def test_a_queue_smaller_than_the_work_makes_the_play_wait_and_not_fail(paths, s
     playing = Play(paths, stage, WORKER, ignored)
     with closing(connect(f"sqlite:///{quote(str(stage / 'demo.db'))}", SystemClock())) as engine:
         engine.run(engine.tune("files", Declare(Kind.TASKS, Bounds())))
-        engine.run(engine.tune("files", Tune(max_jobs=1)))
+        engine.run(engine.tune("files", Tune(max_jobs=2)))
 
     ending = playing.run(top=3)
 
@@ -86,7 +86,7 @@ def test_each_moment_is_shown_and_the_worker_is_killed_once(paths, stage):
     assert ending.account.holds, ending.account.faults
     assert ending.account.workers_killed == 1
     assert moments[0].done == 0
-    assert moments[-1].done == 4
+    assert moments[-1].done == 5  # and the one that gathers
     assert ending.index.names == [("x", 4)]
 
 

@@ -78,12 +78,15 @@ def succeeded(engine: Engine, ids: Sequence[bytes]) -> Iterator[JobRecord]:
 
 
 def faults(
-    engine: Engine, ids: Sequence[bytes], starts: Starts, killed: Sequence[int]
+    engine: Engine, ids: Sequence[bytes], jobs: int, starts: Starts, killed: Sequence[int]
 ) -> list[str]:
-    """Say what contradicts `every acknowledged job finished exactly once`."""
-    expected = (len(ids), len(ids))
+    """Say what contradicts `every acknowledged job finished exactly once`.
+
+    `jobs` are all that were acknowledged: those of files (`ids`), and those that gather.
+    """
+    expected = (jobs, jobs)
     found = [
-        f"{len(ids)} jobs were acknowledged; the store counts {queue.appended} appended and "
+        f"{jobs} jobs were acknowledged; the store counts {queue.appended} appended and "
         f"{queue.succeeded} succeeded"
         for queue in engine.run(engine.list_queues())
         if queue.name == QUEUE and (queue.appended, queue.succeeded) != expected

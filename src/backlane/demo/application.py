@@ -1,4 +1,5 @@
-"""The demonstration's application: one task, one job a file, each alone in a process.
+"""The demonstration's application: one job a file, each alone in a process, and one behind
+many of them that gathers what they learnt.
 
 Its workers import it as they import any other: a small module that calls `build`
 stands in the directory in which they are started.
@@ -12,6 +13,7 @@ import uuid
 from backlane.app import Backlane
 from backlane.context import Context
 from backlane.demo.facts import Facts, read
+from backlane.demo.index import Part, gather
 from backlane.model.queue import Queue
 from backlane.model.retry import Retry
 
@@ -35,6 +37,11 @@ def build(url: str, *, queue: str = QUEUE, starts: str) -> Backlane:
         """Learn the facts of one file."""
         note_start(starts, context.id)
         return read(path)
+
+    @app.task(queue=queue, name="gather_facts", timeout=60, retry=Retry(attempts=3))
+    def gather_facts(facts: list[Facts | None], top: int) -> Part:
+        """Gather the facts of many files."""
+        return gather(facts, top)
 
     return app
 

@@ -46,8 +46,22 @@ class Index(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[Problem]
 
 
-def gather(facts: Iterable[Facts], top: int) -> Index:
-    """Return the index of all files, `top` entries in each of its lists.
+NAMES_KEPT = 20_000  # of one part: more than this many, and a result could grow too large
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """What some of the files come to."""
+
+    files: int
+    lines: int
+    names: dict[str, int]
+    functions: list[Place]
+    complex_files: list[Complexity]
+    problems: list[Problem]
+
+
+def gather(facts: Iterable[Facts | None], top: int) -> Part:
+    """Return what files come to, `top` entries in each list; None is a file without facts.
 
     Reads `facts` once and keeps none of them, for there may be very many.
     """
@@ -57,6 +71,8 @@ def gather(facts: Iterable[Facts], top: int) -> Index:
     problems: list[Problem] = []
     files = lines = 0
     for file in facts:
+        if file is None:
+            continue
         files += 1
         lines += file.lines
         names.update(file.names)
@@ -67,11 +83,35 @@ def gather(facts: Iterable[Facts], top: int) -> Index:
             continue
         complex_files.append(Complexity(file.path, file.complexity, file.lines))
         complex_files = heapq.nlargest(top, complex_files, key=lambda each: each.complexity)
+    return Part(
+        files=files,
+        lines=lines,
+        names=dict(names.most_common(NAMES_KEPT)),
+        functions=functions,
+        complex_files=complex_files,
+        problems=problems,
+    )
+
+
+def joined(parts: Iterable[Part], top: int) -> Index:
+    """Return the index of all files, `top` entries in each of its lists."""
+    names: Counter[str] = Counter()
+    functions: list[Place] = []
+    complex_files: list[Complexity] = []
+    problems: list[Problem] = []
+    files = lines = 0
+    for part in parts:
+        files += part.files
+        lines += part.lines
+        names.update(part.names)
+        functions += part.functions
+        complex_files += part.complex_files
+        problems += part.problems
     return Index(
         files=files,
         lines=lines,
         names=names.most_common(top),
-        functions=functions,
-        complex_files=complex_files,
+        functions=heapq.nlargest(top, functions, key=lambda each: each.lines),
+        complex_files=heapq.nlargest(top, complex_files, key=lambda each: each.complexity),
         problems=problems,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,10 +15,12 @@ import msgspec
 from backlane.demo import account
 from backlane.demo.account import Account, Starts
 from backlane.demo.application import MODULE, QUEUE, SOURCE, build
-from backlane.demo.index import Index, gather
+from backlane.demo.index import Index, Part, joined
 from backlane.demo.workers import WorkerProcess
-from backlane.errors import QueueFull
+from backlane.errors import JobCancelled, JobFailed, QueueFull, ResultTimeout
 from backlane.model.queue import QueueRecord
+from backlane.workflow import chord
+from backlane.workflow_handle import WorkflowHandle
 
 LOOK_SECONDS = 0.1  # between looks at the queue: often enough to be live, and cheap
 RATE_SECONDS = 2.0  # over which jobs per second are counted
@@ -76,7 +79,8 @@ class Play:
         self._app.engine.migrate()
         self._workers: list[WorkerProcess] = []
         self._killed: list[int] = []
-        self._ids: list[bytes] = []
+        self._ids: list[bytes] = []  # of files
+        self._runs: list[WorkflowHandle[Part]] = []
         self._faults: list[str] = []
         self._finishes: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
 
@@ -86,7 +90,7 @@ class Play:
         try:
             for name in ("worker-1", "worker-2"):
                 self._workers.append(self._started(name))
-            self._enqueue()
+            self._enqueue(top)
             self._work()
         finally:
             for worker in self._workers:  # all at once, then each in turn
@@ -97,17 +101,22 @@ class Play:
 
     # -- the acts --
 
-    def _enqueue(self) -> None:
-        """Enqueue one job a file. Where the queue is full, wait: the workers make room."""
-        index_file = self._app.tasks["index_file"]
+    def _enqueue(self, top: int) -> None:
+        """Enqueue one job a file, and behind each batch one that gathers what it learnt.
+
+        Where the queue is full, wait: the workers make room.
+        """
+        index_file, gather_facts = self._app.tasks["index_file"], self._app.tasks["gather_facts"]
         rest = list(self._paths)
         while rest:
+            files = [index_file.node(path) for path in rest[:BATCH]]
             try:
-                jobs = index_file.enqueue_many([((path,), {}) for path in rest[:BATCH]])
+                run = chord(files, gather_facts.node(top=top), partial=True).enqueue()
             except QueueFull:
                 self._look()
                 continue
-            self._ids += [job.id.bytes for job in jobs]
+            self._runs.append(run)
+            self._ids += [job.id for job in run.nodes() if job.id != run.id.bytes]
             del rest[:BATCH]
 
     def _work(self) -> None:
@@ -116,8 +125,13 @@ class Play:
             done = self._look()
             if not self._killed and done * 2 >= len(self._ids):
                 self._kill_one()
-            elif done >= len(self._ids):
+            elif done >= self._jobs:
                 return
+
+    @property
+    def _jobs(self) -> int:
+        """All jobs of the play: of files, and those that gather."""
+        return len(self._ids) + len(self._runs)
 
     def _kill_one(self) -> None:
         victim = self._workers[0]
@@ -142,12 +156,12 @@ class Play:
         found = self._app.engine.run(self._app.engine.list_queues())
         queue = next((each for each in found if each.name == self._queue), None)
         if queue is None:
-            return Moment(0, 0, 0, len(self._ids), 0.0, len(self._killed))
+            return Moment(0, 0, 0, self._jobs, 0.0, len(self._killed))
         return Moment(
             queued=queue.depth.jobs - queue.depth.running,
             running=queue.depth.running,
             done=_finished(queue),
-            jobs=len(self._ids),
+            jobs=self._jobs,
             rate=self._rate(_finished(queue)),
             killed=len(self._killed),
         )
@@ -168,15 +182,16 @@ class Play:
 
     def _settle_account(self, began: float, top: int) -> Ending:
         engine, starts = self._app.engine, Starts(self._starts)
-        decode = self._app.tasks["index_file"].codec.decode_result
-        done = account.succeeded(engine, self._ids)
-        index = gather((decode(record.result) for record in done if record.result), top)
-        self._faults += account.faults(engine, self._ids, starts, self._killed)
+        done = sum(1 for _ in account.succeeded(engine, self._ids))
+        index = joined(self._parts(), top)
+        self._faults += account.faults(engine, self._ids, self._jobs, starts, self._killed)
+        if index.files != done:
+            self._faults.append(f"{done} files were indexed, and {index.files} gathered")
         figures = Account(
             files=len(self._paths),
             jobs=len(self._ids),
-            done=index.files,
-            lost=len(self._ids) - index.files,
+            done=done,
+            lost=len(self._ids) - done,
             repeated=len(starts.repeated()),
             workers_killed=len(self._killed),
             seconds=time.monotonic() - began,
@@ -184,6 +199,12 @@ class Play:
         )
         self._app.close()
         return Ending(figures, index)
+
+    def _parts(self) -> Iterator[Part]:
+        """Yield what was gathered, as far as it was."""
+        for run in self._runs:
+            with suppress(ResultTimeout, JobFailed, JobCancelled):
+                yield run.result(timeout=0)
 
 
 def _finished(queue: QueueRecord) -> int:
