@@ -16,6 +16,7 @@ from backlane import (
     Context,
     Cron,
     Every,
+    Failure,
     JobChange,
     JobFailed,
     JobHandle,
@@ -23,6 +24,7 @@ from backlane import (
     Message,
     Middleware,
     Next,
+    Node,
     Progress,
     Queue,
     QueueFull,
@@ -32,7 +34,13 @@ from backlane import (
     State,
     Task,
     Unique,
+    Workflow,
+    WorkflowHandle,
+    WorkflowProgress,
+    chain,
+    chord,
     events,
+    group,
 )
 from backlane.testing import testing
 from backlane.worker import Worker
@@ -253,3 +261,66 @@ def on_time() -> None:
     assert_type(app.schedules.put("x", Cron("@daily"), nightly), Schedule)
     assert_type(app.schedules.put("y", At(datetime.now(UTC)), minutely.using(priority=3)), Schedule)
     assert_type(app.schedules.list(), list[Schedule])
+
+
+# -- tied together --
+
+
+@app.task
+def resize(video: Video, width: int = 640) -> bytes:
+    return video.path[:width].encode()
+
+
+@app.task
+async def total(sizes: list[bytes]) -> int:
+    return sum(map(len, sizes))
+
+
+@app.task
+def alarm(failure: Failure) -> None:
+    assert_type(failure.job, uuid.UUID)
+    assert_type(failure.state, State)
+
+
+def tie() -> None:
+    video = transcode.node("a.mov", quality=1.0)
+    assert_type(video, Node[Video])
+    assert_type(video.out, Video)
+    assert_type(video.out_or_none, Video | None)
+    small = resize.using(priority=8).node(video.out, width=3)
+    assert_type(total.node([small.out, resize.node(video.out).out]), Node[int])
+    assert_type(small.after(video).on_error(alarm.node()), Node[bytes])
+    run = small.enqueue()
+    assert_type(run, WorkflowHandle[bytes])
+    assert_type(run.result(timeout=5), bytes)
+    assert_type(run.progress, WorkflowProgress)
+    assert_type(run.cancel(), int)
+    assert_type(group([small, resize.node()]), Workflow[list[bytes]])
+    assert_type(chord([small, video], total.node(), partial=True), Workflow[int])
+    assert_type(resize.map([Video("", timedelta())]), Node[list[bytes]])
+    assert_type(resize.starmap([], partial=True).out, list[bytes])
+    assert_type(total.chunks(resize.map().out, 100), Node[list[int]])
+    chain(video, group([resize.node(), resize.node()]), total.node()).on_error(alarm.node())
+    assert_type(app.workflow(run.id), WorkflowHandle[Any])
+
+
+async def atie() -> None:
+    run = await chord([resize.node(transcode.node("a.mov").out)], total.node()).aenqueue()
+    assert_type(await run.aresult(), int)
+    async for progress in run.events():
+        assert_type(progress.fraction, float)
+
+
+def stepwise(context: Context, amount: int) -> None:
+    assert_type(context.step("resize", resize, Video("", timedelta()), amount), bytes)
+    asked = context.step("ask", transcode.enqueue, "a.mov", quality=0.5)
+    assert_type(asked, JobHandle[Video])
+    assert_type(context.join([asked], partial=True), list[Video | None])
+    context.sleep_until(datetime.now(UTC))
+
+
+async def astepwise(context: Context) -> None:
+    sent = await context.astep("send", send_mail, 7, template="hi")
+    assert_type(sent, str)
+    asked = await context.astep("ask", send_mail.aenqueue, 7, "hi")
+    assert_type(await context.ajoin([asked]), list[str | None])

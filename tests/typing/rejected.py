@@ -132,3 +132,11 @@ def kit() -> None:
     with testing(app) as t:
         t.advance(hours="3")  # error
         t.drain(timedelta)  # error
+
+
+def tie(context: Context) -> None:
+    send_mail.node(7)  # error
+    send_mail.node("seven", template="hi")  # error
+    send_mail.node(send_mail.node(7, "hi").out, "hi")  # error
+    context.step("send", send_mail, 7, "hi", 3)  # error
+    context.sleep_until(3)  # error
