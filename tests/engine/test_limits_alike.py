@@ -33,7 +33,7 @@ from backlane.engine.memory import MemoryEngine
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Admission, Claimed, Engine, Tune, Turn, Wanted
 from backlane.engine.retention import Retention
-from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
+from backlane.engine.selection import Cancel, Change, Delete, Move, Redrive, Reprioritise, Selection
 from backlane.model.clock import FakeClock
 from backlane.model.job import WAITING, Job, JobRecord, Lease, Policy, State
 from backlane.model.limit import Limit, Rate, Use
@@ -53,7 +53,14 @@ LIMITS = {
 }
 TUNED = [None, Limit(), Limit(concurrency=0), Limit(concurrency=1), Limit(rate=Rate(1, 1_000))]
 GROUPS = (None, "ann", "bob")
-CHANGES = [Cancel(), Redrive(), Reprioritise(7), Reprioritise(2), Delete(), Move("video")]
+CHANGES: list[Change] = [
+    Cancel(),
+    Redrive(),
+    Reprioritise(7),
+    Reprioritise(2),
+    Delete(),
+    Move("video"),
+]
 OUTCOMES = [SUCCEEDED, SUCCEEDED, SUCCEEDED, FAILED, STOPPED, RELEASED, CRASHED_ALONE]
 OUTCOMES += [retry(0), retry(3), snooze(0), snooze(3)]
 KEEP = Retention(3_600_000, failed_ms=3_600_000)

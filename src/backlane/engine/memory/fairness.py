@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
 # What a job costs while none of its queue has ended. Of the powers of ten in the middle: jobs
 # that wait already are placed by it, and those that come once more is known are not.
 UNKNOWN_MS = 100
