@@ -11,8 +11,9 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from functools import cache
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from msgspec.structs import replace
@@ -75,8 +76,22 @@ class _Templated(msgspec.Struct, frozen=True):
     template: _Like
 
 
-decode_slice = msgspec.json.Decoder(Slice).decode
-decode_spread = msgspec.json.Decoder(Spread).decode
+def decode_slice(body: bytes) -> Slice:
+    """Return the body of a slice."""
+    return cast(Slice, _decoder(Slice).decode(body))
+
+
+def decode_spread(body: bytes) -> Spread:
+    """Return the body of what makes slices."""
+    return cast(Spread, _decoder(Spread).decode(body))
+
+
+@cache
+def _decoder(kind: Any) -> Any:
+    """Return a decoder, made when it is needed first: few processes read slices."""
+    return msgspec.json.Decoder(kind)
+
+
 encode: Any = msgspec.json.Encoder().encode
 
 
