@@ -29,7 +29,7 @@ timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:80
 
 test: $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers  ## install what tests need, check the house, run all tests
 	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentation, house rules
 	$(BIN)/ruff format --check .

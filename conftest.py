@@ -126,6 +126,17 @@ def evaluate(example: Example) -> None:
     page.run(code)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what one of several test processes could not try."""
+    missing.update(getattr(node, "workeroutput", {}).get("missing", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["missing"] = dict(missing)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, why in sorted(missing.items()):
         terminalreporter.write_line(f"not tested: {name} ({why})", yellow=True)

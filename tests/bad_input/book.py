@@ -31,6 +31,13 @@ class Bad:
     call: Callable[[World], object]
     error: type[Exception] | tuple[type[Exception], ...]
 
+    @property
+    def name(self) -> str:
+        """What is wrong, without addresses: each process gives a test the same name."""
+        return ADDRESS.sub("", self.what)
+
+
+ADDRESS = re.compile(r" at 0x[0-9a-f]*")
 
 # What a message must hold besides the complaint: a clause that begins with what to do.
 REMEDY = re.compile(

@@ -247,7 +247,18 @@ def misspelt() -> Iterator[Bad]:
         yield Bad(what, call, UnknownOption)
 
 
-IDS = ["", "a", "0" * 32, str(uuid.UUID(int=4)), uuid.uuid4(), b"", b"0" * 16, 3, None, ["a"]]
+IDS = [
+    "",
+    "a",
+    "0" * 32,
+    str(uuid.UUID(int=4)),
+    uuid.UUID(int=5, version=4),
+    b"",
+    b"0" * 16,
+    3,
+    None,
+    ["a"],
+]
 
 
 def ids() -> Iterator[Bad]:

@@ -42,7 +42,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.mark.filterwarnings("ignore:enqueue .* inside a running event loop:RuntimeWarning")
-@pytest.mark.parametrize("bad", AT_THE_DOOR, ids=[bad.what for bad in AT_THE_DOOR])
+@pytest.mark.parametrize("bad", AT_THE_DOOR, ids=[bad.name for bad in AT_THE_DOOR])
 def test_bad_input_is_refused_with_a_remedy_and_work_goes_on(bad: Bad, world: World):
     refusal(bad, world)
 
@@ -50,7 +50,7 @@ def test_bad_input_is_refused_with_a_remedy_and_work_goes_on(bad: Bad, world: Wo
 
 
 @pytest.mark.parametrize("world", ["memory://", "sqlite:///{}/jobs.db"], indirect=True)
-@pytest.mark.parametrize("bad", IN_THE_STORE, ids=[bad.what for bad in IN_THE_STORE])
+@pytest.mark.parametrize("bad", IN_THE_STORE, ids=[bad.name for bad in IN_THE_STORE])
 def test_what_a_worker_cannot_run_becomes_a_dead_letter_and_the_worker_lives_on(
     bad: Bad, world: World
 ):

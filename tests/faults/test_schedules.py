@@ -139,7 +139,9 @@ def test_no_due_time_makes_two_jobs_though_clocks_jump_and_workers_die(
             while (now := time.monotonic()) < began + seconds:
                 if now >= jump_at:
                     jump_at += jump_every
-                    clocks.jump(chance.randrange(WORKERS), chance.choice((HOURS, HOURS, HOURS, -HOURS)))
+                    clocks.jump(
+                        chance.randrange(WORKERS), chance.choice((HOURS, HOURS, HOURS, -HOURS))
+                    )
                 if now >= kill_at and time.time() % 1 < 0.1:  # just when jobs are made
                     kill_at += kill_every
                     victim = chance.choice(workers.workers)

@@ -156,7 +156,15 @@ def test_a_wait_that_is_no_number_is_refused(fresh: Served, wait: str):
 
 
 @pytest.mark.parametrize(
-    "job", ["x", str(uuid.uuid4()), "0" * 32, "01a20273-f20e-757c-b58b-b11a906b77dc", "%00", "ü"]
+    "job",
+    [
+        "x",
+        str(uuid.UUID(int=5, version=4)),
+        "0" * 32,
+        "01a20273-f20e-757c-b58b-b11a906b77dc",
+        "%00",
+        "ü",
+    ],
 )
 @pytest.mark.parametrize("verb", ["", "/result", "/cancel", "/retry"])
 def test_what_is_no_job_is_not_found(site: Served, job: str, verb: str):

@@ -94,8 +94,12 @@ def test_an_id_is_read_in_every_public_spelling() -> None:
     assert parse_id(str(spelled).upper()) == made
 
 
-@pytest.mark.parametrize("wrong", ["", "7", "not-an-id", b"", b"short", b"x" * 17, uuid.uuid4(),
-                                   str(uuid.uuid4()), uuid.UUID(int=0)])  # fmt: skip
+OTHER = uuid.UUID(int=5, version=4)  # of another version
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "7", "not-an-id", b"", b"short", b"x" * 17, OTHER, str(OTHER), uuid.UUID(int=0)]
+)
 def test_what_cannot_be_a_jobs_id_is_refused(wrong) -> None:
     with pytest.raises(BadOption, match="id"):
         parse_id(wrong)

@@ -240,7 +240,7 @@ def test_a_dead_letter_frees_its_key_when_it_is_redriven_and_cancelled(desk: Des
 # -- windows --
 
 
-@pytest.mark.parametrize("state", [State.READY, State.RUNNING, *FINAL])
+@pytest.mark.parametrize("state", [State.READY, State.RUNNING, *sorted(FINAL)])
 def test_a_window_runs_from_the_append_whatever_becomes_of_the_job(
     desk: Desk, state: State
 ) -> None:

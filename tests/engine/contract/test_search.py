@@ -41,7 +41,7 @@ def test_a_record_tells_its_tags_in_their_order(desk: Desk) -> None:
     assert desk.found_ids(tag=tags[2]) == desk.found_ids(tag=tags[3]) == [job]
 
 
-@pytest.mark.parametrize("state", [State.SCHEDULED, State.READY, State.RUNNING, *FINAL])
+@pytest.mark.parametrize("state", [State.SCHEDULED, State.READY, State.RUNNING, *sorted(FINAL)])
 def test_jobs_are_found_by_tag_and_workflow_in_every_state(desk: Desk, state: State) -> None:
     workflow = flow(desk)
     desk.add()
