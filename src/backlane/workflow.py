@@ -24,6 +24,7 @@ from backlane.workflow_handle import WorkflowHandle
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+
 class Workflow(Generic[R_co]):
     """Nodes that belong together, and result in `R_co`. Made by `chain`, `group`, `chord`.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from importlib import import_module
-from urllib.parse import parse_qsl, urlencode
 
 from backlane.engine.protocol import Engine
 from backlane.errors import BadOption, NotSupported, nearest
@@ -69,6 +68,8 @@ def shown(url: str) -> str:
     def without_password(login: re.Match[str]) -> str:
         user, colon, _ = login[1].partition(":")
         return f"//{user}:***@" if colon else f"//{user}@"
+
+    from urllib.parse import parse_qsl, urlencode  # 5 ms, which not every start shall pay
 
     address, question, query = url.partition("?")
     options = [
