@@ -1,5 +1,8 @@
 """Asynchronous work for Python that can be trusted: tasks, messages, back pressure."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from backlane.app import Backlane
 from backlane.context import Context, Snooze, current
 from backlane.control import QueueHandle
@@ -48,7 +51,6 @@ from backlane.middleware import Call, Middleware, Next
 from backlane.model import event as events
 from backlane.model.breaker import ResourceRecord
 from backlane.model.cron import Cron
-from backlane.model.failure import Failure
 from backlane.model.job import AttemptError, JobRecord, Progress, State
 from backlane.model.limit import LimitRecord
 from backlane.model.limiting import Limit
@@ -56,15 +58,18 @@ from backlane.model.outcome import ErrorRecord, Reason
 from backlane.model.queue import Queue, QueueRecord
 from backlane.model.retry import Retry
 from backlane.model.schedule import At, Every
-from backlane.node import Node
 from backlane.resource import ResourceHandle
 from backlane.retention import Retention
 from backlane.schedules import Schedule, Schedules
 from backlane.task import Task
 from backlane.transaction import JobTransaction
 from backlane.unique import Unique
-from backlane.workflow import Workflow, chain, chord, group
-from backlane.workflow_handle import WorkflowHandle, WorkflowProgress
+
+if TYPE_CHECKING:
+    from backlane.model.failure import Failure
+    from backlane.node import Node
+    from backlane.workflow import Workflow, chain, chord, group
+    from backlane.workflow_handle import WorkflowHandle, WorkflowProgress
 
 __all__ = [
     # an application and its parts
@@ -152,3 +157,21 @@ __all__ = [
     "StoreCorrupt",
     "SchemaMismatch",
 ]
+
+# Loaded when they are first asked for: an application without workflows starts without them.
+_WORKFLOWS = {
+    "Failure": "model.failure",
+    "Node": "node",
+    "Workflow": "workflow",
+    "WorkflowHandle": "workflow_handle",
+    "WorkflowProgress": "workflow_handle",
+    "chain": "workflow",
+    "chord": "workflow",
+    "group": "workflow",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WORKFLOWS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_WORKFLOWS[name]}"), name)

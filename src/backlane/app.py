@@ -19,7 +19,17 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Concatenate, Never, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Never,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from msgspec.structs import replace
 
@@ -28,12 +38,7 @@ from backlane.control import QueueHandle
 from backlane.declaration import declare
 from backlane.decorator import Declare, DeclareScheduled
 from backlane.engine.protocol import Admission, Engine
-from backlane.errors import (
-    BadOption,
-    UnknownQueue,
-    WrongUse,
-    nearest,
-)
+from backlane.errors import BadOption, UnknownQueue, WrongUse, nearest
 from backlane.gauge import Gauge
 from backlane.handle import JobHandle, Reader
 from backlane.holding import LimitBlock
@@ -58,7 +63,9 @@ from backlane.retention import DEFAULT_RETENTION, Retention, checked_retention
 from backlane.schedules import ScheduleOptions, Schedules
 from backlane.setting import bounds_of, by_name, check_settings, checked_middleware, where
 from backlane.task import Task
-from backlane.workflow_handle import WorkflowHandle
+
+if TYPE_CHECKING:
+    from backlane.workflow_handle import WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -342,23 +349,16 @@ class Backlane:
             JobNotFound: it is not stored, or its history has been pruned.
             BadOption: this is not the id of a workflow.
         """
-        end = parse_id(workflow_id)
-        record = self._reader(plain).record(end)
-        return self._workflow(end, record)
+        return self._workflow(self._reader(plain).record(parse_id(workflow_id)))
 
     async def aworkflow(self, workflow_id: uuid.UUID | str) -> WorkflowHandle[Any]:
         """Like `workflow`."""
-        end = parse_id(workflow_id)
-        return self._workflow(end, await self._reader(plain).arecord(end))
+        return self._workflow(await self._reader(plain).arecord(parse_id(workflow_id)))
 
-    def _workflow(self, end: bytes, record: JobRecord) -> WorkflowHandle[Any]:
-        if record.workflow != end:
-            whole = uuid.UUID(bytes=record.workflow) if record.workflow else None
-            raise BadOption(
-                f"{uuid.UUID(bytes=end)} is a job and no workflow"
-                + (f"; it is a part of workflow {whole}" if whole else "; use app.job(id)")
-            )
-        return WorkflowHandle(end, self._place, self._task_intake.decoders)
+    def _workflow(self, record: JobRecord) -> WorkflowHandle[Any]:
+        from backlane.workflow_handle import found  # few need it: see enqueuer.py
+
+        return found(record, self._place, self._task_intake.decoders)
 
     def _reader_of(self, record: JobRecord) -> Reader:
         task = self._tasks.get(record.task or "")

@@ -6,7 +6,6 @@ with an id and a body, which costs a tenth of a microsecond.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -223,6 +222,8 @@ def _idempotency(template: Job, draft: Draft, body: bytes) -> Idempotency:
     What differs from try to try is no part of it: the id, headers, and a delay, which may
     have been counted from another moment.
     """
+    import hashlib  # few ask for it, and an import of it takes 2 ms
+
     asked = (template.task, template.queue, template.group, template.key, body)
     return Idempotency(
         template.task or template.queue,

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from msgspec.structs import replace
 
-from backlane import content
 from backlane.draft import Draft
 from backlane.engine.protocol import Capability
 from backlane.errors import BadOption
@@ -23,13 +22,15 @@ from backlane.middleware import Bulk, Call, Next, Stored, compose, drive
 from backlane.model.codec import Codec
 from backlane.model.job import Job, Receipt
 from backlane.model.option import check_options
-from backlane.model.workflow import Way
-from backlane.node import Node
 from backlane.options import EnqueueOptions, checked_items
 from backlane.place import Place
 from backlane.transaction import JobTransaction
 from backlane.unique import Unique, check_names
 from backlane.visit import Tally
+
+if TYPE_CHECKING:  # workflows are loaded by the first node: they are an eighth of an import
+    from backlane.content import Origin
+    from backlane.node import Node
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -160,31 +161,38 @@ class Enqueuer(Generic[P, R]):
     def node(self, /, *args: P.args, **kwargs: P.kwargs) -> Node[R]: ...
     def node(self, /, *args: Any, **kwargs: Any) -> Node[R]:
         """See `Task.node`."""
-        return Node(self._origin(), content.Call(self._codec, args, kwargs))
+        from backlane import content, node
+
+        return node.Node(self._origin(), content.Call(self._codec, args, kwargs))
 
     def map(self, items: Iterable[Any] | None = None, *, partial: bool = False) -> Node[list[R]]:
         """See `Task.map`."""
-        return self._mapped(items, Way.MAP, 1, partial=partial)
+        return self._mapped(items, "map", 1, partial=partial)
 
     def starmap(
         self, items: Iterable[Any] | None = None, *, partial: bool = False
     ) -> Node[list[R]]:
         """See `Task.starmap`."""
-        return self._mapped(items, Way.STARMAP, 1, partial=partial)
+        return self._mapped(items, "starmap", 1, partial=partial)
 
     def chunks(
         self, items: Iterable[Any] | None, size: int, *, partial: bool = False
     ) -> Node[list[R]]:
         """See `Task.chunks`."""
-        return self._mapped(items, Way.CHUNKS, size, partial=partial)
+        return self._mapped(items, "chunks", size, partial=partial)
 
     def _mapped(
-        self, items: Iterable[Any] | None, way: Way, size: int, *, partial: bool
+        self, items: Iterable[Any] | None, way: str, size: int, *, partial: bool
     ) -> Node[list[R]]:
-        made = content.Items(self._codec, items, way, size, partial=partial)
-        return Node(self._origin(), made)
+        from backlane import content, node
+        from backlane.model.workflow import Way
 
-    def _origin(self) -> content.Origin:
+        made = content.Items(self._codec, items, Way(way), size, partial=partial)
+        return node.Node(self._origin(), made)
+
+    def _origin(self) -> Origin:
+        from backlane import content
+
         return content.Origin(self._draft, self._codec, self._intake)
 
     # -- steps of these --

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import update_wrapper
-from typing import Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, Unpack, cast, overload
 
 from backlane.context import Context
 from backlane.declaration import Declaration
@@ -26,10 +26,12 @@ from backlane.model.codec import Codec
 from backlane.model.job import Job, Lane
 from backlane.model.queue import RunsIn
 from backlane.model.retry import Retry
-from backlane.node import Node
 from backlane.options import EnqueueOptions
 from backlane.place import Place
 from backlane.unique import check_names
+
+if TYPE_CHECKING:  # see enqueuer.py
+    from backlane.node import Node
 
 P = ParamSpec("P")
 C = TypeVar("C")

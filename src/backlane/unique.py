@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from string import Formatter
@@ -172,6 +171,8 @@ def check_names(unique: Unique, known: Iterable[str], of: str) -> None:
 
 def key_name(template: str | None, body: bytes) -> str:
     """Return the key of a call by its encoded arguments."""
+    import hashlib  # as in draft.py
+
     arguments = msgspec.json.decode(body)
     if template is None:
         whole = msgspec.json.encode(arguments, order="sorted")

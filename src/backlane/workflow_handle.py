@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 
 from backlane.engine.selection import Cancel, Redrive, Selection
-from backlane.errors import JobNotFound, WrongUse
+from backlane.errors import BadOption, JobNotFound, WrongUse
 from backlane.handle import JobHandle, refuse_inside_a_job
 from backlane.model.graph import below, handlers_of, is_bad, is_unused, levels, state_of
 from backlane.model.ids import parse_id
@@ -361,3 +361,19 @@ class WorkflowHandle(Generic[R_co]):
                 nodes = [*page.records, *nodes]
             refuse(record, nodes, wait)
         return (yield from Results(self._place.engine, self._decoders).value(record))
+
+
+def found(record: JobRecord, place: Place, decoders: Mapping[str, Decode]) -> WorkflowHandle[Any]:
+    """Return the grip on the workflow that ends with this job.
+
+    Raises:
+        BadOption: the job is not the end of one.
+    """
+    end = record.id
+    if record.workflow != end:
+        whole = uuid.UUID(bytes=record.workflow) if record.workflow else None
+        raise BadOption(
+            f"{uuid.UUID(bytes=end)} is a job and no workflow"
+            + (f"; it is a part of workflow {whole}" if whole else "; use app.job(id)")
+        )
+    return WorkflowHandle(end, place, decoders)

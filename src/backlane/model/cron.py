@@ -16,7 +16,6 @@ Nothing here reads a clock. Times are whole seconds since 1970.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -163,6 +162,8 @@ def _draw(expression: str, name: str, place: int, part: str) -> str:
                 f"cron {expression!r}: {part!r} draws from outside of {low}-{high}{hint}"
             )
         low, high = given
+    import hashlib  # for `H` alone, and it takes 2 ms
+
     digest = hashlib.blake2b(f"{place} {name}".encode(), digest_size=8).digest()
     if found[3] is None:
         return str(low + int.from_bytes(digest) % (high - low + 1))

@@ -8,7 +8,6 @@ of the index.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import uuid
@@ -80,20 +79,24 @@ def _random(size: int) -> bytes:
 
 def derived_id(wall_ms: int, *names: str | bytes) -> bytes:
     """Return the id that these names have at a moment: the same wherever it is made."""
+    import hashlib  # few ids are derived, and an import of it takes 2 ms
+
     digest = hashlib.blake2b(digest_size=10)
     for name in names:
         digest.update(_framed(name))
-    return _derived(_head(wall_ms), digest)
+    return _derived(_head(wall_ms), digest.digest())
 
 
 def derived_ids(wall_ms: int, name: str | bytes, number: int) -> list[bytes]:
     """Return the ids derived from that name and each of `number` counts, from 0 on."""
+    import hashlib  # as above
+
     begun = hashlib.blake2b(_framed(name), digest_size=10)
     head, made = _head(wall_ms), []
     for count in range(number):
         digest = begun.copy()
         digest.update(_framed(str(count)))
-        made.append(_derived(head, digest))
+        made.append(_derived(head, digest.digest()))
     return made
 
 
@@ -107,8 +110,8 @@ def _head(wall_ms: int) -> int:
     return max(0, min(wall_ms, (1 << 48) - 1)) << 80 | 0x7 << 76 | 0b10 << 62
 
 
-def _derived(head: int, digest: hashlib.blake2b) -> bytes:
-    return (int.from_bytes(digest.digest()) & _DERIVED | head).to_bytes(16)
+def _derived(head: int, digest: bytes) -> bytes:
+    return (int.from_bytes(digest) & _DERIVED | head).to_bytes(16)
 
 
 def id_ms(job_id: bytes) -> int:

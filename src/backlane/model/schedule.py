@@ -12,7 +12,6 @@ with, whatever the clock is set to later.
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -265,6 +264,8 @@ def jitter_ms(spec: Spec, name: str, moment_ms: int) -> int:
     """Return how much later than its due time a job runs: another for each, but always the same."""
     if not spec.jitter_ms:
         return 0
+    import hashlib  # as in cron.py
+
     digest = hashlib.blake2b(f"{moment_ms} {name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) % (spec.jitter_ms + 1)
 

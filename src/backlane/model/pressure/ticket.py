@@ -8,8 +8,6 @@ some time after, has the place. The name of the queue is signed but not written.
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import struct
 
 import msgspec
@@ -58,9 +56,9 @@ def checked(
     except ValueError:
         return None
     content, mac = raw[: _FORM.size], raw[_FORM.size :]
-    if len(content) != _FORM.size or not hmac.compare_digest(
-        mac, _mac(content, secret, queue, group)
-    ):
+    from hmac import compare_digest  # see _mac
+
+    if len(content) != _FORM.size or not compare_digest(mac, _mac(content, secret, queue, group)):
         return None
     slot_ms, kept, places = _FORM.unpack(content)
     found = Ticket(slot_ms, slot_ms + kept * 1000, places)
@@ -68,6 +66,9 @@ def checked(
 
 
 def _mac(content: bytes, secret: bytes, queue: str, group: str | None) -> bytes:
+    import hashlib  # loaded for the first refusal: it takes 2 ms
+    import hmac
+
     # A zero byte is in no name, so no queue and group can be mistaken for another pair.
     scope = queue.encode() if group is None else f"{queue}\0{group}".encode()
     return hmac.digest(secret, content + scope, hashlib.sha256)[:_MAC]
