@@ -1,0 +1,1 @@
+"""Transports: what carries messages between processes, a folder or a file each."""
