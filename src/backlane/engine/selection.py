@@ -73,7 +73,7 @@ class Skipped(msgspec.Struct, frozen=True):
 
 
 class Amended(msgspec.Struct, frozen=True):
-    """What was changed; ask again with `cursor` until it is None."""
+    """What was changed, newest enqueued first; ask again with `cursor` until it is None."""
 
     changed: list[bytes] = []
     flagged: list[bytes] = []  # running jobs asked to stop

@@ -367,6 +367,18 @@ def test_a_mixed_selection_is_changed_as_far_as_it_can_be(desk: Desk) -> None:
     assert [one.job for one in amended.skipped] == [done]
 
 
+def test_what_was_skipped_is_told_newest_first_whatever_the_reasons(desk: Desk) -> None:
+    done = desk.finished()
+    dead = desk.finished(FAILED, key=WELCOME)
+    holder = desk.add_one(key=WELCOME)
+    failed = desk.finished(FAILED)
+
+    amended = desk.amend(Redrive(), done, holder, dead, failed)
+
+    assert amended.changed == [failed]
+    assert [one.job for one in amended.skipped] == [holder, dead, done]
+
+
 def test_a_cancelled_job_can_be_redriven_and_run(desk: Desk) -> None:
     job = desk.finished(STOPPED)
     desk.amend(Redrive(), job)

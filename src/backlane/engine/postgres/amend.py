@@ -88,14 +88,22 @@ async def amend(
     amending = Amending(tx, seal, now)
     if isinstance(change, Move):
         await amending.aim(change.queue)
+    found = await standings(tx, seqs)
+    newest_first = {one.id: at for at, one in enumerate(found)}.__getitem__
     for _ in range(LOOKS):
-        seqs = await amending.apply(await standings(tx, seqs), change)
-        if not seqs:
+        again = await amending.apply(found, change)
+        found = await standings(tx, again)
+        if not found:
             break
-    for one in await standings(tx, seqs):
+    for one in found:
         amending.skip(one, "others keep changing it; try again")
     await amending.follow()
-    return Amended(amending.changed, amending.flagged, amending.skipped, cursor)
+    return Amended(
+        sorted(amending.changed, key=newest_first),
+        sorted(amending.flagged, key=newest_first),
+        sorted(amending.skipped, key=lambda one: newest_first(one.job)),
+        cursor,
+    )
 
 
 class Amending:
