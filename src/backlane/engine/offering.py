@@ -60,10 +60,12 @@ class Offering(Protocol):
         """Name ready jobs that are not offered, and remember that they are.
 
         First does for these queues what a claim does before it takes: due, lapsed and
-        woken jobs become ready. Names none of a queue that is paused, has no such kind of
-        job, or whose own limit has no room (its room less what is offered is the most), and
-        none whose resource is down. Limits of single jobs are judged by their claim. An
-        offer that is younger than `for_ms` is never void, whatever `void_ms` says.
+        woken jobs become ready. Names none of a queue that is paused, or whose own limit has
+        no room (its room less what is offered is the most), and none whose resource is down.
+        Limits and the deadlines of single jobs are judged by their claim. An offer that is
+        younger than `for_ms` is never void, whatever `void_ms` says; what is void is forgotten.
+        An offer further than `for_ms` in the future (the store's clock was set back) is as old
+        as one before `void_ms`. A store that is being moved names none.
 
         Nothing that can be seen of a job changes: no revision, token, counter or event.
         A job that leaves ready, by whatever verb, is offered no more; where it comes back

@@ -12,11 +12,14 @@ from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.memory import admission as admitting
 from backlane.engine.memory import changes, limiting, measure, moving, schedules, steps, sweeper
 from backlane.engine.memory import leases as leasing
+from backlane.engine.memory import offers as offering
 from backlane.engine.memory import resource as resources
 from backlane.engine.memory.bell import BeforeWait, Belfry, MemoryBell
+from backlane.engine.memory.enlisted import MemoryEnlisted
 from backlane.engine.memory.record import queue_record, worker_record
 from backlane.engine.memory.store import Store
 from backlane.engine.moving import Part, Seal, Settings
+from backlane.engine.offering import Offer, Offered
 from backlane.engine.plan import Plan, finish, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -244,6 +247,16 @@ class MemoryEngine:
     async def release(self, tx: Store, use: Use, holder: bytes) -> bool:
         return limiting.release(tx, use, holder)
 
+    # -- offers --
+
+    @plan
+    async def offer(self, tx: Store, offers: Sequence[Offer], for_ms: int) -> Offered:
+        return offering.offer(tx, offers, for_ms)
+
+    @plan
+    async def withdraw(self, tx: Store, jobs: Sequence[bytes]) -> None:
+        offering.withdraw(tx, jobs)
+
     # -- moving --
 
     @plan
@@ -365,18 +378,6 @@ class MemoryEngine:
 
     def close(self) -> None:
         """Nothing to let go of: the jobs stay as long as the engine does."""
-
-
-class MemoryEnlisted:
-    """A sign of life within one process: it has no descriptors to pass on."""
-
-    descriptors: tuple[int, ...] = ()
-
-    def __init__(self, owner: str, gone: set[str]) -> None:
-        self._owner, self._gone = owner, gone
-
-    def close(self) -> None:
-        self._gone.add(self._owner)
 
 
 def open_url(url: str, clock: Clock) -> Engine:

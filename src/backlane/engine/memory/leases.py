@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from backlane.engine.memory import resource
@@ -34,20 +34,22 @@ MOVES = 1_000  # rows a claim brings into ready at most, so that a claim stays s
 
 
 def claim(store: Store, wanted: Wanted) -> Claimed:
-    buried = _bring_in(store, wanted.departed)
+    buried = bring_in(store, wanted.departed)
     leases: list[Lease] = []
     expired: list[bytes] = []
     rooms, awake = Rooms(store), waking(store, wanted)
     number = 0 if store.seal else wanted.number
     if not store.seal:
         awake.wake()
-    while len(leases) < number and (row := _next_in_line(store, wanted, rooms, awake)):
+    for row in _in_line(store, wanted, rooms, awake) if number else ():
         if store.has_expired(row):
             store.end(row, State.EXPIRED)
             expired.append(row.job.id)
         elif not awake.stop(row):
             rooms.give(row.job.resource, row.job.id)
             leases.append(store.lease(row, wanted.owner, wanted.lease_ms))
+        if len(leases) == number:
+            break
     for job in expired:  # who waited for these is for the next claim
         follow(store, job, State.EXPIRED)
     turned = rooms.tell()
@@ -55,7 +57,7 @@ def claim(store: Store, wanted: Wanted) -> Claimed:
     return Claimed(
         leases=leases,
         cancelled=[row.job.id for row in mine if row.cancelling],
-        next_due_ms=_next_due_ms(store, awake),
+        next_due_ms=next_due_ms(store, awake),
         buried=buried,
         turned=turned,
     )
@@ -109,7 +111,7 @@ def lapse(store: Store, row: Row) -> None:
     _go_on(store, row)
 
 
-def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
+def bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
     """Move what lapsed and what is due into ready; return what had to be buried."""
     lapsed = [
         row
@@ -126,27 +128,29 @@ def _bring_in(store: Store, departed: tuple[str, ...]) -> list[JobRecord]:
     return [job_record(row) for row in lapsed if row.state is State.FAILED]
 
 
-def _next_in_line(store: Store, wanted: Wanted, rooms: Rooms, awake: Waking) -> Row | None:
-    """What is claimed next, if anything may be."""
-    if awake.is_at_its_end:
-        return None
+def _in_line(store: Store, wanted: Wanted, rooms: Rooms, awake: Waking) -> Iterator[Row]:
+    """What is claimed next, as long as anything may be; each is gone when the next is sought."""
+    if not wanted.ids:
+        while heads := _that_may(store, store.heads(awake.queues, wanted.lane), rooms, awake):
+            yield min(heads, key=lambda row: row.order)
+        return
+    known = [store.rows[job] for job in dict.fromkeys(wanted.ids) if job in store.rows]
+    ready = [row for row in known if row.state is State.READY and wanted.lane in (None, row.lane)]
+    for row in sorted(ready, key=lambda row: row.order):
+        yield from _that_may(store, [row], rooms, awake)
+
+
+def _that_may(store: Store, rows: Sequence[Row], rooms: Rooms, awake: Waking) -> list[Row]:
+    """Those of ready rows whose queue and resource give one more now."""
     giving = {queue for queue in awake.queues if has_room(store, queue)}
-    if wanted.ids:
-        known = [store.rows[job] for job in wanted.ids if job in store.rows]
-        ready = [row for row in known if row.state is State.READY]
-    else:
-        ready = store.heads(giving, wanted.lane)
-    may = [
+    return [
         row
-        for row in ready
-        if row.queue in giving
-        and wanted.lane in (None, row.lane)
-        and rooms.has_room(row.job.resource)
+        for row in rows
+        if row.queue in giving and rooms.has_room(row.job.resource) and not awake.is_at_its_end
     ]
-    return min(may, key=lambda row: row.order, default=None)
 
 
-def _next_due_ms(store: Store, awake: Waking) -> int | None:
+def next_due_ms(store: Store, awake: Waking) -> int | None:
     wall, boot = store.clock.wall_ms(), store.clock.boot_ms()
     waits = [row.place_ms - wall for row in store.in_state(State.SCHEDULED)]
     waits += [row.lease_end_ms - boot for row in store.in_state(State.RUNNING)]

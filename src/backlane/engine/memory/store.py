@@ -18,6 +18,7 @@ from backlane.engine.memory.limits import Limits
 from backlane.engine.memory.line import Line
 from backlane.engine.memory.row import Order, Repeat, Row
 from backlane.engine.memory.scheduled import Scheduled
+from backlane.engine.memory.windows import Windows
 from backlane.engine.moving import Seal
 from backlane.engine.protocol import Presence
 from backlane.engine.recalling import Latest
@@ -49,6 +50,7 @@ class Store:
         self.breakers: dict[str, Breaker] = {}  # by resource
         self.lines: dict[str, Line] = {}
         self.limits = Limits(clock)
+        self.windows = Windows()
         self.keys = Keys(clock)
         self.edges = Edges()
         self.schedules: dict[str, Scheduled] = {}
@@ -77,6 +79,10 @@ class Store:
             for (its_lane, _), line in self._ready.get(queue, {}).items()
             if line and lane in (None, its_lane)
         ]
+
+    def ready(self, queue: str, lane: Lane) -> list[list[tuple[Order, bytes]]]:
+        """The ready jobs of a lane, by resource, each in order."""
+        return [line for (its, _), line in self._ready.get(queue, {}).items() if its is lane]
 
     def held(self, job: bytes, token: int) -> Row | None:
         """The running row whose current lease this is."""
@@ -294,6 +300,7 @@ class Store:
         is_due = row.state is not State.SCHEDULED
         self._free(row)
         self._count(row, -1)
+        self.windows.drop(row)
         row.queue, row.rank, row.virtual_ms = queue, row.priority, None
         self._line_up(row, is_due=is_due)
         self._count(row, +1)
@@ -320,6 +327,7 @@ class Store:
     def forget(self, row: Row, *, pruned: bool = False) -> None:
         self._free(row)
         self._count(row, -1)
+        self.windows.drop(row)
         self.limits.let_go(row)
         self.keys.forget(row.job, pruned=pruned)
         self.edges.drop(row.job.id)
@@ -347,6 +355,8 @@ class Store:
         """Note whom it concerns that a row came to where it is."""
         if row.state is not State.RUNNING:
             row.cancelling = False
+        if row.state is not State.READY:
+            self.windows.drop(row)
         if row.state not in (State.RUNNING, *FINAL):
             self.rung_queues.add(row.queue)
         self.change(row)
