@@ -97,7 +97,7 @@ end
 
 -- Carries settlements out; returns the ids that were lost, those that were buried, and the
 -- numbers of the resources that are concerned. Who waits for others comes last: of these some
--- may end in the same call.
+-- may end in the same call, or by what ends in it.
 local function settle_all(settlements)
   local ids, lost, buried, resources, awaiting = {}, {}, {}, {}, {}
   for i = 1, #settlements do ids[i] = settlements[i][1] end
@@ -124,8 +124,11 @@ local function settle_all(settlements)
       lost[#lost + 1] = id
     end
   end
-  for i = 1, #awaiting do carry_out(awaiting[i][1], rows[awaiting[i][1]], awaiting[i]) end
   follow()
+  for i = 1, #awaiting do
+    carry_out(awaiting[i][1], rows[awaiting[i][1]], awaiting[i])
+    follow() -- one that was to stop has ended instead
+  end
   flush()
   for key, list in pairs(ended) do
     send('RPUSH', P .. key, list)
