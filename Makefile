@@ -84,17 +84,18 @@ $(VENV)/.browser: $(VENV)/.pip
 # are missing and we may, Debian's own are installed, and kept from starting as services;
 # else their tests say that they are skipped (with REQUIRE_ENGINES=all they fail).
 SERVERS := test -x /usr/lib/postgresql/15/bin/postgres && command -v redis-server && \
-	{ command -v pgbouncer || test -x /usr/sbin/pgbouncer; }
+	{ command -v pgbouncer || test -x /usr/sbin/pgbouncer; } && \
+	test -x /usr/lib/rabbitmq/bin/rabbitmq-server
 $(VENV)/.servers: $(VENV)/.pip
 	@{ $(SERVERS); } >/dev/null || test "$$(id -u)" -ne 0 || ! grep -qx ID=debian /etc/os-release || \
 		{ held=/usr/sbin/policy-rc.d; test -e $$held && held= || \
 			{ printf '#!/bin/sh\nexit 101\n' >$$held && chmod +x $$held; }; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
-			--no-install-recommends postgresql redis-server pgbouncer >/dev/null; \
+			--no-install-recommends postgresql redis-server pgbouncer rabbitmq-server >/dev/null; \
 		test -z "$$held" || rm -f $$held; \
-		systemctl disable postgresql redis-server pgbouncer >/dev/null 2>&1; } || true
+		systemctl disable postgresql redis-server pgbouncer rabbitmq-server >/dev/null 2>&1; } || true
 	@if { $(SERVERS); } >/dev/null; then touch $@; \
-		else echo "no PostgreSQL 15, Redis 7 or PgBouncer: what needs them is skipped (Debian 12: apt install postgresql redis-server pgbouncer)" >&2; fi
+		else echo "no PostgreSQL 15, Redis 7, PgBouncer or RabbitMQ: what needs them is skipped (Debian 12: apt install postgresql redis-server pgbouncer rabbitmq-server)" >&2; fi
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,postgres,redis,sqs,web,client,fastapi,flask]' --group dev
