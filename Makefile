@@ -86,7 +86,7 @@ $(VENV)/.browser: $(VENV)/.pip
 SERVERS := test -x /usr/lib/postgresql/15/bin/postgres && command -v redis-server && \
 	{ command -v pgbouncer || test -x /usr/sbin/pgbouncer; } && \
 	test -x /usr/lib/rabbitmq/bin/rabbitmq-server
-$(VENV)/.servers: $(VENV)/.pip
+$(VENV)/.servers: $(VENV)/.pip Makefile
 	@{ $(SERVERS); } >/dev/null || test "$$(id -u)" -ne 0 || ! grep -qx ID=debian /etc/os-release || \
 		{ held=/usr/sbin/policy-rc.d; test -e $$held && held= || \
 			{ printf '#!/bin/sh\nexit 101\n' >$$held && chmod +x $$held; }; \
