@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from backlane.engine.connect import connect, shown
+from backlane.engine.address import Address, address_of
+from backlane.engine.connect import connect, shown, url_of
 from backlane.errors import BacklaneError
 from backlane.model.clock import SystemClock
 
 MISSING = """
 import sys
+from typing import Any
 sys.modules[{library!r}] = None
 from backlane.cli import main
 main(["queues", "list", "--url", {url!r}])
@@ -23,6 +26,8 @@ main(["queues", "list", "--url", {url!r}])
     ("library", "url", "extra"),
     [
         ("psycopg", "postgresql://ann:sekret@db/jobs", "backlane[postgres]"),
+        ("pamqp", "amqp://ann:sekret@rabbit", "backlane[rabbitmq]"),
+        ("boto3", "sqs://eu-west-1", "backlane[sqs]"),
         ("hiredis", "redis://:sekret@db/0", "backlane[redis]"),
     ],
 )
@@ -78,3 +83,110 @@ def test_an_engine_says_no_password(url: str) -> None:
 )
 def test_what_is_shown_of_a_url(url: str, told: str) -> None:
     assert shown(url) == told
+
+
+# -- a broker, and the ledger behind it --
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "prefix", "ledger"),
+    [
+        ("amqp://rabbit", "amqp://rabbit", "backlane", None),
+        ("amqp://h/v?prefix=shop", "amqp://h/v", "shop", None),
+        (
+            "amqps://h/v?heartbeat=5&ledger=postgresql://a:b@db/jobs?schema=x&pool=2",
+            "amqps://h/v?heartbeat=5",
+            "backlane",
+            "postgresql://a:b@db/jobs?schema=x&pool=2",
+        ),
+        (
+            "sqs://eu-west-1?prefix=a-b&ledger=sqlite%3A%2F%2F%2Fjobs.db%3Fdurability%3Dnormal",
+            "sqs://eu-west-1",
+            "a-b",
+            "sqlite:///jobs.db?durability=normal",
+        ),
+        (
+            "sqs+http://127.0.0.1:5000/eu?ledger=sqlite:////tmp/100%25.db",
+            "sqs+http://127.0.0.1:5000/eu",
+            "backlane",
+            "sqlite:////tmp/100%25.db",
+        ),
+    ],
+)
+def test_the_parts_of_a_brokers_url(
+    url: str, transport: str, prefix: str, ledger: str | None
+) -> None:
+    assert address_of(url) == Address(transport, prefix, ledger)
+    assert address_of(address_of(url).url) == address_of(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("amqp://h?ledger=amqp://ann:sekret@other", "is a broker itself"),
+        ("amqp://h?ledger=sqs://eu-west-1", "is a broker itself"),
+        ("amqp://h?ledger=postgrse://ann:sekret@db", "did you mean 'postgres'"),
+        ("amqp://ann:sekret@h?ledger=", "ledger= is empty"),
+        ("amqp://ann:sekret@h?ledger=sqlite:///a&ledger=sqlite:///b", "ledger= twice"),
+        ("amqp://h?prefix=a&prefix=b", "prefix= twice"),
+        ("amqp://h?prefix=a.b", "prefix='a.b'"),
+        ("sqlite:///jobs.db?ledger=postgresql://ann:sekret@db", "takes no ledger="),
+        ("postgresql://ann:sekret@db?ledger=sqlite:///a", "takes no ledger="),
+    ],
+)
+def test_a_ledger_that_cannot_be_is_refused(url: str, told: str) -> None:
+    with pytest.raises(BacklaneError, match=told) as refused:
+        connect(url, SystemClock())
+
+    assert "sekret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        (
+            "amqp://ann:sekret@h/v?ledger=postgresql://bob:sekret@db/jobs?schema=a",
+            "amqp://ann:***@h/v?ledger=postgresql://bob:***@db/jobs?schema=a",
+        ),
+        (
+            "amqp://h?ledger=postgresql%3A%2F%2Fbob%3Asekret%40db%2Fjobs",
+            "amqp://h?ledger=postgresql://bob:***@db/jobs",
+        ),
+        (
+            "amqp://h?ledger=redis%253A%252F%252F%253Asekret%2540db",
+            "amqp://h?ledger=redis://:***@db",
+        ),
+        (
+            "sqs+http://key:sekret@h/eu?token=sekret&ledger=redis://db?password=sekret",
+            "sqs+http://key:***@h/eu?token=***&ledger=redis://db?password=***",
+        ),
+    ],
+)
+def test_neither_password_of_a_brokers_url_is_shown(url: str, told: str) -> None:
+    assert shown(url) == told
+
+
+def test_a_transport_and_its_ledger_make_one_url() -> None:
+    made = url_of(None, "amqp://h/v?prefix=shop", "postgresql://a@db/jobs?pool=2")
+
+    assert made == "amqp://h/v?prefix=shop&ledger=postgresql://a@db/jobs?pool=2"
+    assert url_of(None, "amqp://h", None) == "amqp://h"
+    assert url_of("sqlite:///jobs.db", None, None) == "sqlite:///jobs.db"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((None, None, None), "give the URL"),
+        (("sqlite:///a", "amqp://h", None), "not both"),
+        ((None, None, "postgresql://ann:sekret@db"), "comes with transport="),
+        ((None, "postgresql://ann:sekret@db", "sqlite:///a"), "carries no jobs"),
+        ((None, "amqp://h?ledger=sqlite:///a", "sqlite:///b"), "has a ledger already"),
+        ((None, 7, None), "use a URL"),
+    ],
+)
+def test_a_transport_and_a_ledger_that_do_not_go_together(given: Any, told: str) -> None:
+    with pytest.raises(BacklaneError, match=told) as refused:
+        url_of(*given)
+
+    assert "sekret" not in str(refused.value)

@@ -1,0 +1,116 @@
+"""Addresses: the URL of a store in its parts, and what may be shown of it.
+
+    amqp://user:password@host/vhost?prefix=shop&ledger=postgresql://…
+
+`ledger=` is the last option: all behind it is the ledger's URL, as it is or
+percent-encoded as a whole. Without it there is no ledger.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from backlane.engine.transports.name import PREFIX, checked_prefix
+from backlane.errors import BadOption
+
+_LEDGER = re.compile(r"[?&]ledger=", re.IGNORECASE)
+_LOGIN = re.compile(r"//([^@/?#]*)@")  # who connects, and perhaps a password
+_SECRET = ("password", "secret", "token")  # what the name of an option that hides has in it
+_ENCODED = re.compile(r"[a-z0-9+.-]+%(?:25)*3A", re.IGNORECASE)
+_DEEPEST = 4  # times that a URL may be percent-encoded, and its password still is not shown
+
+
+class Address(msgspec.Struct, frozen=True):
+    """A transport's URL, what its queues' names begin with, and the URL of its ledger."""
+
+    transport: str
+    prefix: str = PREFIX
+    ledger: str | None = None
+
+    @property
+    def url(self) -> str:
+        """All of it as one URL."""
+        own = self.transport
+        if self.prefix != PREFIX:
+            own = _with(own, f"prefix={self.prefix}")
+        return own if self.ledger is None else _with(own, f"ledger={self.ledger}")
+
+
+def address_of(url: str) -> Address:
+    """Take the URL of a transport apart.
+
+    Raises:
+        BadOption: its ledger or its prefix cannot be; says why.
+    """
+    own, ledger = parted(url)
+    own, prefix = _without_prefix(own)
+    if ledger is None:
+        return Address(own, prefix)
+    if not ledger:
+        raise BadOption(
+            f"{shown(own)}: ledger= is empty; write the URL of the store behind it, such as "
+            "ledger=postgresql://…, or leave it out"
+        )
+    if _LEDGER.search(ledger):
+        raise BadOption(f"{shown(url)} has ledger= twice; give one, as the last option")
+    return Address(own, prefix, ledger)
+
+
+def parted(url: str) -> tuple[str, str | None]:
+    """Return the URL before `ledger=`, and the one behind it as it is to be used."""
+    found = _LEDGER.search(url)
+    if found is None:
+        return url, None
+    ledger = url[found.end() :]
+    if _ENCODED.match(ledger):
+        from urllib.parse import unquote  # 5 ms, which not every start shall pay
+
+        ledger = unquote(ledger)
+    return url[: found.start()], ledger
+
+
+def shown(url: str) -> str:
+    """Return a URL of any kind as it may be shown: without what is, or may be, a password."""
+    own, ledger = parted(url)
+    if ledger is None:
+        return _shown(own)
+    from urllib.parse import unquote  # as above
+
+    for _ in range(_DEEPEST):
+        if _ENCODED.match(ledger):
+            ledger = unquote(ledger)
+    return _with(_shown(own), f"ledger={shown(ledger)}")
+
+
+def _shown(url: str) -> str:
+    from urllib.parse import parse_qsl, urlencode  # as above
+
+    address, question, query = url.partition("?")
+    options = [
+        (name, "***" if any(it in name.lower() for it in _SECRET) else value)
+        for name, value in parse_qsl(query, keep_blank_values=True)
+    ]
+    return _LOGIN.sub(_without_password, address) + question + urlencode(options, safe="/:*")
+
+
+def _without_password(login: re.Match[str]) -> str:
+    user, colon, _ = login[1].partition(":")
+    return f"//{user}:***@" if colon else f"//{user}@"
+
+
+def _without_prefix(url: str) -> tuple[str, str]:
+    address, _, query = url.partition("?")
+    options = [option for option in query.split("&") if option]
+    given = [option for option in options if option.partition("=")[0].lower() == "prefix"]
+    if not given:
+        return url, PREFIX
+    if len(given) > 1:
+        raise BadOption(f"{shown(url)} has prefix= twice; give one")
+    rest = "&".join(option for option in options if option not in given)
+    return f"{address}?{rest}" if rest else address, checked_prefix(given[0].partition("=")[2])
+
+
+def _with(url: str, option: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{option}"
