@@ -349,9 +349,11 @@ def test_a_schedule_is_kept_by_declaring_it_again(engine: MemoryEngine, clock: F
     other.schedule(timedelta(minutes=5), name="gone")(other.tasks["tick"])
     keepers(engine, other)
     presence = Presence(owner="a", host="h", pid=1, queues=("default",), slots=1, running=0)
+    engine.run(engine.announce(presence))
     for _ in range(4):
-        clock.advance(minutes=5)
-        engine.run(engine.announce(presence))
+        for _ in range(10):  # a worker is alive all the time, or the silence would begin anew
+            clock.advance(seconds=30)
+            engine.run(engine.announce(presence))
         asyncio.run(worker.declare())
         engine.run(engine.sweep(100, Retention()))
 
