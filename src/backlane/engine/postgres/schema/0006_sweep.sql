@@ -482,6 +482,9 @@ begin
     from pg_catalog.pg_class
     join pg_catalog.pg_namespace on pg_namespace.oid = relnamespace
     where pg_class.oid = (select tableoid from backlane.meta limit 1);
+    if not pg_try_advisory_xact_lock('backlane.finished'::regclass::oid::bigint) then
+        return 0;                           -- another sweep is at it
+    end if;
     select last_value / part_size into newest from backlane.job_seq;
     for part in newest + 1 .. newest + 2 loop
         continue when to_regclass(format('%I.%I', home, 'finished_' || part)) is not null;
@@ -516,7 +519,5 @@ begin
 exception
     when lock_not_available or deadlock_detected then
         return 0;
-    when unique_violation or duplicate_table then
-        return 0;                           -- another sweep makes the same part
 end
 $$;
