@@ -284,7 +284,11 @@ def test_a_watch_tells_which_jobs_rang(desk: Desk) -> None:
     for job in jobs[1:]:
         desk.settle(leases[job], SUCCEEDED)
 
-    assert asyncio.run(bell.arang(SOON)) == set(jobs[1:3])
+    rang: set[bytes] = set()
+    while rang != set(jobs[1:3]):  # they may ring one after the other
+        new = asyncio.run(bell.arang(SOON))
+        assert new and new <= set(jobs[1:3])
+        rang |= new
     assert asyncio.run(bell.arang(0)) == set()
     bell.close()
 

@@ -89,15 +89,20 @@ def test_a_thousand_bells_are_one_connection(server: RedisServer) -> None:
     engine.close()
 
 
+def listeners() -> set[threading.Thread]:
+    """The threads of this process that listen, those of other tests too."""
+    return {thread for thread in threading.enumerate() if thread.name == "backlane-ear"}
+
+
 def test_nothing_is_opened_for_a_bell_that_hears_nothing(server: RedisServer) -> None:
-    engine = RedisEngine(server.url)
+    engine, before = RedisEngine(server.url), listeners()
     bell = engine.listen(())
 
     assert not bell.heard(0.01)
 
     with server.client() as client:
         assert len(client.client_list()) == 1
-    assert "backlane-ear" not in {thread.name for thread in threading.enumerate()}
+    assert listeners() <= before
     bell.close()
 
 

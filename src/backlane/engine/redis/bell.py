@@ -156,6 +156,11 @@ class Bell:
         for one in tuple(self._waiting):
             one.wake()
 
+    def hush(self) -> None:
+        """Forget what has rung: it rang for the process that this one was forked from."""
+        self._rang, self._rang_all = set(), False
+        self.unsure = set()
+
     def begin(self, one: Sleeper | Waiter) -> bool:
         """Someone waits; False if it has rung."""
         if self.has_rung:

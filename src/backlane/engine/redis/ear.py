@@ -142,6 +142,9 @@ class Ear:
                 os.close(end)
         self._loops = {}
         self._thread, self._is_ending = None, True
+        for bells in self._bells:
+            for bell in {bell for named in bells.values() for bell in named}:
+                bell.hush()
 
     def _ask(self, channels: Iterable[bytes]) -> None:
         if self._wire is not None:
