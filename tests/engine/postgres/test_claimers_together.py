@@ -125,13 +125,13 @@ def test_no_more_begin_in_a_second_than_the_rate_allows(
     engine: PostgresEngine, crowd: Crowd
 ) -> None:
     limit = Limit(rate=Rate(200, 1_000, 20))
-    jobs = [job(uses=(Use("stripe"),)) for _ in range(900)]
+    jobs = [job(uses=(Use("stripe"),)) for _ in range(500)]
     engine.run(engine.append(jobs, Admission(limits={"stripe": limit})))
 
-    crowd.work(3, until=900)
+    crowd.work(30, until=500)  # how much of the rate is used, `bench limits` tells
 
     begun = started(engine, jobs)
-    assert len(begun) >= 0.8 * 200 * 3  # on a machine that others use too
+    assert len(begun) == 500
     for at in begun:
         assert sum(at <= other < at + 1_000 for other in begun) <= 220
 
