@@ -77,11 +77,31 @@ class Standing(msgspec.Struct, frozen=True):
     is_exact: bool = True
 
 
+class Bounds(msgspec.Struct, frozen=True):
+    """What a broker itself holds a queue to, where no ledger does."""
+
+    most: int | None = None  # messages waiting
+    most_bytes: int | None = None  # of their bodies
+    tries: int | None = None  # how often a message is shown at most, then it goes to `dead`
+    dead: str | None = None  # the queue that takes what was shown too often; None: it is dropped
+
+
 class Transport(Protocol):
     """Carries messages. Queues are made when first named, with the arguments we need."""
 
     url: str  # with no password
     terms: Terms
+
+    async def declare(self, queue: str, bounds: Bounds) -> None:
+        """Make a queue with these bounds, now and whenever it has to be made again.
+
+        A queue that was never declared is made when first named, and takes whatever comes.
+        What a broker has no bound for is passed over.
+
+        Raises:
+            SchemaMismatch: it is there, and made otherwise.
+            EngineUnavailable: there is no connection, or we may not.
+        """
 
     async def publish(self, queue: str, parcels: Sequence[Parcel], seconds: float) -> list[Fate]:
         """Publish all, and tell of each what became of it.
