@@ -24,7 +24,6 @@ from backlane.engine.plan import Plan
 from backlane.engine.protocol import Admission, Capability, Engine
 from backlane.errors import (
     EngineUnavailable,
-    NotSupported,
     OutcomeUnknown,
     QueueFull,
     WrongUse,
@@ -147,14 +146,7 @@ class Intake:
         Raises:
             NotSupported: names the remedy.
         """
-        if capability not in self.place.engine.capabilities:
-            remedy = "use one that can, such as sqlite:///jobs.db or postgresql://"
-            if capability is Capability.JOINS:
-                remedy = "leave it out and enqueue after your commit, or " + remedy
-            raise NotSupported(
-                f"{what} is not possible on {self.place.url}: that engine lacks "
-                f"{capability.name}; {remedy}"
-            )
+        self.place.require(capability, what)
 
     # -- one try --
 

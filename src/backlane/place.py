@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backlane.engine.capability import Capability, lacking
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Engine
 from backlane.errors import BadOption
@@ -44,6 +45,15 @@ class Place:
             # the other, which has opened nothing, is dropped.
             engine = self._connected.setdefault(self.url, connect(self.url, self._clock))
         return engine
+
+    def require(self, capability: Capability, what: str) -> None:
+        """Refuse, where it is written, what the engine cannot do.
+
+        Raises:
+            NotSupported: names the remedy.
+        """
+        if capability not in (engine := self.engine).capabilities:
+            raise lacking(capability, what, engine.url, engine.capabilities)
 
     @contextmanager
     def replaced(self, engine: Engine, clock: Clock) -> Iterator[None]:

@@ -15,7 +15,6 @@ from backlane.model.clock import SystemClock
 
 MISSING = """
 import sys
-from typing import Any
 sys.modules[{library!r}] = None
 from backlane.cli import main
 main(["queues", "list", "--url", {url!r}])

@@ -9,11 +9,11 @@ now. Every engine passes `tests/engine/contract/`; `memory` is its executable fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum, auto
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from backlane.engine.capability import Capability as Capability  # noqa: PLC0414 - here too
 from backlane.engine.hearing import Bell, Enlisted, Watch
 from backlane.engine.joining import Joined, Transaction
 from backlane.engine.limiting import Limiting
@@ -178,17 +178,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # "ok" | "warning" | "error"
     text: str
     remedy: str | None = None
-
-
-class Capability(Enum):
-    """What an engine may lack. Read in one place: when a task or queue is declared."""
-
-    RECORDS = auto()  # status, results, find, amend
-    KEYS = auto()  # uniqueness enforced by the store
-    JOINS = auto()  # runs within the caller's transaction
-    CANCELS = auto()
-    EXACT_BOUNDS = auto()
-    EMBEDDED = auto()  # other processes of this machine need no server to share it
 
 
 class Verbs(Protocol):

@@ -75,9 +75,7 @@ class MemoryEngine:
             before waiting for a queue, the second before waiting for a job.
     """
 
-    capabilities = frozenset(
-        {Capability.RECORDS, Capability.KEYS, Capability.CANCELS, Capability.EXACT_BOUNDS}
-    )
+    capabilities = frozenset(Capability) - {Capability.JOINS, Capability.EMBEDDED}
 
     def __init__(
         self,

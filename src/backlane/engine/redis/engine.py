@@ -79,9 +79,7 @@ class RedisEngine:
         clock: a `SystemClock` (the standard) means the server's own time.
     """
 
-    capabilities = frozenset(
-        {Capability.RECORDS, Capability.KEYS, Capability.CANCELS, Capability.EXACT_BOUNDS}
-    )
+    capabilities = frozenset(Capability) - {Capability.JOINS, Capability.EMBEDDED}
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         address = parse(url)
