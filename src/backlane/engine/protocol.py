@@ -223,7 +223,8 @@ class Verbs(Protocol):
         """
 
     def settle(self, settlements: Sequence[Settlement]) -> Plan[Settled]:
-        """Carry outcomes out, each only if its token is the current one.
+        """Carry outcomes out, each only if its token is the current one; of two for one
+        lease the first counts.
 
         `RetryAfter` counts the attempt; out of attempts the job is failed (attempts).
         A job asked to stop is never retried, snoozed or released: it is cancelled.

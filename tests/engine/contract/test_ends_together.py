@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tests.engine.contract.desk import FAILED, Desk, settlement
+import pytest
+from tests.engine.contract.desk import FAILED, SUCCEEDED, Desk, settlement
 from tests.engine.contract.tying import after
 
 from backlane.engine.selection import Cancel
 from backlane.model.job import State
-from backlane.model.outcome import Awaiting
+from backlane.model.outcome import Awaiting, Outcome
 
 
 def test_what_ends_by_the_end_of_another_is_awaited_no_more(desk: Desk) -> None:
@@ -45,3 +46,18 @@ def test_what_ends_instead_of_waiting_ends_those_behind_it_first(desk: Desk) -> 
     assert desk.states([stopped, follower]) == [State.CANCELLED, State.CANCELLED]
     record = desk.record(job)
     assert (record.state, record.revision) == (State.READY, 3)
+
+
+@pytest.mark.parametrize("first", [Awaiting(()), SUCCEEDED], ids=["awaiting", "succeeded"])
+def test_of_two_outcomes_for_one_lease_the_first_counts(desk: Desk, first: Outcome) -> None:
+    other, job = desk.add_one("other"), desk.add_one()
+    lease = desk.lease()
+    first = Awaiting((other,)) if isinstance(first, Awaiting) else first
+    second = SUCCEEDED if isinstance(first, Awaiting) else Awaiting((other,))
+
+    settled = desk.run(desk.engine.settle([settlement(lease, first), settlement(lease, second)]))
+
+    assert settled.lost == [job]
+    waits = isinstance(first, Awaiting)
+    assert desk.state(job) is (State.BLOCKED if waits else State.SUCCEEDED)
+    assert desk.record(job).revision == 3

@@ -75,13 +75,10 @@ def extend(store: Store, leases: Sequence[tuple[bytes, int]], by_ms: int) -> Ext
 
 
 def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
-    lost, buried = [], []
+    buried = []
     of_resources: dict[str, list[tuple[bytes, Outcome]]] = {}
-    for at, one in sorted(enumerate(settlements), key=_awaits):
-        row = store.held(one.job, one.token)
-        if row is None:
-            lost.append(at)
-            continue
+    current, lost = _current(store, settlements)
+    for row, one in sorted(current, key=_awaits):
         if row.job.resource:
             of_resources.setdefault(row.job.resource, []).append((one.job, one.outcome))
         if not isinstance(one.outcome, Released):  # of that the attempt may not have started
@@ -94,13 +91,28 @@ def settle(store: Store, settlements: Sequence[Settlement]) -> Settled:
         if row.state is State.FAILED:
             buried.append(one.job)
     return Settled(
-        lost=[settlements[at].job for at in sorted(lost)],
+        lost=lost,
         buried=buried,
         turned=resource.feed(store, of_resources),
     )
 
 
-def _awaits(one: tuple[int, Settlement]) -> bool:
+def _current(
+    store: Store, settlements: Sequence[Settlement]
+) -> tuple[list[tuple[Row, Settlement]], list[bytes]]:
+    """The settlements of current leases, the first of each; and the jobs of the others."""
+    current: dict[bytes, tuple[Row, Settlement]] = {}
+    lost = []
+    for one in settlements:
+        row = store.held(one.job, one.token)
+        if row is None or one.job in current:
+            lost.append(one.job)
+        else:
+            current[one.job] = row, one
+    return list(current.values()), lost
+
+
+def _awaits(one: tuple[Row, Settlement]) -> bool:
     """What is awaited is looked at last: it may end in the same call."""
     return isinstance(one[1].outcome, Awaiting)
 
