@@ -63,6 +63,10 @@ class Purse:
         self._asked: dict[str, float] = {}
         self._lock = threading.Lock()
 
+    def undeclare(self, limit: str) -> None:
+        """Forget what this process said of a limit: somebody else did."""
+        self.declared.pop(limit, None)
+
     def lines(self, jobs: Sequence[Job]) -> dict[str, Account] | None:
         """Return what is known of the queues of these jobs; None: not enough."""
         if self._pid != os.getpid():

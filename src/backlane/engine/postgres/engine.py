@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
+from backlane.engine.offering import Offer, Offered
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.postgres import amend as amending
 from backlane.engine.postgres import append as appending
@@ -18,6 +19,7 @@ from backlane.engine.postgres import dump as dumping
 from backlane.engine.postgres import find as finding
 from backlane.engine.postgres import joining, limits, measure, migrations, steps, tune, workers
 from backlane.engine.postgres import lease as leasing
+from backlane.engine.postgres import offers as offering
 from backlane.engine.postgres import resource as resources
 from backlane.engine.postgres import restore as restoring
 from backlane.engine.postgres import schedules as scheduling
@@ -31,6 +33,7 @@ from backlane.engine.postgres.credit import Purse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.engine.postgres.head import Heads
 from backlane.engine.postgres.links import Links
+from backlane.engine.postgres.memory import Memory
 from backlane.engine.postgres.plans import beat, step
 from backlane.engine.postgres.pool import Retired
 from backlane.engine.postgres.presence import Enlisted
@@ -95,12 +98,10 @@ class PostgresEngine:
         self._belfry: Belfry | None = None
         self._hung_in = 0
         self._purse = Purse()
-        self._memory = turning.Memory()
+        self._memory = Memory()
         self._heads = Heads()
         self._lock = threading.Lock()
         self._pid = os.getpid()
-
-    # -- verbs --
 
     def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
         """See `Verbs.append`."""
@@ -146,7 +147,7 @@ class PostgresEngine:
     ) -> Page:
         return await finding.find(tx, selection, limit, cursor, brief=brief)
 
-    # -- schedules, steps and newest results --
+    # -- schedules, steps, queues, resources, workers --
 
     @reading
     async def list_schedules(self, tx: PostgresTx, *, due: bool = False) -> Timetable:
@@ -171,8 +172,6 @@ class PostgresEngine:
     @reading
     async def latest(self, tx: PostgresTx, task: str) -> Latest | None:
         return await steps.latest(tx, task)
-
-    # -- queues, resources, workers --
 
     @reading
     async def list_queues(self, tx: PostgresTx) -> list[QueueRecord]:
@@ -214,7 +213,7 @@ class PostgresEngine:
     async def announce(self, tx: PostgresTx, presence: Presence) -> None:
         await workers.announce(tx, presence)
 
-    # -- limits --
+    # -- limits, offers, moving --
 
     @reading
     async def list_limits(self, tx: PostgresTx) -> list[LimitRecord]:
@@ -224,7 +223,7 @@ class PostgresEngine:
     async def regulate(
         self, tx: PostgresTx, name: str, change: Declared | Tuned
     ) -> LimitRecord | None:
-        tx.then(lambda: _forget(self._purse, name))
+        tx.then(lambda: self._purse.undeclare(name))
         return await limits.regulate(tx, name, change)
 
     @plan
@@ -237,7 +236,13 @@ class PostgresEngine:
     async def release(self, tx: PostgresTx, use: Use, holder: bytes) -> bool:
         return await limits.release(tx, use, holder)
 
-    # -- moving --
+    @step
+    async def offer(self, tx: PostgresTx, offers: Sequence[Offer], for_ms: int) -> Offered:
+        return await offering.offer(tx, self._memory, offers, for_ms)
+
+    @step
+    async def withdraw(self, tx: PostgresTx, jobs: Sequence[bytes]) -> None:
+        await offering.withdraw(tx, jobs)
 
     @plan
     async def seal(self, tx: PostgresTx, seal: Seal | None) -> Seal | None:
@@ -298,8 +303,8 @@ class PostgresEngine:
         Raises:
             WrongUse: it cannot be joined; says why, and which can.
         """
-        links = self._own()
-        return joining.joined(connection, self._home_of(links), links.ring)
+        home = self._own_home()
+        return joining.joined(connection, home, home.links.ring)
 
     def transaction(self, connection: object | None = None) -> blocks.Block:
         """Return a transaction, not begun yet: on the caller's connection, or on a lent one.
@@ -307,11 +312,10 @@ class PostgresEngine:
         Raises:
             WrongUse: it cannot be joined; says why, and which can.
         """
-        links = self._own()
-        home = self._home_of(links)
-        return blocks.Block(connection, home, home.lending, links.ring)
+        home = self._own_home()
+        return blocks.Block(connection, home, home.lending, home.links.ring)
 
-    # -- wake-ups and owners --
+    # -- wake-ups, owners and the store --
 
     def listen(self, queues: Sequence[str]) -> Bell:
         """Ring when one of these queues may have something to claim or to cancel."""
@@ -332,8 +336,6 @@ class PostgresEngine:
     def enlist(self, owner: str) -> Enlisted:
         """Show a sign of life that ends with this process."""
         return self._own().enlist(owner, self.run)
-
-    # -- the store --
 
     def migrate(self) -> list[str]:
         """Bring the schema up to date; return what was applied."""
@@ -358,7 +360,8 @@ class PostgresEngine:
         if links is not None and links.is_own:
             links.close()
 
-    def _home_of(self, links: Links) -> joining.Home:
+    def _own_home(self) -> joining.Home:
+        links = self._own()
         if self._home is None or self._home.links is not links:
             self._home = joining.Home(links)
         return self._home
@@ -384,10 +387,6 @@ class PostgresEngine:
 
     def _wait(self, loop: asyncio.AbstractEventLoop | None) -> None:
         self._own().side.wait(loop)
-
-
-def _forget(purse: Purse, limit: str) -> None:
-    purse.declared.pop(limit, None)
 
 
 def open_url(url: str, clock: Clock) -> PostgresEngine:

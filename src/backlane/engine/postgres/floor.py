@@ -47,6 +47,7 @@ class Floors:
         self._look_us = 0
         self._affords_at = 0.0  # another one, where it is of use
         self._since_ms = LOWEST
+        self._since_at = 0.0  # all is brought in anew, whenever it was due
 
     def start(self, names: Iterable[str]) -> Start:
         """Return where to go on; the beginning when it is time to look from there."""
@@ -62,6 +63,13 @@ class Floors:
         queues, lanes = [queue for queue, _ in lines], [lane for _, lane in lines]
         may_look = self._look_us <= CHEAP_US or time.monotonic() >= self._affords_at
         return Start(queues, lanes, places, seqs, self._since_ms, may_look)
+
+    def since(self) -> int:
+        """Return since when what was due, or lapsed, is to be brought in."""
+        if time.monotonic() < self._since_at:
+            return self._since_ms
+        self._since_at = time.monotonic() + LOOK_SECONDS
+        return LOWEST
 
     def keep_since(self, until_ms: int) -> None:
         """All that was due, or had lapsed, until then has been brought in."""

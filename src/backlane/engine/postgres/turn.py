@@ -14,7 +14,8 @@ import msgspec
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import resource
 from backlane.engine.postgres.enter import decode_policy
-from backlane.engine.postgres.floor import FROM_BEGINNING, Floors, Start
+from backlane.engine.postgres.floor import FROM_BEGINNING, Start
+from backlane.engine.postgres.memory import Memory
 from backlane.engine.postgres.outcomes import columns
 from backlane.engine.postgres.plans import QuickPlan, StepPlan
 from backlane.engine.postgres.record import records_of
@@ -52,8 +53,8 @@ TURN: Sql[Row] = Sql(
     from backlane.turn($1::bigint, $2::bigint, $3::bytea[], $4::bigint[], $5::bigint[],
         $6::bytea[], $7::smallint[], $8::bigint[], $9::boolean[], $10::text[], $11::text[],
         $12::text[], $13::text[], $14::text[], $15::text[], $16::int[], $17::bigint[],
-        $18::text[], $19::int[], $20::int[], $21::text[], $22::text[], $23::bigint,
-        $24::int[], $25::int[], $26::bigint[], $27::bigint[], $28::boolean)
+        $18::text[], $19::int[], $20::int[], $21::text[], $22::int[], $23::bytea[], $24::text[],
+        $25::bigint, $26::int[], $27::int[], $28::bigint[], $29::bigint[], $30::boolean)
     """
 )
 QUEUE_NAMES: Sql[tuple[int, str]] = Sql(
@@ -71,32 +72,22 @@ RESOURCE_NAMES: Sql[tuple[int, str]] = Sql(
 )
 
 
-class Memory:
-    """What claims of one process remember from one to the next."""
-
-    def __init__(self) -> None:
-        self.floors = Floors()
-        self.has_resources = False
-        self.queues: dict[int, str] = {}
-        self.resources: dict[int, str] = {}
-
-
 def turn_plan(
     memory: Memory, settlements: Sequence[Settlement], wanted: Sequence[Wanted]
 ) -> Plan[Turn]:
     """Return the plan of a turn: the quick way while there are no resources."""
-    is_quick = not memory.has_resources and not any(one.ids for one in wanted)
     quick: StepPlan[Turn | None] = StepPlan(
         lambda tx: turn_quickly(tx, memory, settlements, wanted)
     )
-    return QuickPlan(lambda tx: turn(tx, memory, settlements, wanted), quick if is_quick else None)
+    return QuickPlan(
+        lambda tx: turn(tx, memory, settlements, wanted), None if memory.has_resources else quick
+    )
 
 
 def claim_plan(memory: Memory, wanted: Wanted) -> Plan[Claimed]:
     """Return the plan of a claim."""
-    is_quick = not memory.has_resources and not wanted.ids
     quick: StepPlan[Claimed | None] = StepPlan(lambda tx: _claim_quickly(tx, memory, wanted))
-    return QuickPlan(lambda tx: claim(tx, memory, wanted), quick if is_quick else None)
+    return QuickPlan(lambda tx: claim(tx, memory, wanted), None if memory.has_resources else quick)
 
 
 async def _claim_quickly(tx: PostgresTx, memory: Memory, wanted: Wanted) -> Claimed | None:
@@ -113,7 +104,7 @@ async def settle(tx: PostgresTx, memory: Memory, settlements: Sequence[Settlemen
     settled, buried, rung, resourced, lanes, changed, came = row
     tx.rings.jobs += changed or ()
     if came:
-        memory.floors.forget()  # these wait no more, at the places they had
+        memory.forget()  # these wait no more, at the places they had
     answer = await _settled(tx, memory, settlements, (settled, buried, rung))
     if not resourced:
         return answer
@@ -149,7 +140,7 @@ async def claim(tx: PostgresTx, memory: Memory, wanted: Wanted) -> Claimed:
         list(rooms.left.values()),
         start.may_look,
     )
-    reading = Reading(tx, memory)
+    reading = Reading(tx, memory, [wanted])
     lanes = {row[9] >> 1 for row in rows if row[1] is not None}
     await _name_resources(tx, memory, lanes)
     await reading.read(rows)
@@ -183,7 +174,8 @@ async def turn_quickly(
         return Turn(Settled(), [])
     given = columns(settlements)
     start = _start(tx, memory, wanted)
-    names = [(i, name) for i, one in enumerate(wanted, 1) for name in one.queues]
+    names = [(i, name) for i, one in enumerate(wanted, 1) if not one.ids for name in one.queues]
+    jobs = [job for one in wanted for job in one.ids]
     rows = await tx.rows(
         TURN,
         tx.wall_ms,
@@ -196,6 +188,8 @@ async def turn_quickly(
         [one.lane for one in wanted],
         [i for i, _ in names],
         [name for _, name in names],
+        [i for i, one in enumerate(wanted, 1) for _ in one.ids],
+        jobs,
         list({owner for one in wanted for owner in one.departed}),
         start.since_ms,
         *start[:4],
@@ -209,12 +203,12 @@ async def turn_quickly(
         first = rows.pop(0)
         number, came = first[21]
         if came:
-            memory.floors.forget()  # these wait no more, at the places they had
+            memory.forget()  # these wait no more, at the places they had
         ended = first[20] or []
         tx.rings.jobs += ended[number:]
         said = (first[19], ended[:number], first[22])
         settled = await _settled(tx, memory, settlements, said)
-    reading = Reading(tx, memory)
+    reading = Reading(tx, memory, wanted)
     await reading.read(rows)
     return Turn(settled, reading.claimed)
 
@@ -222,7 +216,10 @@ async def turn_quickly(
 def _start(tx: PostgresTx, memory: Memory, wanted: Sequence[Wanted]) -> Start:
     if tx.wall_ms is not None:
         return FROM_BEGINNING  # places are of a clock that may go anywhere
-    return memory.floors.start({name for one in wanted for name in one.queues})
+    names = {name for one in wanted if not one.ids for name in one.queues}
+    if not names:
+        return FROM_BEGINNING._replace(since_ms=memory.floors.since())
+    return memory.floors.start(names)
 
 
 async def _settled(
@@ -235,8 +232,8 @@ async def _settled(
     tx.rings.jobs += settled
     if rung:
         if any(type(it.outcome) in (Released, Crashed) for it in settlements):
-            memory.floors.forget()  # these went back to their places
-        await _ring(tx, memory, rung)
+            memory.forget()  # these went back to their places
+        await ring(tx, memory, rung)
     lost = _lost(settlements, settled) if len(settled) < len(settlements) else []
     return Settled(lost, buried)
 
@@ -259,7 +256,7 @@ def _lost(settlements: Sequence[Settlement], settled: Sequence[bytes]) -> list[b
     return lost
 
 
-async def _ring(tx: PostgresTx, memory: Memory, queues: Sequence[int]) -> None:
+async def ring(tx: PostgresTx, memory: Memory, queues: Sequence[int]) -> None:
     """Note that these queues may have something to claim."""
     if not memory.queues.keys() >= set(queues):
         memory.queues |= dict(await tx.rows(QUEUE_NAMES))
@@ -286,8 +283,9 @@ async def _with_resources(
 class Reading:
     """The rows of claims, read one by one."""
 
-    def __init__(self, tx: PostgresTx, memory: Memory) -> None:
+    def __init__(self, tx: PostgresTx, memory: Memory, wanted: Sequence[Wanted]) -> None:
         self.claimed: list[Claimed] = []
+        self._wanted = wanted
         self._tx = tx
         self._memory = memory
 
@@ -310,10 +308,10 @@ class Reading:
             memory.queues.update(zip(queues, names or (), strict=True))
             memory.floors.keep_queues(queues, names or ())
         if rung:
-            await _ring(tx, memory, rung)
+            await ring(tx, memory, rung)
         if not memory.queues.keys() >= {row[4] for row in rows}:
             memory.queues |= dict(await tx.rows(QUEUE_NAMES))  # claimed by its id
-        leases, expired = self._leases(rows)
+        leases, expired = self._leases(rows, is_front=not self._wanted[len(self.claimed)].ids)
         if is_busy:
             memory.floors.forget()  # some were passed by
         if looked_us is not None:
@@ -329,9 +327,11 @@ class Reading:
             await records_of(tx, moved[:buried]) if buried else [],
         )
 
-    def _leases(self, rows: Sequence[Row]) -> tuple[list[Lease], list[bytes]]:
+    def _leases(self, rows: Sequence[Row], *, is_front: bool) -> tuple[list[Lease], list[bytes]]:
+        """Read leases; if they are the front of their lines, remember where those go on."""
         memory = self._memory
-        names, resources, keep = memory.queues, memory.resources, memory.floors.keep
+        names, resources = memory.queues, memory.resources
+        keep = memory.floors.keep if is_front else _keep_nothing
         leases: list[Lease] = []
         expired: list[bytes] = []
         before: tuple[int, int, int] | None = None
@@ -371,6 +371,10 @@ class Reading:
         if before is not None:
             keep((before[0], before[1]), before[2], *last)
         return leases, expired
+
+
+def _keep_nothing(line: tuple[int, int], rank: int, place: int, seq: int) -> None:
+    """What was claimed by its id may have others before it."""
 
 
 def _policy(stored: bytes) -> Policy:

@@ -474,7 +474,13 @@ begin
     select exists (select 1 from backlane.meta where name = 'seal' and value is not null),
         exists (select 1 from backlane.limits)
     into is_sealed, has_limits;
-    if not is_sealed and (number > 0 or has_limits) then
+    if not is_sealed and (
+        case
+            when jobs = '{}' then number > 0 or has_limits
+            -- Where they wait is looked up for the sake of these alone.
+            else has_limits or exists (select 1 from backlane.queue where is_fair)
+        end
+    ) then
         select array_agg(id), array_agg(queue.name),
             array_agg(id) filter (where is_fair or limit_no is not null),
             array_agg(id) filter (where is_fair)
@@ -511,43 +517,7 @@ begin
             rung := rung || woken;
         end if;
     end if;
-    if number > 0 and not is_sealed and jobs <> '{}' then
-        spots := backlane.picks(number, kind, only_lane, jobs, rooms_of, rooms);
-        if spots is not null and has_limits then
-            select * into sifted
-            from backlane.admit(spots, wall, boot, 1000, may_give, limited, caps);
-            spots := sifted.admitted;
-        end if;
-        if spots <> '{}' then
-            late := null;
-            -- Rarely so: whoever waits and has a deadline is in `deadline`.
-            if exists (select from backlane.deadline where deadline_ms <= wall) then
-                late := backlane.late_of(wall, spots);
-            end if;
-            if late is not null then
-                return query select * from backlane.end_late(wanted, wall, spots);
-                ended := late;
-            end if;
-            got := cardinality(spots);
-            given_as := nextval('backlane.term_seq');
-            return query
-            select *
-            from backlane.give(
-                wanted, wall, boot + lease_ms, owner, given_as, spots,
-                coalesce(odd_queues, '{}')
-            );
-            select term.keyed into keyed from backlane.term where term.id = given_as;
-            if keyed > 0 then
-                perform backlane.start_keyed(given_as);
-            end if;
-            if has_limits then
-                perform backlane.hold(given_as, wall);
-            end if;
-            if fair is not null then
-                perform backlane.move_fair_clocks(given_as);
-            end if;
-        end if;
-    elsif number > 0 and not is_sealed then
+    if number > 0 and not is_sealed then
         for one in
             select id as queue, of_kind.lane
             from unnest(may_give) as id
@@ -560,7 +530,8 @@ begin
                 from backlane.resource
                 cross join generate_series(0, 1) as half
             ) as of_kind
-            where (only_lane is null or of_kind.lane & 1 = only_lane)
+            where jobs = '{}'
+            and (only_lane is null or of_kind.lane & 1 = only_lane)
             and coalesce(rooms[array_position(rooms_of, of_kind.lane >> 1)], 1) > 0
         loop
             found := null;
@@ -597,14 +568,22 @@ begin
                 order by nth
             );
         end if;
-        while got < number and sources <> '{}' loop
-            if not is_floored then
-                began := clock_timestamp();
+        while got < number and (sources <> '{}' or jobs <> '{}') loop
+            if jobs <> '{}' then
+                select * into head
+                from backlane.picks(
+                    number - got, wall, kind, only_lane, jobs, may_give, rooms_of, rooms,
+                    plain_only
+                );
+            else
+                if not is_floored then
+                    began := clock_timestamp();
+                end if;
+                select * into head
+                from backlane.heads(
+                    number - got, sources, lanes, places, seqs, rooms_of, rooms, plain_only
+                );
             end if;
-            select * into head
-            from backlane.heads(
-                number - got, sources, lanes, places, seqs, rooms_of, rooms, plain_only
-            );
             spots := head.spots;
             if began is not null then
                 looked_us := (extract(epoch from clock_timestamp() - began) * 1000000)::bigint;
@@ -671,6 +650,7 @@ begin
                     end if;
                     -- Nothing is taken any more of a queue whose own limit is full.
                     if caps[i] <= 0 then
+                        may_give := array_remove(may_give, limited[i]);
                         for nth in reverse cardinality(sources) .. 1 loop
                             if sources[nth] = limited[i] then
                                 sources := sources[:nth - 1] || sources[nth + 1:];
@@ -792,67 +772,106 @@ as $$
     limit 1
 $$;
 
--- Where these very jobs are, those of them that may be claimed: locked. A rank is not known
--- of a job: ten probes of the key of `ready` find it.
+-- The first in line of these very jobs, of those that may be claimed: locked, and where they
+-- are. A rank is not known of a job, but is what its priority says unless it has waited long:
+-- one step into the key of `ready`, or a few.
 create function backlane.picks(
     number int,
+    wall_ms bigint,
     kind text,
     only_lane int,
     jobs bytea[],
+    may_give int[],                         -- queues; null: any that is not paused
     rooms_of int[],
-    rooms int[]
+    rooms int[],
+    plain_only boolean,                     -- another claim is at a limit of the others
+    out spots tid[],
+    out are_gated boolean                   -- some of them
 )
-returns tid[]
-language sql
+language plpgsql
 set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
 as $$
-    select array_agg(at)
+#variable_conflict use_column
+declare
+    ranks constant smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
+begin
+    select array_agg(at), bool_or(is_gated) into spots, are_gated
     from (
-        select held.at
+        select held.at, held.is_gated
         from (
-            select one.*, row_number() over (
-                    partition by one.lane >> 1
-                    order by one.rank, one.place, one.seq
-                ) as nth
+            select queue, lane, rank, place, seq
             from (
-                select ready.queue, ready.lane, ready.rank, ready.place, ready.seq
-                from (select distinct id from unnest(jobs) as given (id)) as given
-                join backlane.job on job.id = given.id
+                select its.*,
+                    case
+                        when rooms_of = '{}' then 1
+                        else row_number() over (
+                            partition by its.lane >> 1
+                            order by its.rank, its.place, its.seq
+                        )
+                    end as nth
+                from backlane.job
                 join backlane.queue on queue.id = job.queue
                 cross join lateral (
-                    select *
+                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
+                        ready.is_gated
                     from backlane.ready
                     where ready.queue = job.queue
                     and ready.lane = job.lane
-                    and ready.rank in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+                    and ready.rank = 9 - job.priority
                     and ready.place = job.place
-                    and ready.seq = job.seq
+                    and ready.seq = job.seq)
+                    union all
+                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
+                        ready.is_gated
+                    from backlane.ready
+                    where ready.queue = job.queue
+                    and ready.lane = job.lane
+                    and ready.rank = any (ranks[
+                        10 - job.priority - least(
+                            9, (wall_ms - coalesce(job.due_ms, job.place)) / 300000
+                        )::int:
+                        9 - job.priority
+                    ])
+                    and ready.place = job.place
+                    and ready.seq = job.seq)
+                    union all
+                    -- The clock was ahead when it was raised.
+                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
+                        ready.is_gated
+                    from backlane.ready
+                    where ready.queue = job.queue
+                    and ready.lane = job.lane
+                    and ready.rank = any (ranks)
+                    and ready.place = job.place
+                    and ready.seq = job.seq)
                     limit 1
-                ) as ready
-                where queue.kind = picks.kind
-                and not paused
+                ) as its
+                where job.id = any (jobs)
+                and queue.kind = picks.kind
+                and not queue.paused
+                and (may_give is null or job.queue = any (may_give))
                 and (only_lane is null or job.lane & 1 = only_lane)
+                and (not plain_only or its.is_gated is null)
             ) as one
+            where nth <= coalesce(rooms[array_position(rooms_of, lane >> 1)], 2147483647)
+            order by rank, place, seq
         ) as line
         cross join lateral (
-            select ready.ctid as at
+            select ready.ctid as at, ready.is_gated
             from backlane.ready
             where ready.queue = line.queue
             and ready.lane = line.lane
             and ready.rank = line.rank
             and ready.place = line.place
             and ready.seq = line.seq
-            and line.nth <= coalesce(
-                rooms[array_position(rooms_of, line.lane >> 1)],
-                2147483647
-            )
             for update skip locked
         ) as held
-        order by line.rank, line.place, line.seq
         limit number
-    ) as head
+    ) as head;
+end
 $$;
 
 -- A worker's turn in one round trip: settle, then claim for each of `wanted`. No row, and
@@ -879,6 +898,8 @@ create function backlane.turn(
     only_lanes int[],
     names_of int[],                         -- which wanted each of these names belongs to
     names text[],
+    jobs_of int[],                          -- and which each of these jobs does
+    jobs bytea[],
     departed text[],                        -- of all
     since_ms bigint,                        -- what was due or lapsed before has been brought in
     floor_queues int[],
@@ -925,7 +946,15 @@ begin
                 from unnest(names, names_of) as given (name, whose)
                 where whose = i
             ),
-            '{}', departed, since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
+            case
+                when jobs = '{}' then '{}'
+                else array(
+                    select job
+                    from unnest(jobs, jobs_of) as given (job, whose)
+                    where whose = i
+                )
+            end,
+            departed, since_ms, floor_queues, floor_lanes, floor_places, floor_seqs,
             '{}', '{}', may_look
         );
     end loop;
