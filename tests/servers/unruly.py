@@ -135,9 +135,9 @@ class Handler(BaseHTTPRequestHandler):
             )
         if unruly.is_shuffled and said.get("Messages"):
             unruly.random.shuffle(said["Messages"])
-        if action == "SendMessageBatch" and said.get("Successful"):
-            if unruly.count_down("bad_digests"):
-                said["Successful"][0]["MD5OfMessageBody"] = "0" * 32
+        taken = said.get("Successful") if action == "SendMessageBatch" else None
+        if taken and unruly.count_down("bad_digests"):
+            taken[0]["MD5OfMessageBody"] = "0" * 32
 
     # -- the way --
 
