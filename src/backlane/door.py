@@ -125,6 +125,7 @@ class Caller:
             expected_ms = meter.expected_ms(self._jobs[0].priority)
         limit, depth, bound = self._told()
         place = self._place()
+        retry_ms = refusal.retry_ms if place is None else self._after_ms(place)
         return QueueFull(
             refusal.queue,
             limit=limit,
@@ -134,7 +135,7 @@ class Caller:
             added=refusal.added,
             group=refusal.group,
             promised=refusal.limit == PROMISED,
-            retry_after=None if place is None else timedelta(milliseconds=self._after_ms(place)),
+            retry_after=None if retry_ms is None else timedelta(milliseconds=retry_ms),
             estimated_wait=None if expected_ms is None else timedelta(milliseconds=expected_ms),
             ticket=None if place is None else self._signed(place),
             can_fit=refusal.can_fit,

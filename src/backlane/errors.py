@@ -48,7 +48,8 @@ class QueueFull(Refused):
 
     `limit` names the bound: `"jobs"` or `"bytes"` of the queue, `"wait"` (its `max_wait`),
     `"deadline"` (of the job, which would start too late), `"group"` (the share of one
-    group), `"no_workers"` or `"moving"` (the store is being moved to another). `depth` and
+    group), `"no_workers"`, `"broker"` (which takes nothing now: it is at a bound of its own, or
+    short of memory or disk) or `"moving"` (the store is being moved to another). `depth` and
     `bound` are in its unit: jobs, bytes or seconds; `jobs` is the depth in jobs whatever the
     limit. `promised` says that there is room, and that it is kept for those who were refused
     before.
@@ -101,6 +102,11 @@ def _what_is_full(full: QueueFull) -> str:
             return f"{whose} holds {depth} jobs, its share is {bound}{more}"
         case "moving":
             return f"{queue} takes nothing new while its store is being moved to another"
+        case "broker":
+            return (
+                f"the broker takes nothing for {queue} now: it is at its own bound, or short of "
+                "memory or disk"
+            )
         case "no_workers":
             return f"no worker serves {queue}, where a job has waited {depth:.0f} s"
         case unit:

@@ -175,7 +175,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """A bound would be passed, so none of the jobs was stored."""
 
     queue: str
-    limit: str  # "jobs" | "bytes" | "wait" | "deadline" | "group", where waiting helps;
+    limit: str  # "jobs" | "bytes" | "wait" | "deadline" | "group" | "broker" (which takes nothing
+    # now: it is at a bound of its own, or short of memory), where waiting helps;
     # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key) |
     # "moving" (the store is being moved: `can_fit` is False once it has been) |
     # "key" (held by `first`) | "after" (waits for a job that the store does not know)
@@ -189,6 +190,7 @@ class Refusal(msgspec.Struct, frozen=True):
     job: bytes | None = None  # which job, where it is one's own fault
     to: str | None = None  # "moving": where to; no password
     first: bytes | None = None  # "key": who holds it
+    retry_ms: int | None = None  # when to come back, where nothing is known of the queue's speed
 
 
 class Lease(msgspec.Struct, frozen=True, array_like=True):
