@@ -91,7 +91,7 @@ def test_what_is_shown_of_a_url(url: str, told: str) -> None:
     ("url", "transport", "prefix", "ledger"),
     [
         ("amqp://rabbit", "amqp://rabbit", "backlane", None),
-        ("amqp://h/v?prefix=shop", "amqp://h/v", "shop", None),
+        ("amqp://h/v?prefix=shop", "amqp://h/v?prefix=shop", "shop", None),
         (
             "amqps://h/v?heartbeat=5&ledger=postgresql://a:b@db/jobs?schema=x&pool=2",
             "amqps://h/v?heartbeat=5",
@@ -100,7 +100,7 @@ def test_what_is_shown_of_a_url(url: str, told: str) -> None:
         ),
         (
             "sqs://eu-west-1?prefix=a-b&ledger=sqlite%3A%2F%2F%2Fjobs.db%3Fdurability%3Dnormal",
-            "sqs://eu-west-1",
+            "sqs://eu-west-1?prefix=a-b",
             "a-b",
             "sqlite:///jobs.db?durability=normal",
         ),

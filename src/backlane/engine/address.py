@@ -25,7 +25,7 @@ _DEEPEST = 4  # times that a URL may be percent-encoded, and its password still 
 class Address(msgspec.Struct, frozen=True):
     """A transport's URL, what its queues' names begin with, and the URL of its ledger."""
 
-    transport: str
+    transport: str  # with its `prefix=`
     prefix: str = PREFIX
     ledger: str | None = None
 
@@ -33,8 +33,6 @@ class Address(msgspec.Struct, frozen=True):
     def url(self) -> str:
         """All of it as one URL."""
         own = self.transport
-        if self.prefix != PREFIX:
-            own = _with(own, f"prefix={self.prefix}")
         return own if self.ledger is None else _with(own, f"ledger={self.ledger}")
 
 
@@ -45,7 +43,7 @@ def address_of(url: str) -> Address:
         BadOption: its ledger or its prefix cannot be; says why.
     """
     own, ledger = parted(url)
-    own, prefix = _without_prefix(own)
+    prefix = _prefix(own)
     if ledger is None:
         return Address(own, prefix)
     if not ledger:
@@ -100,16 +98,12 @@ def _without_password(login: re.Match[str]) -> str:
     return f"//{user}:***@" if colon else f"//{user}@"
 
 
-def _without_prefix(url: str) -> tuple[str, str]:
-    address, _, query = url.partition("?")
-    options = [option for option in query.split("&") if option]
-    given = [option for option in options if option.partition("=")[0].lower() == "prefix"]
-    if not given:
-        return url, PREFIX
+def _prefix(url: str) -> str:
+    options = [option.partition("=") for option in url.partition("?")[2].split("&")]
+    given = [value for name, _, value in options if name.lower() == "prefix"]
     if len(given) > 1:
         raise BadOption(f"{shown(url)} has prefix= twice; give one")
-    rest = "&".join(option for option in options if option not in given)
-    return f"{address}?{rest}" if rest else address, checked_prefix(given[0].partition("=")[2])
+    return checked_prefix(given[0]) if given else PREFIX
 
 
 def _with(url: str, option: str) -> str:

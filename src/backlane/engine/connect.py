@@ -37,7 +37,7 @@ _OWN = {
     "rediss+cluster": "backlane.engine.redis",
 }
 # What carries messages: before a ledger, or bare. Each has `open_url(url) -> Transport`, which
-# opens nothing; its URL comes without `prefix=` and `ledger=`. What is made of it is
+# opens nothing; its URL comes without `ledger=`. What is made of it is
 # `Brokered(transport, ledger, url=…, prefix=…)` or `Bare(transport, clock, url=…, prefix=…)`.
 _CARRIERS = {
     "amqp": "backlane.engine.transports.rabbit",
