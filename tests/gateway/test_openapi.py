@@ -225,3 +225,47 @@ def test_it_is_printed_without_a_server():
 
     assert told.exit_code == 0, told.output
     assert json.loads(told.stdout) == json.loads(json.dumps(document(kinds.printed)))
+
+
+@pytest.mark.parametrize(
+    ("body", "is_fitting"),
+    [
+        ({"task": "nothing", "every": 60}, True),
+        ({"task": "nothing", "cron": "0 3 * * MON-FRI", "tz": "Europe/Paris"}, True),
+        ({"task": "nothing", "cron": "@daily", "every": None}, True),
+        ({"task": "numbers", "at": "2030-01-01T00:00:00Z", "arguments": {"whole": 1}}, False),
+        ({"task": "numbers", "every": 60}, False),
+        ({"task": "nothing", "every": 60, "arguments": {"whole": 1}}, False),
+        ({"task": "nobodys", "every": 60}, False),
+        ({"task": "nothing"}, False),
+        ({"task": "nothing", "every": 60, "cron": "@daily"}, False),
+        ({"task": "nothing", "every": 60, "tz": "UTC"}, False),
+        ({"task": "nothing", "cron": "daily"}, False),
+        ({"task": "nothing", "every": 60, "queue": "nowhere"}, False),
+    ],
+)
+def test_it_tells_which_schedules_can_be(told: Document, body: Document, is_fitting: bool) -> None:
+    assert is_valid(told, "ScheduleAsked", body) == is_fitting
+
+
+@pytest.mark.parametrize(
+    ("body", "is_fitting"),
+    [
+        ({"rate": "10/s", "burst": 3}, True),
+        ({"rate": None}, True),
+        ({"burst": 3}, True),
+        ({"concurrency": None, "rate": None}, True),
+        ({"reset": True}, True),
+        ({}, False),
+        ({"reset": False}, False),
+        ({"rate": None, "burst": 3}, False),
+        ({"rate": "0/s"}, False),
+    ],
+)
+def test_it_tells_how_limits_can_be_tuned(told: Document, body: Document, is_fitting: bool) -> None:
+    assert is_valid(told, "LimitTuning", body) == is_fitting
+
+
+def is_valid(told: Document, component: str, body: Document) -> bool:
+    schema = {"$ref": f"#/components/schemas/{component}", "components": told["components"]}
+    return jsonschema_rs.Draft202012Validator(schema).is_valid(body)

@@ -86,7 +86,9 @@ def test_it_is_run_now(fresh: Served) -> None:
         ({"most": 0}, "/most"),
         ({"jitter": -1}, "/jitter"),
         ({"priority": 10}, "/priority"),
-        ({"queue": "nowhere"}, None),
+        ({"queue": "nowhere"}, "/queue"),
+        ({"every": None, "at": "0001-01-01T00:00:00+14:00"}, None),
+        ({"every": None, "at": "9999-12-31T23:59:59-14:00"}, None),
         ({"delay": 5}, ""),
     ],
 )

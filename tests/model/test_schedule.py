@@ -82,6 +82,21 @@ def test_a_moment_that_could_mean_several_is_refused(moment: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-14))),
+    ],
+)
+def test_a_moment_beyond_all_dates_is_refused(moment: datetime) -> None:
+    """Before, putting such a schedule failed with an OverflowError, over HTTP with 500."""
+    with pytest.raises(BadOption, match="no date in UTC"):
+        At(moment)
+    with pytest.raises(BadOption, match="no date in UTC"):
+        Every(60, start=moment)
+
+
+@pytest.mark.parametrize(
     ("given", "right"),
     [
         ("0 3 * * *", Cron("0 3 * * *")),

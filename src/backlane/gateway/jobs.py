@@ -157,7 +157,7 @@ def _selection(exchange: Exchange) -> Selection:
 
 def _converted(given: object, type_: object) -> object:
     if type_ is uuid.UUID:
-        return parse_id(str(given))
+        return uuid.UUID(str(given)).bytes  # of another version: it is no workflow's, nothing is
     if type_ is datetime:
         return moment_ms(msgspec.convert(given, datetime, strict=False), "time")
     if isinstance(given, str):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -47,6 +48,16 @@ class LimitTuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: Annotated[str, Meta(pattern=f"^{RATE.pattern}$")] | UnsetType | None = UNSET
     burst: Annotated[int, Meta(ge=1, le=2**31)] | UnsetType = UNSET
     reset: bool = False
+
+
+# What is asked for is something, and a burst is a part of a rate.
+CHANGES: Sequence[dict[str, Any]] = (
+    {"required": ["rate"], "properties": {"rate": {"type": "string"}}},
+    {"required": ["rate"], "properties": {"burst": False}},
+    {"required": ["concurrency"], "properties": {"burst": False}},
+    {"required": ["burst"], "properties": {"rate": False}},
+    {"required": ["reset"], "properties": {"reset": {"const": True}}},
+)
 
 
 async def index(exchange: Exchange) -> Response:

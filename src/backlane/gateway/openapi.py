@@ -89,7 +89,14 @@ class _Document:
             key: ([next(self._of) for _ in operation.answers], next(self._of))
             for key, operation in OPERATIONS.items()
         }
+        for operation in OPERATIONS.values():
+            if operation.among:
+                self._components[operation.takes.__name__]["anyOf"] = list(operation.among)
         self._arguments = {task.name: self._arguments_of(task) for task in tasks}
+        for name, arguments in self._arguments.items():
+            self._components[_arguments_name(name)] = arguments
+        if tasks:
+            self._components["ScheduleAsked"] |= self._schedule()
 
     def made(self, root: str) -> Schema:
         paths: dict[str, Schema] = {}
@@ -162,10 +169,8 @@ class _Document:
 
     def _body(self, task: AnyTask, arguments: Schema) -> Schema:
         properties = dict(self._submission["properties"])
-        name = f"Arguments.{task.name}".replace(":", "_")
-        self._components[name] = arguments
-        properties["arguments"] = {"$ref": REF + name}
-        properties["queue"] = {"enum": [*self._queues, None], "default": None}
+        properties["arguments"] = {"$ref": REF + _arguments_name(task.name)}
+        properties["queue"] = self._queue()
         properties["id"] = {"type": ["string", "null"], "format": "uuid", "default": None}
         return {
             **self._submission,
@@ -173,6 +178,39 @@ class _Document:
             "properties": properties,
             "required": ["arguments"] if arguments["required"] else [],
         }
+
+    def _queue(self) -> Schema:
+        return {"enum": [*self._queues, None], "default": None}
+
+    def _schedule(self) -> Schema:
+        """Return what a type cannot tell of a schedule: whose arguments, and which of three."""
+        asked = self._components["ScheduleAsked"]
+        given, absent = asked["properties"], {"type": "null"}
+        calls = []
+        for task in self._tasks:
+            arguments = self._arguments[task.name]
+            call: Schema = {
+                "properties": {
+                    "task": {"const": task.name},
+                    "arguments": {"$ref": REF + _arguments_name(task.name)},
+                }
+            }
+            if arguments["required"]:
+                call["required"] = ["arguments"]
+            calls.append(call)
+        rules = []
+        for rule in ("cron", "every", "at"):
+            others = {it: absent for it in ("cron", "every", "at", "tz") if it != rule}
+            if rule == "cron":
+                del others["tz"]
+            (told,) = (it for it in given[rule]["anyOf"] if it != absent)
+            rules.append({"properties": {rule: told, **others}, "required": [rule]})
+        properties = {
+            **given,
+            "task": {"enum": [task.name for task in self._tasks]},
+            "queue": self._queue(),
+        }
+        return {"properties": properties, "allOf": [{"oneOf": calls}, {"oneOf": rules}]}
 
     def _arguments_of(self, task: AnyTask) -> Schema:
         properties: dict[str, Schema] = {}
@@ -245,6 +283,10 @@ _LINKS = {
         ("retry", "retryJob"),
     )
 }
+
+
+def _arguments_name(task: str) -> str:
+    return f"Arguments.{task}".replace(":", "_")
 
 
 def _header(name: str) -> Schema:

@@ -6,7 +6,7 @@ docstring, the schemas from the types that are decoded and encoded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -24,7 +24,7 @@ from backlane.gateway import (
     tasks,
     workflows,
 )
-from backlane.gateway.limits import LimitResource, LimitTuning
+from backlane.gateway.limits import CHANGES, LimitResource, LimitTuning
 from backlane.gateway.messages import MessageResource, Receipts
 from backlane.gateway.queues import QueueResource, Tuning
 from backlane.gateway.resource import JobResource
@@ -113,6 +113,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     takes: Any = None  # the type of its body
+    among: Sequence[Schema] = ()  # one of these is true of the body too, which no type can tell
     media: str = JSON
     is_body_required: bool = True
 
@@ -248,6 +249,7 @@ OPERATIONS: Mapping[Callable[..., Any], Operation] = {
     limits.tune: Operation(
         id="tuneLimit",
         takes=LimitTuning,
+        among=CHANGES,
         answers={200: Answer("The limit as it is.", LimitResource)},
         problems={404: "unknown-limit", **_BODY},
     ),

@@ -17,7 +17,7 @@ from backlane.gateway.body import fitting
 from backlane.gateway.declined import misfit
 from backlane.gateway.resource import moment, resource_of
 from backlane.gateway.site import Exchange, Rule
-from backlane.gateway.tasks import arguments_of
+from backlane.gateway.tasks import arguments_of, check_queue
 from backlane.gateway.waiting import found
 from backlane.model.cron import Cron
 from backlane.model.ids import parse_id
@@ -50,13 +50,15 @@ class ScheduleList(msgspec.Struct, frozen=True):
 
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+# Of cron, for who makes one: what is wrong of it is told in words, by `Cron` itself.
+FORM = {"pattern": r"^\s*(@[A-Za-z]+|([0-9A-Za-z*,/#()-]+\s+){4,5}[0-9A-Za-z*,/#()-]+)\s*$"}
 
 
 class ScheduleAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A schedule to be kept: its task, its rule (one of `cron`, `every`, `at`) and its call."""
 
     task: str
-    cron: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
+    cron: Annotated[str, Meta(min_length=1, max_length=1_000, extra_json_schema=FORM)] | None = None
     tz: Annotated[str, Meta(min_length=1, max_length=100)] | None = None  # of `cron`; UTC
     every: Annotated[float, Meta(ge=1, le=3_155_760_000)] | None = None  # seconds
     at: Annotated[datetime, Meta(tz=True)] | None = None
@@ -94,6 +96,8 @@ async def put(exchange: Exchange) -> Response:
     """Keep a schedule, in place of one of that name; with another rule it begins anew."""
     asked = fitting(_decode, exchange.headers, exchange.body)
     task = _task(exchange, asked.task)
+    if asked.queue is not None:
+        check_queue(exchange, task, asked.queue)
     await _check_known(exchange)
     args, kwargs = arguments_of(task, asked.arguments)
     options = {
@@ -101,8 +105,6 @@ async def put(exchange: Exchange) -> Response:
         for name in ("queue", "priority", "group")
         if (value := getattr(asked, name)) is not None
     }
-    if asked.queue is not None:
-        auth.check(exchange.caller, "submit", (asked.queue,))
     try:
         made = await exchange.app.schedules.aput(
             exchange.param("schedule"),

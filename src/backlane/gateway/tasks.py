@@ -38,11 +38,13 @@ from backlane.gateway.site import LONGEST_SECONDS, WAIT_SECONDS, Exchange, Reply
 from backlane.gateway.waiting import until
 from backlane.handle import JobHandle
 from backlane.model.job import JobRecord, State
+from backlane.options import TAG_LIMIT, TAGS_MOST
 from backlane.task import Task
 
 AnyTask = Task[..., Any, Any]
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
+Tag = Annotated[str, Meta(min_length=1, max_length=TAG_LIMIT)]
 Seconds = Annotated[float, Meta(ge=0, le=LONGEST_SECONDS)]
 
 
@@ -60,7 +62,7 @@ class Submission(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=Fal
     key: Text | None = None
     group: Text | None = None
     headers: dict[Annotated[str, Meta(min_length=1)], str] | None = None
-    tags: list[Annotated[str, Meta(min_length=1, max_length=128)]] | None = None
+    tags: Annotated[list[Tag], Meta(max_length=TAGS_MOST)] | None = None
 
 
 OPTIONS = Submission.__struct_fields__[1:]
@@ -136,7 +138,7 @@ def _options(exchange: Exchange, task: AnyTask, submission: Submission) -> dict[
             if value is not None:
                 options[name] = value
     if (queue := options.get("queue")) is not None:
-        _check_queue(exchange, task, queue)
+        check_queue(exchange, task, queue)
     if b"idempotency-key" in exchange.headers:
         options |= idempotency_key(exchange)
     if b"backlane-ticket" in exchange.headers:
@@ -144,7 +146,8 @@ def _options(exchange: Exchange, task: AnyTask, submission: Submission) -> dict[
     return options
 
 
-def _check_queue(exchange: Exchange, task: AnyTask, queue: str) -> None:
+def check_queue(exchange: Exchange, task: AnyTask, queue: str) -> None:
+    """Decline a queue that is not declared, or that the caller may not submit to."""
     queues = exchange.app.queues
     if queue not in queues:  # no worker would ever serve it
         why = f"no queue {queue[:128]!r} is declared{nearest(queue[:128], queues)}"

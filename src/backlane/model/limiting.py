@@ -25,7 +25,7 @@ RateOption = str | tuple[int, Duration]  # "100/s", or (100, seconds)
 MOST = 2**31  # of a concurrency or a burst
 MOST_PER_MS = 1_000  # beginnings: tokens are counted in whole microseconds
 UNITS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-RATE = re.compile(r"([0-9]{1,12}) ?/ ?([smhd])")
+RATE = re.compile(r"(0{0,11}[1-9][0-9]{0,11}) ?/ ?([smhd])")
 RESERVED = ("task:", "queue:")  # begin the names of limits that tasks and queues have
 
 
@@ -108,7 +108,7 @@ def checked_rate(given: RateOption, burst: int | None = None) -> stored.Rate:
 def _rate(given: RateOption) -> tuple[int, int]:
     if isinstance(given, str):
         found = RATE.fullmatch(given.strip())
-        if found and int(found[1]):
+        if found:
             return int(found[1]), UNITS[found[2]]
     elif isinstance(given, tuple) and len(given) == 2 and type(given[0]) is int and given[0] > 0:
         per_ms = milliseconds(given[1], "rate")

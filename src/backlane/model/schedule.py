@@ -59,7 +59,7 @@ class Every:
                 f"interval is {interval!r}; a schedule fires at most once a second, so use 1 or "
                 "more, and a loop inside a job for what is quicker"
             )
-        self.start_ms = None if start is None else moment_ms(start, "start")
+        self.start_ms = None if start is None else _dated_ms(start, "start")
 
     def __repr__(self) -> str:
         start = "" if self.start_ms is None else f", {_moment(self.start_ms).isoformat()}"
@@ -93,7 +93,7 @@ class At:
     __slots__ = ("moment_ms",)
 
     def __init__(self, moment: datetime) -> None:
-        self.moment_ms = moment_ms(moment, "moment")
+        self.moment_ms = _dated_ms(moment, "moment")
 
     def __repr__(self) -> str:
         return f"At({_moment(self.moment_ms).isoformat()})"
@@ -306,6 +306,22 @@ def moment_ms(moment: datetime, option: str) -> int:
             "moments; use datetime(…, tzinfo=…)"
         )
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def _dated_ms(moment: datetime, option: str) -> int:
+    """Return a moment that can be told in UTC: the ends of time in some zones cannot.
+
+    Raises:
+        BadOption: it cannot be told, or see `moment_ms`.
+    """
+    wall_ms = moment_ms(moment, option)
+    try:
+        _moment(wall_ms)
+    except OverflowError:
+        raise BadOption(
+            f"{option} is {moment.isoformat()}, which is no date in UTC; use years from 1 to 9999"
+        ) from None
+    return wall_ms
 
 
 def _moment(wall_ms: int) -> datetime:
