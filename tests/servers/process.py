@@ -64,6 +64,7 @@ class Process:
     user: str | None = None
     orderly: signal.Signals = signal.SIGTERM
     group: bool = True  # SIGKILL takes what it has forked too
+    longest_start: float = LONGEST_START
     popen: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -92,7 +93,7 @@ class Process:
             )
         if self not in living:
             living.append(self)
-        limit = time.monotonic() + LONGEST_START
+        limit = time.monotonic() + self.longest_start
         while not self.ready():
             if self.popen.poll() is not None or time.monotonic() > limit:
                 said = self.log.read_text(errors="replace")[-3000:]

@@ -78,6 +78,7 @@ class Node:
             folder=self.folder,
             user=user,
             ready=lambda: speaks(self.port),
+            longest_start=90.0,  # it takes 5 s, and 20 on a machine that has other things to do
         )
 
     @property

@@ -22,14 +22,12 @@ from backlane.engine.transports.rabbit.channel import Channel
 from backlane.engine.transports.rabbit.fault import NOT_FOUND, Declined, declined
 from backlane.engine.transports.rabbit.line import Line
 from backlane.engine.transports.rabbit.properties import read
-from backlane.errors import EngineUnavailable
 
 OPEN_SECONDS = 5.0
 MOST_PREFETCH = 4_096
 # A queue that nobody asks for messages keeps none of them from others for longer.
 IDLE_SECONDS = 30.0
 LONGEST_PAUSE = 2.0
-_TAG = "1"
 
 _tag = Struct(">QB")
 
@@ -44,6 +42,7 @@ class Hold:
         self.open: dict[int, None] = {}  # tags, in the order in which they came
         self.buffer: deque[Brought] = deque()
         self.arrived = asyncio.Event()  # something came, or nothing will any more
+        self.listening = 0  # how often we asked to have messages brought: the last one's name
         self.is_leaving = False
         self.is_fruitful = False
         channel.on_content = self._brought
@@ -88,7 +87,7 @@ class Hold:
         if len(waiting) == len(self.open):
             self.channel.close()
             return
-        self.channel.tell(commands.Basic.Cancel(consumer_tag=_TAG, nowait=True))
+        self.channel.tell(commands.Basic.Cancel(consumer_tag=str(self.listening), nowait=True))
         self.give_back(waiting)
 
     def _leave_if_done(self) -> None:
@@ -235,11 +234,8 @@ class Consumer:
         done, _ = await asyncio.wait((feed.opening,), timeout=max(0.0, seconds))
         if done:
             return await done.pop()
-        if self._line.connection is None:
-            raise EngineUnavailable(
-                f"there is no connection to RabbitMQ at {self._address.host} yet; the next "
-                "call tries again"
-            )
+        if self._line.failure is not None:
+            raise self._line.failure
         return None
 
     async def _open(self, feed: Feed, number: int) -> Hold:
@@ -266,12 +262,15 @@ class Consumer:
     async def _widen(self, hold: Hold, feed: Feed) -> None:
         """Have more brought at a time: what is held here is held on."""
         await hold.channel.ask(
-            commands.Basic.Cancel(consumer_tag=_TAG), commands.Basic.CancelOk, OPEN_SECONDS
+            commands.Basic.Cancel(consumer_tag=str(hold.listening)),
+            commands.Basic.CancelOk,
+            OPEN_SECONDS,
         )
         await self._consume(hold, feed)
 
     async def _consume(self, hold: Hold, feed: Feed) -> None:
         ask = hold.channel.ask
+        hold.listening += 1  # RabbitMQ 3.10 crashes when a name comes again before all is answered
         try:
             await ask(
                 commands.Basic.Qos(prefetch_count=feed.prefetch),
@@ -279,7 +278,7 @@ class Consumer:
                 OPEN_SECONDS,
             )
             await ask(
-                question.Consume(queue=feed.queue, consumer_tag=_TAG),
+                question.Consume(queue=feed.queue, consumer_tag=str(hold.listening)),
                 commands.Basic.ConsumeOk,
                 OPEN_SECONDS,
             )

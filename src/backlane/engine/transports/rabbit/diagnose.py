@@ -19,7 +19,6 @@ from backlane.engine.transports.rabbit.properties import Header
 from backlane.errors import EngineUnavailable
 
 SECONDS = 5.0
-ALARM_SECONDS = 0.5  # an alarm is told with the first message that is published under it
 OLDEST = (3, 10)
 
 
@@ -45,7 +44,7 @@ async def diagnose(address: Address, bounds: Mapping[str, Bounds]) -> list[Findi
         may = await _rights(connection, address)
         found += may
         if all(it.state == "ok" for it in may):
-            found += await _alarms(connection, address)
+            found += _alarms(connection)
             for queue, wanted in bounds.items():
                 found.append(await _queue(connection, address, queue, wanted))
     except EngineUnavailable as error:
@@ -131,10 +130,7 @@ async def _confirmed(connection: Connection, queue: str) -> Declined | None:
         channel.close()
 
 
-async def _alarms(connection: Connection, address: Address) -> list[Finding]:
-    until = asyncio.get_running_loop().time() + ALARM_SECONDS
-    while connection.blocked is None and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(ALARM_SECONDS / 10)
+def _alarms(connection: Connection) -> list[Finding]:
     if connection.blocked is None:
         return [Finding(subject="alarms", state="ok", text="it takes messages")]
     return [

@@ -109,4 +109,4 @@ def declined(address: Address, error: Declined, queue: str) -> EngineUnavailable
 
 def _said(text: str) -> str:
     value = _VALUE.search(text)
-    return value[1] if value else text
+    return value[1] if value else text.strip("'")

@@ -63,11 +63,9 @@ class Cutter:
         self._rest = data[at:]
 
 
-def publish(channel: int, exchange: str, key: str) -> bytes:
-    """Return the frame that begins a message which has to arrive somewhere."""
-    payload = b"".join(
-        (PUBLISH, b"\x00\x00", short(exchange), short(key), b"\x01"),  # mandatory
-    )
+def publish(channel: int, exchange: str, key: str, *, mandatory: bool = True) -> bytes:
+    """Return the frame that begins a message, which comes back when there is no such queue."""
+    payload = b"".join((PUBLISH, b"\x00\x00", short(exchange), short(key), bytes((mandatory,))))
     return head.pack(METHOD, channel, len(payload)) + payload + END
 
 

@@ -23,6 +23,7 @@ class Line:
         self._address, self._purpose = address, purpose
         self._connection: Connection | None = None
         self._attempt: asyncio.Task[Connection] | None = None
+        self.failure: EngineUnavailable | None = None  # of the last attempt
         self._failures = 0
         self._not_before = 0.0
         self._since = 0.0
@@ -82,12 +83,13 @@ class Line:
         hosts = self._address.hosts
         try:
             made = await connect(self._address, hosts[self._host % len(hosts)], self._purpose)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
+            self.failure = error
             self._host += 1  # another node of the cluster, the next time
             self._failures += 1
             self._pause(loop.time())
             raise
-        self._connection, self._since = made, loop.time()
+        self._connection, self._since, self.failure = made, loop.time(), None
         return made
 
     def _attempted(self, attempt: asyncio.Task[Connection]) -> None:

@@ -1,8 +1,4 @@
-"""Publishing: many messages in one write, each answered for by the broker.
-
-A message counts as taken only when the broker has confirmed it and has not sent it back.
-What it has not answered when the time is over, or when the connection goes, may arrive.
-"""
+"""Publishing: many messages in one write, each answered for by the broker."""
 
 from __future__ import annotations
 
@@ -15,111 +11,18 @@ from pamqp import commands
 from backlane.engine.transport import Blocked, Bounds, Fate, Parcel
 from backlane.engine.transports.rabbit import frame, topology
 from backlane.engine.transports.rabbit.address import Address
-from backlane.engine.transports.rabbit.channel import Channel
-from backlane.engine.transports.rabbit.connection import Connection
 from backlane.engine.transports.rabbit.fault import Declined
+from backlane.engine.transports.rabbit.flight import Call, Flight
 from backlane.engine.transports.rabbit.line import Line
-from backlane.engine.transports.rabbit.properties import MOST_ID, Header, read
+from backlane.engine.transports.rabbit.properties import MOST_ID, Header
 from backlane.errors import EngineUnavailable
 
-# More in flight win nothing and cost the broker memory; it slows those who send more.
-WINDOW = 1_000
-WINDOW_BYTES = 16 * 1024 * 1024
 PIECE_BYTES = 128 * 1024  # written at a time
 # Answers that nobody waits for any more, as from a queue that has lost its majority.
 MOST_OVERDUE = 10_000
 OPEN_SECONDS = 5.0
-
-
-class _Call:
-    """One call's messages, and what is known of them."""
-
-    def __init__(self, queue: str, parcels: Sequence[Parcel]) -> None:
-        self.queue, self.parcels = queue, parcels
-        self.fates: list[Fate | None] = [None] * len(parcels)
-        self.missing: list[int] = []  # sent back: there is no such queue
-        self.open = 0  # in flight
-        self.is_over = False
-        self.answered = asyncio.Event()
-
-    def settle(self, number: int, fate: Fate) -> None:
-        self.fates[number] = fate
-        self.open -= 1
-        if not self.open:
-            self.answered.set()
-
-
-class _Flight:
-    """A channel on which messages are confirmed, and those that have not been yet."""
-
-    def __init__(self, connection: Connection, channel: Channel) -> None:
-        self.connection, self.channel = connection, channel
-        self.next = 1  # the broker counts messages from here
-        self.lowest = 1  # all before it are answered
-        self.unanswered: dict[int, tuple[_Call, int]] = {}
-        self.returned: set[tuple[str, str | None]] = set()
-        self.bytes = self.overdue = 0
-        self.moved = asyncio.Event()  # something was answered, or nothing will be
-        channel.on_confirm = self._confirmed
-        channel.on_content = self._came_back
-        channel.on_lost = self._lost
-        connection.on_blocked = self.moved.set
-
-    def has_room(self) -> bool:
-        return len(self.unanswered) - self.overdue < WINDOW and self.bytes < WINDOW_BYTES
-
-    def take(self, call: _Call, number: int) -> None:
-        """Note the next message as sent."""
-        self.unanswered[self.next] = (call, number)
-        self.next += 1
-        self.bytes += len(call.parcels[number].body)
-        call.open += 1
-
-    def give_up(self, call: _Call) -> None:
-        """Wait no longer for a call's answers."""
-        call.is_over = True
-        for number, fate in enumerate(call.fates):
-            if fate is None:
-                self.overdue += 1
-                self.bytes -= len(call.parcels[number].body)
-
-    def _confirmed(self, tag: int, multiple: bool, fate: Fate) -> None:
-        for number in range(self.lowest, tag + 1) if multiple else (tag,):
-            entry = self.unanswered.pop(number, None)
-            if entry is not None:
-                self._answered(*entry, fate)
-        if multiple:
-            self.lowest = tag + 1
-        self.moved.set()
-
-    def _answered(self, call: _Call, number: int, fate: Fate) -> None:
-        if call.is_over:
-            self.overdue -= 1
-            return
-        self.bytes -= len(call.parcels[number].body)
-        if self.returned and (call.queue, call.parcels[number].id) in self.returned:
-            # What comes back is confirmed as well: the broker is done with it.
-            self.returned.discard((call.queue, call.parcels[number].id))
-            call.missing.append(number)
-            fate = Fate.REFUSED
-        call.settle(number, fate)
-
-    def _came_back(self, method: bytes, header: bytes, _body: bytes) -> None:
-        """The broker knew no such queue; its confirm comes after this."""
-        at = 6 + 1 + method[6]  # code, then its text
-        at += 1 + method[at]  # what it was published to
-        key = method[at + 1 : at + 1 + method[at]].decode(errors="replace")
-        self.returned.add((key, read(header).id))
-
-    def _lost(self, why: Exception) -> None:
-        largest = why.largest if isinstance(why, Declined) else None
-        unanswered, self.unanswered = self.unanswered, {}
-        for call, number in unanswered.values():
-            if not call.is_over:
-                is_large = largest is not None and len(call.parcels[number].body) > largest
-                call.settle(number, Fate.REFUSED if is_large else Fate.UNKNOWN)
-        self.bytes = self.overdue = 0
-        self.moved.set()
+# What a broker had read before it stopped is answered at once; the rest may take hours.
+BLOCKED_SECONDS = 1.0
 
 
 class Publisher:
@@ -129,7 +32,7 @@ class Publisher:
     def __init__(self, address: Address, bounds: Mapping[str, Bounds]) -> None:
         self._address, self._bounds = address, bounds
         self._line = Line(address, "publish")
-        self._flight: _Flight | None = None
+        self._flight: Flight | None = None
         self._made: set[str] = set()  # queues that were there when we looked
         self._opening = asyncio.Lock()
         self._largest: int | None = None  # bytes of a message, once the broker has said so
@@ -147,7 +50,7 @@ class Publisher:
             raise EngineUnavailable(
                 f"RabbitMQ at {self._address.host} was not ready within {seconds:.1f} s"
             ) from error
-        call = _Call(queue, parcels)
+        call = Call(queue, parcels)
         await self._send(flight, call, range(len(parcels)), until)
         if call.missing and self._flight is flight:
             await self._again(flight, call, until)
@@ -165,13 +68,14 @@ class Publisher:
 
     # -- the channel, and the queues --
 
-    async def _ready(self) -> _Flight:
+    async def _ready(self) -> Flight:
         """Return where messages can be sent now.
 
         Raises:
             Blocked: the broker takes none.
         """
         flight = await self._opened()
+        await flight.look()
         if flight.connection.blocked is not None:
             raise Blocked(flight.connection.blocked)
         if flight.overdue > MOST_OVERDUE:
@@ -181,7 +85,7 @@ class Publisher:
             )
         return flight
 
-    async def _opened(self) -> _Flight:
+    async def _opened(self) -> Flight:
         flight = self._flight
         if flight is not None and flight.channel.lost is None:
             return flight
@@ -195,16 +99,16 @@ class Publisher:
             self._flight = await self._open()
             return self._flight
 
-    async def _open(self) -> _Flight:
+    async def _open(self) -> Flight:
         connection = await self._line.connected(OPEN_SECONDS)
         channel = await connection.channel(OPEN_SECONDS)
         try:
             await channel.ask(commands.Confirm.Select(), commands.Confirm.SelectOk, OPEN_SECONDS)
         except Declined as error:
             raise EngineUnavailable(f"RabbitMQ does not confirm messages: {error}") from error
-        return _Flight(connection, channel)
+        return Flight(connection, channel)
 
-    async def _make(self, flight: _Flight, queue: str, parcels: Sequence[Parcel]) -> None:
+    async def _make(self, flight: Flight, queue: str, parcels: Sequence[Parcel]) -> None:
         """Make the queue unless we know that it is there, and those of delays."""
         levels = {topology.level(it.delay_ms) for it in parcels if it.delay_ms > 0}
         every: list[str | int] = [queue, *levels]
@@ -225,7 +129,7 @@ class Publisher:
 
     # -- sending --
 
-    async def _again(self, flight: _Flight, call: _Call, until: float) -> None:
+    async def _again(self, flight: Flight, call: Call, until: float) -> None:
         """Make the queue that was deleted behind our back, and send once more."""
         missing, call.missing = call.missing, []
         self._made.clear()
@@ -238,9 +142,7 @@ class Publisher:
             call.fates[number] = None
         await self._send(flight, call, missing, until)
 
-    async def _send(
-        self, flight: _Flight, call: _Call, numbers: Sequence[int], until: float
-    ) -> None:
+    async def _send(self, flight: Flight, call: Call, numbers: Sequence[int], until: float) -> None:
         """Send these, as many at a time as may be in flight, and wait for the answers."""
         at = 0
         try:
@@ -254,9 +156,7 @@ class Publisher:
                         continue
                     at = self._write(flight, call, numbers, at)
                     await flight.connection.writable()
-                while call.open:
-                    call.answered.clear()
-                    await call.answered.wait()
+                await self._answered(flight, call)
         except TimeoutError:
             pass
         finally:
@@ -265,7 +165,14 @@ class Publisher:
             if call.open:
                 flight.give_up(call)
 
-    def _write(self, flight: _Flight, call: _Call, numbers: Sequence[int], at: int) -> int:
+    async def _answered(self, flight: Flight, call: Call) -> None:
+        while call.open:
+            call.answered.clear()
+            is_blocked = flight.connection.blocked is not None
+            async with asyncio.timeout(BLOCKED_SECONDS if is_blocked else None):
+                await call.answered.wait()
+
+    def _write(self, flight: Flight, call: Call, numbers: Sequence[int], at: int) -> int:
         """Write as much as there is room for; return where to go on."""
         channel, largest = flight.channel.number, flight.connection.largest
         header = Header(channel, int(time.time()))

@@ -12,7 +12,8 @@ from backlane.engine.transports.rabbit import topology
 from backlane.engine.transports.rabbit.address import parse
 from backlane.engine.transports.rabbit.consumer import Consumer
 from backlane.engine.transports.rabbit.diagnose import diagnose
-from backlane.engine.transports.rabbit.publisher import WINDOW, Publisher
+from backlane.engine.transports.rabbit.flight import WINDOW
+from backlane.engine.transports.rabbit.publisher import Publisher
 from backlane.errors import WrongUse
 
 
