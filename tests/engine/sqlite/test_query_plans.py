@@ -12,7 +12,8 @@ import pytest
 import backlane.engine.sqlite as package
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.take import BEHEAD, GIVE_HEAD, HEAD
+from backlane.engine.sqlite.head import BEHEAD, GIVE_HEAD, HEAD, PICK
+from backlane.engine.sqlite.windows import NEXT, OFFERED, VOID
 
 # Small tables, or statements that run rarely; each reason stands beside its statement.
 MAY_SCAN = {
@@ -26,6 +27,7 @@ MAY_SCAN = {
     "group.LEAVE": ("gone",),
     "group.RECOUNT": ("backlane_scheduled", "backlane_blocked", "backlane_lease", "held"),
     "handles.OWNERS": ("backlane_lease",),
+    "head.PICK": ("best",),
     "hold.EXTEND_OWNED": ("backlane_lease",),
     "measure.SERVING": ("backlane_worker",),
     "resource.ALL": ("backlane_resource",),
@@ -113,3 +115,29 @@ def test_a_claim_is_one_ascending_range(connection: apsw.Connection, sql: Sql):
 
     assert any("ready USING PRIMARY KEY (queue=? AND lane=?" in step for step in found)
     assert not any("TEMP B-TREE" in step for step in found)
+
+
+def test_what_is_offered_next_is_one_ascending_range(connection: apsw.Connection):
+    found = steps(connection, NEXT)
+
+    assert any("ready USING PRIMARY KEY (queue=? AND lane=?" in step for step in found)
+    assert not any("TEMP B-TREE" in step for step in found)
+
+
+@pytest.mark.parametrize("sql", [OFFERED, VOID], ids=["count", "void"])
+def test_offers_are_found_without_the_jobs_that_are_not_offered(
+    connection: apsw.Connection, sql: Sql
+):
+    (step,) = steps(connection, sql)
+
+    assert "COVERING INDEX backlane_ready_offered (queue=? AND <expr>=?" in step
+
+
+def test_offered_jobs_are_found_in_their_index_by_a_claim_of_them(connection: apsw.Connection):
+    found = steps(connection, PICK)
+
+    assert any(
+        "offered USING COVERING INDEX backlane_ready_offered (queue=? AND <expr>=? AND seq=?"
+        in step
+        for step in found
+    )

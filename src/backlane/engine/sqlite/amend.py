@@ -21,7 +21,7 @@ from backlane.engine.selection import (
 )
 from backlane.engine.sqlite import edges, ends, group, keeping, keys, steps, tags
 from backlane.engine.sqlite.append import make_line, read_lines
-from backlane.engine.sqlite.exits import UNREADY, take_out
+from backlane.engine.sqlite.exits import take_out
 from backlane.engine.sqlite.extra import decode_extra
 from backlane.engine.sqlite.find import select
 from backlane.engine.sqlite.letting import ENDED
@@ -51,6 +51,19 @@ REPRIORITISE: Sql[tuple[()]] = Sql(
     update backlane_job
     set priority = ?
     where seq = ?
+    """
+)
+REPRIORITISE_READY: Sql[tuple[()]] = Sql(
+    """
+    update backlane_ready
+    set priority = ?,
+        rank = ?,
+        revision = ?
+    where queue = ?
+    and lane = ?
+    and rank = ?
+    and place = ?
+    and seq = ?
     """
 )
 REPRIORITISE_LEASE: Sql[tuple[()]] = Sql(
@@ -281,8 +294,9 @@ class Amending:
         held, moves, rank = changed.held(), self.moves, 9 - changed.priority
         if one.code == READY:
             moves.at(one.queue, one.priority).ready -= 1
-            await self._tx.rows(UNREADY, one.queue, one.lane, one.rank, one.place, one.seq)
-            moves.put_ready(held, rank)
+            moves.at(one.queue, changed.priority).ready += 1
+            place = (one.queue, one.lane, one.rank, one.place, one.seq)
+            await self._tx.rows(REPRIORITISE_READY, changed.priority, rank, held.revision, *place)
         elif one.code == BLOCKED:
             moves.at(one.queue, one.priority).blocked -= 1
             await self._tx.rows(UNBLOCK, one.seq)

@@ -8,6 +8,7 @@ only then it looks. The lapse of leases is found by a lower bound of the earlies
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Claimed, Wanted
@@ -161,15 +162,34 @@ UNSCHEDULE: Sql[tuple[()]] = Sql(
 )
 
 
-async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
-    """Give leases; the counters are still to be stored by the caller."""
-    status = (await tx.rows(STATUS, wanted.owner))[0]
-    earliest, due, is_flagged, has_resources, is_held_back, is_sealed, limited, place = status
+class Begun(NamedTuple):
+    """What a claim found, and did, before it takes jobs."""
+
+    status: tuple[int | None, int | None, int, int, int, int, int, int | None]
+    is_moved: bool  # jobs came into ready
+    buried: list[JobRecord]
+    waking: Waking | None  # None: no job is under a limit
+
+    @property
+    def has_resources(self) -> bool:
+        return bool(self.status[3])
+
+    @property
+    def is_sealed(self) -> bool:
+        return bool(self.status[5])
+
+
+async def begin(
+    tx: SqliteTx, clock: Clock, owner: str, departed: Sequence[str], moves: Moves
+) -> Begun:
+    """Bring into ready what is due or has lapsed; who waits for limits is to be woken yet."""
+    status = (await tx.rows(STATUS, owner))[0]
+    earliest, due, _, _, _, is_sealed, limited, place = status
     has_lapsed = earliest is not None and earliest <= clock.boot_ms()
     buried: list[JobRecord] = []
-    is_moved = has_lapsed or bool(wanted.departed) or (due is not None and due <= clock.wall_ms())
+    is_moved = has_lapsed or bool(departed) or (due is not None and due <= clock.wall_ms())
     if is_moved:
-        buried = await _bring_in(tx, clock, wanted.departed, moves)
+        buried = await _bring_in(tx, clock, departed, moves)
     if place is not None and place <= clock.boot_ms():
         await limits.free_lapsed(tx, clock)
         is_moved = True
@@ -177,30 +197,43 @@ async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Cla
     if (limited or is_moved) and not is_sealed:
         has_open, has_own = bool(limited & OPEN_GATES), bool(limited & OWN_LIMITS)
         waking = Waking(tx, clock, moves, has_open=has_open or is_moved, has_own=has_own)
+    return Begun(status, is_moved, buried, waking)
+
+
+async def claim(tx: SqliteTx, clock: Clock, wanted: Wanted, moves: Moves) -> Claimed:
+    """Give leases; the counters are still to be stored by the caller."""
+    begun = await begin(tx, clock, wanted.owner, wanted.departed, moves)
+    earliest, _, is_flagged, *_ = begun.status
+    waking = begun.waking
     if waking is not None:
         await waking.wake(wanted)
-    rooms = resource.Rooms(clock.wall_ms(), has_any=bool(has_resources))
-    leases = [] if is_sealed else await Taking(tx, clock, wanted, moves, rooms, waking).take()
+    rooms = resource.Rooms(clock.wall_ms(), has_any=begun.has_resources)
+    taking = Taking(tx, clock, wanted, moves, rooms, waking)
+    leases = [] if begun.is_sealed else await taking.take()
     turned = await rooms.store(tx)
     if leases:
         until = clock.boot_ms() + wanted.lease_ms
-        if is_moved or earliest is None or until < earliest:
+        if begun.is_moved or earliest is None or until < earliest:
             await tx.rows(LOWER_EARLIEST, until)
     cancelled = [job for (job,) in await tx.rows(FLAGGED, wanted.owner)] if is_flagged else []
-    if is_moved or leases:
-        earliest, due, _, _, is_held_back, *_ = (await tx.rows(STATUS, wanted.owner))[0]
+    if waking is not None:
+        await waking.store()
+        if waking.ready > len(leases):
+            tx.rings.queues |= set(wanted.queues)  # there is work for others too
+    due_ms = await next_due_ms(tx, clock, wanted.owner, begun, len(leases))
+    return Claimed(leases, cancelled, due_ms, begun.buried, turned)
+
+
+async def next_due_ms(
+    tx: SqliteTx, clock: Clock, owner: str, begun: Begun, leased: int
+) -> int | None:
+    """Return when there may be more to take."""
+    is_same = not begun.is_moved and not leased
+    status = begun.status if is_same else (await tx.rows(STATUS, owner))[0]
+    earliest, due, _, _, is_held_back, *_ = status
     next_trial_ms = await resource.next_trial_ms(tx, clock) if is_held_back else None
-    next_token_ms = await _end_waking(tx, waking, wanted, len(leases)) if waking else None
-    next_due_ms = _next_due_ms(clock, earliest, due, (next_trial_ms, next_token_ms))
-    return Claimed(leases, cancelled, next_due_ms, buried, turned)
-
-
-async def _end_waking(tx: SqliteTx, waking: Waking, wanted: Wanted, leased: int) -> int | None:
-    """Store what was taken of queues' own limits; return when there may be more to take."""
-    await waking.store()
-    if waking.ready > leased:
-        tx.rings.queues |= set(wanted.queues)  # there is work for others too
-    return await waking.next_token_ms()
+    next_token_ms = await begun.waking.next_token_ms() if begun.waking else None
+    return _next_due_ms(clock, earliest, due, (next_trial_ms, next_token_ms))
 
 
 def _next_due_ms(

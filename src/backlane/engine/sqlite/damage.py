@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.group import recount
 from backlane.engine.sqlite.head import ORDER
-from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.engine.sqlite.transaction import SqliteTx, array
 
+WHERE: Sql[tuple[int, int]] = Sql(
+    """
+    select queue, seq
+    from carray(?) as given
+    cross join backlane_job as job on job.id = given.value
+    """
+)
 TEXTS: Sql[tuple[str | None, str | None, str | None, str | None]] = Sql(
     """
     select task, group_name, key_scope, key_name
@@ -37,9 +46,19 @@ FREE_KEY_OF: Sql[tuple[()]] = Sql(
 async def spoil(tx: SqliteTx, queue: int, lane: int, number: int) -> None:
     """Make jobs whose text is damaged readable, and undecodable."""
     for _, _, seq in await tx.rows(ORDER, queue, lane, number):
-        try:
-            await tx.rows(TEXTS, seq)
-        except UnicodeDecodeError:
-            await tx.rows(FREE_KEY_OF, seq)
-            await tx.rows(SPOIL, seq)
-            await recount(tx, queue)
+        await _spoil(tx, queue, seq)
+
+
+async def spoil_jobs(tx: SqliteTx, ids: Sequence[bytes]) -> None:
+    """Like `spoil`, for very jobs."""
+    for queue, seq in await tx.rows(WHERE, array(ids)):
+        await _spoil(tx, queue, seq)
+
+
+async def _spoil(tx: SqliteTx, queue: int, seq: int) -> None:
+    try:
+        await tx.rows(TEXTS, seq)
+    except UnicodeDecodeError:
+        await tx.rows(FREE_KEY_OF, seq)
+        await tx.rows(SPOIL, seq)
+        await recount(tx, queue)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
+from backlane.engine.offering import Offer, Offered
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -15,7 +16,6 @@ from backlane.engine.protocol import (
     Claimed,
     Close,
     Declare,
-    Engine,
     Extended,
     Finding,
     Measured,
@@ -57,18 +57,26 @@ from backlane.engine.sqlite import (
     workers,
 )
 from backlane.engine.sqlite import limits as limiting
+from backlane.engine.sqlite import offers as offering
 from backlane.engine.sqlite import resource as resources
 from backlane.engine.sqlite import restore as restoring
 from backlane.engine.sqlite import seal as sealing
 from backlane.engine.sqlite import settle as settling
-from backlane.engine.sqlite.address import DURABILITIES, parse
+from backlane.engine.sqlite.address import DURABILITIES
 from backlane.engine.sqlite.append import append_all
 from backlane.engine.sqlite.connection import Database, read_boot_id
 from backlane.engine.sqlite.diagnose import diagnose
 from backlane.engine.sqlite.ear import Bell
 from backlane.engine.sqlite.handles import Handles
 from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.plans import AppendPlan, ClaimPlan, ReservePlan, SettlePlan, note_plan
+from backlane.engine.sqlite.plans import (
+    AppendPlan,
+    ClaimPlan,
+    OfferPlan,
+    ReservePlan,
+    SettlePlan,
+    note_plan,
+)
 from backlane.engine.sqlite.presence import Presence as OwnerLock
 from backlane.engine.sqlite.process import Process
 from backlane.engine.sqlite.transaction import SqliteTx
@@ -266,6 +274,16 @@ class SqliteEngine:
     async def release(self, tx: SqliteTx, use: Use, holder: bytes) -> bool:
         return await limiting.release(tx, self._clock, use, holder)
 
+    # -- offers --
+
+    def offer(self, offers: Sequence[Offer], for_ms: int) -> Plan[Offered]:
+        """See `Offering.offer`."""
+        return OfferPlan(lambda tx: offering.offer(tx, self._clock, offers, for_ms))
+
+    def withdraw(self, jobs: Sequence[bytes]) -> Plan[None]:
+        """See `Offering.withdraw`."""
+        return OfferPlan(lambda tx: offering.withdraw(tx, jobs))
+
     # -- moving --
 
     @plan
@@ -380,19 +398,3 @@ class SqliteEngine:
     def close(self) -> None:
         """Wait for what has begun, then let go of the file. The next use opens anew."""
         self._process.close()
-
-
-def open_url(url: str, clock: Clock) -> Engine:
-    """Return the engine for `sqlite:///path?durability=full|normal`, not opened yet.
-
-    Raises:
-        BadOption: the URL names no file, or an option has a value that cannot work.
-        UnknownOption: it has an option that does not exist.
-    """
-    address = parse(url)
-    return SqliteEngine(
-        address.path,
-        clock=clock,
-        durability=address.durability,
-        may_be_remote=address.may_be_remote,
-    )

@@ -66,6 +66,12 @@ class ReservePlan(UnsyncedPlan[int]):
     __slots__ = ()
 
 
+class OfferPlan(UnsyncedPlan[T]):
+    """Offers made or withdrawn: after a power cut jobs are named twice, and claimed once."""
+
+    __slots__ = ()
+
+
 class BeganPlan(UnsyncedPlan[list[bytes]]):
     """The note of when a slice began to append its leaves.
 

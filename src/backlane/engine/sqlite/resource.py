@@ -173,8 +173,9 @@ class Rooms:
 
     async def read(self, tx: SqliteTx, numbers: set[int]) -> None:
         """Look how much may be taken of these resources."""
-        self._resources = await read(tx, numbers)
-        for number, one in self._resources.items():
+        new = await read(tx, numbers - self._resources.keys())
+        self._resources |= new
+        for number, one in new.items():
             self._left[number] = breakers.room(one.breaker, self._now)
             self.are_limited |= self._left[number] is not None
 

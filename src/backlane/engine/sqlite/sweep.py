@@ -13,7 +13,7 @@ from backlane.engine.retention import Retention, Swept
 from backlane.engine.sqlite import edges, ends, fair, keeping, keys, limits, schedules
 from backlane.engine.sqlite.amend import FORGET_DEADLINE, forget
 from backlane.engine.sqlite.claim import bring_back
-from backlane.engine.sqlite.exits import UNFINISH, UNREADY, take_out
+from backlane.engine.sqlite.exits import UNFINISH, take_out
 from backlane.engine.sqlite.idempotency import forget_repeats
 from backlane.engine.sqlite.moves import FINAL_STATES, Moves
 from backlane.engine.sqlite.record import RUNNING, standings
@@ -46,10 +46,9 @@ WAITING: Sql[tuple[int, int]] = Sql(
     """
 )
 # One range of the key of backlane_ready; with one priority in a queue all of it is aged.
-AGED: Sql[tuple[Any, ...]] = Sql(
+AGED: Sql[tuple[int, int, int, int, int, int]] = Sql(
     """
-    select queue, lane, rank, place, seq, priority, attempt, token, revision, crashes,
-        parked_ms, size
+    select queue, lane, rank, place, seq, priority
     from backlane_ready
     where queue = ?
     and lane = ?
@@ -61,9 +60,13 @@ AGED: Sql[tuple[Any, ...]] = Sql(
 )
 AGE: Sql[tuple[()]] = Sql(
     """
-    insert into backlane_ready (queue, lane, rank, place, seq, priority, attempt, token,
-        revision, crashes, parked_ms, size)
-    values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    update backlane_ready
+    set rank = ?
+    where queue = ?
+    and lane = ?
+    and rank = ?
+    and place = ?
+    and seq = ?
     """
 )
 KEPT: Sql[tuple[int, int, int]] = Sql(
@@ -168,8 +171,7 @@ async def _age(tx: SqliteTx, now: int, limit: int) -> int:
                 if left > 0:
                     moved += await tx.rows(AGED, queue, lane, rank, before, priority, left)
     if moved:
-        await tx.each(UNREADY, [row[:5] for row in moved])
-        await tx.each(AGE, [(*row[:2], _aged(row, now), *row[3:]) for row in moved])
+        await tx.each(AGE, [(_aged(row, now), *row[:5]) for row in moved])
     return len(moved)
 
 

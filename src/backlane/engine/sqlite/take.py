@@ -24,6 +24,7 @@ from backlane.engine.sqlite.head import (
     ORDER,
     PICK,
     Order,
+    Place,
     Source,
     TakenRow,
     held_of,
@@ -32,7 +33,7 @@ from backlane.engine.sqlite.moves import Moves
 from backlane.engine.sqlite.policy import decode_policy
 from backlane.engine.sqlite.resource import KINDS, LANES, Rooms, resource_of
 from backlane.engine.sqlite.settle import UNLEASE
-from backlane.engine.sqlite.transaction import SqliteTx, array
+from backlane.engine.sqlite.transaction import SqliteTx, array, integers
 from backlane.engine.sqlite.wake import Waking
 from backlane.model.clock import Clock
 from backlane.model.job import DEFAULT_POLICY, Lease, State
@@ -241,7 +242,7 @@ class Taking:
         gates = Gates(self._tx, self._clock)
         if wanted:
             await gates.read(wanted)
-        given, gone, leased = [], [], []
+        given, gone, leased = list[Place](), list[Place](), list[TakenRow]()
         for (row, source), its in zip(rows, uses, strict=True):
             if len(self._leases) >= self._wanted.number or waking.is_at_its_end:
                 break
@@ -261,8 +262,7 @@ class Taking:
                 leased.append(row)
                 for use in its:
                     gates[use].take(gates.now_us)
-        await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in given])
-        await self._tx.each(UNREADY, gone)
+        await self._give_picked(given, gone)
         await gates.store()
         waking.has_open |= bool(wanted)
         if waking.stopped:
@@ -289,29 +289,57 @@ class Taking:
     # -- one by one --
 
     async def _take_ids(self) -> None:
-        wanted = self._wanted
-        rows = await self._tx.rows(PICK, array(wanted.ids), wanted.kind)
-        places = []
+        """Take the best; who ended or had to wait is not among those of the next look."""
+        ids = sorted(set(self._wanted.ids))  # neighbours are quicker to find
+        are_all = False  # looked at: those that may be taken stand behind others
+        while (missing := self._wanted.number - len(self._leases)) > 0:
+            most, before = len(ids) if are_all else missing, self._gone
+            rows = await self._pick(ids, most)
+            await self._take_picked(rows)
+            if len(rows) < most or (are_all and self._gone == before):
+                break
+            are_all = self._gone == before
+
+    async def _pick(self, ids: Sequence[bytes], number: int) -> list[TakenRow]:
+        """Read the first in line of very jobs."""
+        asked = (array(ids), self._wanted.kind, self._wanted.lane, number)
+        try:
+            return await self._tx.rows(PICK, *asked)
+        except UnicodeDecodeError:
+            await damage.spoil_jobs(self._tx, ids)
+            return await self._tx.rows(PICK, *asked)
+
+    @property
+    def _gone(self) -> int:
+        """How many are not ready any more."""
+        stopped = self._waking.stopped if self._waking is not None else 0
+        return len(self._leases) + len(self._ended) + stopped
+
+    async def _take_picked(self, rows: Sequence[TakenRow]) -> None:
+        """Take of these as many as may be."""
         if self._rooms.has_any:
             await self._rooms.read(self._tx, {resource_of(row[7]) for row in rows})
         if self._waking is not None:
             given = {queue for queue, _ in self._waking.giving}
             found = [(row[:23], Source(row[23], row[24], row[7])) for row in rows]
-            kinds = (0, 1) if wanted.lane is None else (wanted.lane,)
-            may = [it for it in found if it[1].queue in given and it[1].lane & 1 in kinds]
-            await self._take_limited(self._waking, may)
+            await self._take_limited(self._waking, [it for it in found if it[1].queue in given])
             return
+        places: list[Place] = []
         for row in rows:
-            if len(self._leases) >= wanted.number:
+            if len(self._leases) >= self._wanted.number:
                 break
-            if self._rooms.left(resource_of(row[7])) == 0:
-                continue
-            if wanted.lane is None or wanted.lane == row[7] & 1:
+            if self._rooms.left(resource_of(row[7])) != 0:
                 queue, name = row[23:]
                 places.append((queue, row[7], *row[14:17]))
                 self._take_row(row[:23], queue, name)
-        await self._tx.each(GIVE_PICKED, [(*self._terms, *place) for place in places])
-        await self._tx.each(UNREADY, places)
+        await self._give_picked(places, places)
+
+    async def _give_picked(self, given: Sequence[Place], gone: Sequence[Place]) -> None:
+        """Move jobs from ready to lease; others that are gone have to wait."""
+        if given:
+            packed = integers([seq << 4 | rank for _, _, rank, _, seq in given])
+            await self._tx.rows(GIVE_PICKED, *self._terms, packed)
+        await self._tx.each(UNREADY, gone)
 
     def _take_row(self, row: TakenRow, queue: int, name: str) -> None:
         """Make the lease of one row, or end its job when it cannot run any more."""

@@ -146,11 +146,17 @@ class Waking:
 
     async def wake(self, wanted: Wanted) -> None:
         """Make blocked jobs ready, as many as there is room for."""
+        opened: list[tuple[int, str]] = []
         if wanted.ids:
-            self._opened = await self._tx.rows(OPEN_OF, array(wanted.ids), wanted.kind)
+            opened = await self._tx.rows(OPEN_OF, array(wanted.ids), wanted.kind)
         elif wanted.queues:
-            self._opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
-        if not self._opened:
+            opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
+        await self.wake_in(opened)
+
+    async def wake_in(self, queues: list[tuple[int, str]]) -> None:
+        """Like `wake`, of these queues."""
+        self._opened = queues
+        if not queues:
             return
         if self._has_own:
             await self._read_own()
