@@ -83,7 +83,7 @@ PICK: Sql[TakenRow] = Sql(
             coalesce(
                 (
                     select rank
-                    from backlane_ready as offered
+                    from backlane_ready as offered indexed by backlane_ready_offered
                     where offered.queue = job.queue
                     and offered.lane & 1 = job.lane & 1
                     and offered.seq = job.seq

@@ -19,7 +19,7 @@ KNOWN_MS = 1_000  # for so long at most what was found of a full window is belie
 OFFERED: Sql[tuple[int, int | None, int | None]] = Sql(
     """
     select count(*), min(offered_ms), max(offered_ms)
-    from backlane_ready
+    from backlane_ready indexed by backlane_ready_offered
     where queue = ?
     and lane & 1 = ?
     and offered_ms is not null
@@ -50,7 +50,7 @@ MARK: Sql[tuple[()]] = Sql(
 )
 VOID: Sql[tuple[()]] = Sql(
     """
-    update backlane_ready
+    update backlane_ready indexed by backlane_ready_offered
     set offered_ms = null
     where queue = ?
     and lane & 1 = ?
@@ -63,7 +63,7 @@ WITHDRAWN: Sql[Place] = Sql(
     select ready.queue, ready.lane, rank, ready.place, ready.seq
     from carray(?) as given
     cross join backlane_job as job on job.id = given.value
-    cross join backlane_ready as ready
+    cross join backlane_ready as ready indexed by backlane_ready_offered
     on ready.queue = job.queue
     and ready.lane & 1 = job.lane & 1
     and ready.seq = job.seq
