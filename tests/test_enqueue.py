@@ -22,6 +22,7 @@ from backlane import (
     Unencodable,
 )
 from backlane.context import current
+from backlane.engine.capability import Capability
 from backlane.engine.memory import MemoryEngine
 from backlane.errors import NotSupported
 from backlane.model.clock import FakeClock
@@ -363,7 +364,7 @@ def test_a_commit_in_doubt_names_the_ids_and_sending_one_again_is_safe(app):
 class Bare(MemoryEngine):
     """An engine that can neither enforce keys nor join transactions."""
 
-    capabilities = frozenset()
+    capabilities = frozenset({Capability.RECORDS})
 
 
 @pytest.mark.parametrize("option", ["key", "idempotency_key", "connection"])

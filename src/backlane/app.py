@@ -37,8 +37,9 @@ from backlane.context import Context
 from backlane.control import QueueHandle
 from backlane.declaration import declare
 from backlane.decorator import Declare, DeclareScheduled
+from backlane.engine.connect import url_of
 from backlane.engine.protocol import Admission, Engine
-from backlane.errors import BadOption, UnknownQueue, WrongUse, nearest
+from backlane.errors import BadOption, WrongUse
 from backlane.gauge import Gauge
 from backlane.handle import JobHandle, Reader
 from backlane.holding import LimitBlock
@@ -56,12 +57,13 @@ from backlane.model.option import check_options
 from backlane.model.queue import Kind, Queue, checked_name
 from backlane.model.retry import DEFAULT_RETRY, Duration, Retry
 from backlane.model.schedule import Rule
+from backlane.needs import check_patience, check_task
 from backlane.options import TaskOptions
 from backlane.place import Place
 from backlane.resource import ResourceHandle
 from backlane.retention import DEFAULT_RETENTION, Retention, checked_retention
 from backlane.schedules import ScheduleOptions, Schedules
-from backlane.setting import bounds_of, by_name, check_settings, checked_middleware, where
+from backlane.setting import Queues, bounds_of, check_settings, checked_middleware, where
 from backlane.task import Task
 
 if TYPE_CHECKING:
@@ -73,6 +75,11 @@ ObserverT = TypeVar("ObserverT", bound=Observer)
 
 DEFAULT_QUEUE = "default"
 
+_SETTINGS = (
+    *("transport", "ledger", "queues", "middleware", "clock", "retry", "max_bytes", "limits"),
+    "retention",
+)
+
 
 class Backlane:
     """An application: its tasks, its queues and the store behind them.
@@ -80,6 +87,8 @@ class Backlane:
     Args:
         url: the store, such as `"sqlite:///jobs.db"` (`sqlite:////` for an absolute
             path) or `"memory://"`.
+        transport: instead of `url`, the broker that carries jobs, such as `"amqp://…"`.
+        ledger: the store that keeps the jobs of `transport`; without it few things can be.
         queues: the queues of the application. With any given, a task that names
             another one is refused where it is declared; `"default"` always exists.
         middleware: what wraps enqueues and attempts, the outermost first.
@@ -96,10 +105,12 @@ class Backlane:
     .. versionadded:: 0.1
     """
 
-    def __init__(
+    def __init__(  # long: each says what an application is
         self,
-        url: str,
+        url: str | None = None,
         *,
+        transport: str | None = None,
+        ledger: str | None = None,
         queues: Iterable[Queue] = (),
         middleware: Iterable[Middleware] = (),
         clock: Clock | None = None,
@@ -109,34 +120,38 @@ class Backlane:
         retention: Retention = DEFAULT_RETENTION,
         **unknown: Never,
     ) -> None:
-        known = ("queues", "middleware", "clock", "retry", "max_bytes", "limits", "retention")
-        check_options(unknown, known, "Backlane()")
+        check_options(unknown, _SETTINGS, "Backlane()")
         check_settings(clock, retry, max_bytes)
         self.retention = checked_retention(retention)
         self.observers = Observers()
+        url = url_of(url, transport, ledger)
         self._place = Place(url, SystemClock() if clock is None else clock)
         self._tasks: dict[str, Task[..., Any, Any]] = {}
-        self._queues = by_name(queues)
-        self._is_closed_list = bool(self._queues)
-        self._queues.setdefault(DEFAULT_QUEUE, Queue(DEFAULT_QUEUE))
+        self._queues = Queues(queues, self._place, DEFAULT_QUEUE)
+        named = self._queues.named
         self._message_queues: dict[str, MessageQueue] = {}
         wraps = checked_middleware(middleware)
         self.enqueue_middleware = tuple(it.enqueue for it in wraps if it.enqueue is not None)
         self.attempt_middleware = tuple(it.attempt for it in wraps if it.attempt is not None)
         self._retry = retry
         self._max_bytes = max_bytes
-        self.limits = Limits(self._place, limits, self._queues.values())
-        bounds = bounds_of(self._queues)  # complete: a queue named later has the engine's default
-        fair = frozenset(name for name, queue in self._queues.items() if queue.fair)
+        self.limits = Limits(self._place, limits, named.values())
+        bounds = bounds_of(named)  # complete: a queue named later has the engine's default
+        fair = frozenset(name for name, queue in named.items() if queue.fair)
         self.admission = of_tasks = Admission(bounds, limits=self.limits.in_store, fair=fair)
         of_messages = replace(of_tasks, kind=Kind.MESSAGES)
         self.schedules = Schedules(self._place, self._tasks)
         self._gauge = gauge = Gauge(self._place)
         self._task_intake = Intake(
-            self._place, gauge, of_tasks, self._queue, self.observers, self.enqueue_middleware
+            self._place,
+            gauge,
+            of_tasks,
+            self._queues.for_tasks,
+            self.observers,
+            self.enqueue_middleware,
         )
         self._message_intake = Intake(
-            self._place, gauge, of_messages, self._declared, self.observers, ()
+            self._place, gauge, of_messages, self._queues.known, self.observers, ()
         )
 
     def __repr__(self) -> str:
@@ -152,8 +167,7 @@ class Backlane:
     @property
     def queues(self) -> Mapping[str, Queue]:
         """The queues for tasks, declared or named by a task, by name."""
-        messages = self._message_queues
-        return {name: queue for name, queue in list(self._queues.items()) if name not in messages}
+        return self._queues.of_tasks
 
     @property
     def url(self) -> str:
@@ -223,8 +237,10 @@ class Backlane:
         return self._declare(function, options)
 
     def _declare(self, function: object, options: TaskOptions) -> Task[..., Any, Any]:
-        queue = self._queue(options.get("queue", DEFAULT_QUEUE))
+        queue = self._queues.for_tasks(options.get("queue", DEFAULT_QUEUE))
+        check_task(self._place, options)
         declared = declare(function, options, queue, self._retry, self.limits.named)
+        check_patience(self._place, declared.name, declared.policy)
         other = self._tasks.get(declared.name)
         if other is not None:
             raise BadOption(
@@ -270,14 +286,15 @@ class Backlane:
                 f"queue {name!r} holds tasks{f' ({user.name})' if user else ''}, and a queue holds "
                 "tasks or messages; name another one"
             )
-        self._declared(name)
+        self._queues.known(name)
+        self._queues.messages.add(name)
         made = MessageQueue(name, self._message_intake, self._max_bytes)
         return self._message_queues.setdefault(name, made)
 
     def queue(self, name: str) -> QueueHandle:
         """Return the grip on a queue of tasks or messages, to look at, pause or tune it."""
-        if self._is_closed_list:
-            self._declared(name)
+        if self._queues.is_closed:
+            self._queues.known(name)
         return QueueHandle(name, self._place, self._gauge, self.observers)
 
     def resource(self, name: str) -> ResourceHandle:
@@ -300,27 +317,6 @@ class Backlane:
         if group is not None and not limit.per_group:
             raise BadOption(f"limit {name!r} is not per group; leave group= out")
         return LimitBlock(self._place, use(name, limit, group), limit.in_store, timeout)
-
-    def _queue(self, name: str) -> Queue:
-        """Return a queue for tasks by its name."""
-        checked_name(name, "queue")
-        if name in self._message_queues:
-            raise WrongUse(
-                f"queue {name!r} holds messages, and a queue holds tasks or messages; "
-                "name another one"
-            )
-        return self._declared(name)
-
-    def _declared(self, name: str) -> Queue:
-        queue = self._queues.get(name)
-        if queue is not None:
-            return queue
-        if self._is_closed_list:
-            raise UnknownQueue(
-                f"no queue {name!r} is declared{nearest(str(name), self._queues)}; declared are "
-                f"{', '.join(self._queues)}: add Queue({name!r}) to `queues`"
-            )
-        return self._queues.setdefault(name, Queue(name))
 
     # -- jobs by id --
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 from msgspec.structs import replace
 
 from backlane.draft import Draft
-from backlane.engine.protocol import Capability
 from backlane.errors import BadOption
 from backlane.handle import JobHandle, Reader
 from backlane.intake import Intake
@@ -22,6 +21,7 @@ from backlane.middleware import Bulk, Call, Next, Stored, compose, drive
 from backlane.model.codec import Codec
 from backlane.model.job import Job, Receipt
 from backlane.model.option import check_options
+from backlane.needs import check_enqueue
 from backlane.options import EnqueueOptions, checked_items
 from backlane.place import Place
 from backlane.transaction import JobTransaction
@@ -61,16 +61,10 @@ class Enqueuer(Generic[P, R]):
     def using(self, **options: Unpack[EnqueueOptions]) -> Enqueuer[P, R]:
         """Return an enqueuer with these options in place of this one's; see `Task.using`."""
         check_options(options, EnqueueOptions.__annotations__, "using()")
-        if "key" in options:
-            self._intake.require(Capability.KEYS, "using(key=…)")
+        check_enqueue(self._intake.place, options, "using")
         unique = options.get("unique")
         if isinstance(unique, Unique):
-            self._intake.require(Capability.KEYS, "using(unique=…)")
             check_names(unique, self._codec.keys, "using()")
-        if "idempotency_key" in options:
-            self._intake.require(Capability.KEYS, "using(idempotency_key=…)")
-        if "connection" in options:
-            self._intake.require(Capability.JOINS, "using(connection=…)")
         draft = self._draft.with_options(options, self._intake.queue)
         return Enqueuer(draft, self._codec, self._intake, self._reader)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from types import MappingProxyType
 
+from backlane.engine.capability import Capability
 from backlane.engine.limiting import Declared, Tuned
 from backlane.engine.plan import Plan
 from backlane.errors import BadOption, UnknownLimit, nearest
@@ -51,6 +52,8 @@ class Limits:
         self._named = _checked_names(named)
         self._declared: dict[str, Limit] = {}
         self._in_store: dict[str, stored.Limit] = {}
+        if self._named and not place.keeps_jobs:
+            place.require(Capability.LIMITS, "Backlane(limits=…)")
         for queue in queues:
             if queue.limit is not None:
                 self.declare(f"queue:{queue.name}", queue.limit)

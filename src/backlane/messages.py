@@ -22,7 +22,7 @@ from typing import Unpack, cast
 
 from backlane.draft import Draft, uses_of
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Capability, Claimed, Extended, Settled, Wanted
+from backlane.engine.protocol import Claimed, Extended, Settled, Wanted
 from backlane.enqueuer import BATCH
 from backlane.errors import BadOption, LeaseLost, TooLarge, WrongUse
 from backlane.intake import Intake
@@ -32,6 +32,7 @@ from backlane.model.option import check_options
 from backlane.model.outcome import Outcome, Released, Settlement, Snoozed, Succeeded
 from backlane.model.queue import Kind
 from backlane.model.retry import Duration, milliseconds
+from backlane.needs import check_enqueue
 from backlane.options import EnqueueOptions, SendOptions, Terms, checked_items
 from backlane.visit import Tally
 from backlane.wait import Wait, in_a_loop
@@ -202,12 +203,7 @@ class MessageQueue:
         if not options:
             return self._draft
         check_options(options, SendOptions.__annotations__, "send()")
-        if "key" in options:
-            self._intake.require(Capability.KEYS, "send(key=…)")
-        if "idempotency_key" in options:
-            self._intake.require(Capability.KEYS, "send(idempotency_key=…)")
-        if "connection" in options:
-            self._intake.require(Capability.JOINS, "send(connection=…)")
+        check_enqueue(self._intake.place, options, "send")
         return self._draft.with_options(cast("EnqueueOptions", options), self._intake.queue)
 
     def _message(self, body: bytes, options: SendOptions) -> tuple[Job, Terms]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from backlane.engine.capability import Capability, lacking
-from backlane.engine.connect import connect
+from backlane.engine.connect import connect, keeps_jobs
 from backlane.engine.protocol import Engine
 from backlane.errors import BadOption
 from backlane.model.clock import Clock, SystemClock
@@ -45,6 +45,12 @@ class Place:
             # the other, which has opened nothing, is dropped.
             engine = self._connected.setdefault(self.url, connect(self.url, self._clock))
         return engine
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether the URL tells that this is a store of ours, which lacks nothing that one
+        can have: then no engine need be loaded to know."""
+        return self._replaced is None and keeps_jobs(self.url)
 
     def require(self, capability: Capability, what: str) -> None:
         """Refuse, where it is written, what the engine cannot do.

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from backlane.draft import Draft
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Engine
+from backlane.engine.protocol import Capability, Engine
 from backlane.engine.scheduling import Pause, Put, Remove, Resume, ScheduleRecord, Timetable
 from backlane.enqueuer import Enqueuer
 from backlane.errors import BacklaneError, BadOption, UnknownSchedule, UnknownTask, nearest
@@ -106,6 +106,8 @@ class Schedules:
     ) -> Callable[[Called], Called]:
         """Return what declares that a task is scheduled so; see `Backlane.schedule`."""
         check_options(options, ScheduleOptions.__annotations__, "@app.schedule")
+        if not self._place.keeps_jobs:
+            self._place.require(Capability.SCHEDULES, "@app.schedule")
         spec_of(rule, **_timing(options))  # what is wrong of it is told before the task is made
 
         def declare(task: Called) -> Called:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from backlane.errors import BadOption
+from backlane.errors import BadOption, UnknownQueue, WrongUse, nearest
 from backlane.middleware import Middleware
 from backlane.model.clock import Clock
-from backlane.model.queue import Bounds, Queue
+from backlane.model.queue import Bounds, Queue, checked_name
 from backlane.model.retry import Retry
+from backlane.needs import check_queue
 from backlane.options import checked_items
+from backlane.place import Place
 
 
 def by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
@@ -23,6 +25,50 @@ def by_name(queues: Iterable[Queue]) -> dict[str, Queue]:
             raise BadOption(f"queue {queue.name!r} is declared twice; declare it once")
         named[queue.name] = queue
     return named
+
+
+class Queues:
+    """The queues of an application: those it declares, or names where it declares none."""
+
+    def __init__(self, declared: Iterable[Queue], place: Place, default: str) -> None:
+        self.named = by_name(declared)
+        self.messages: set[str] = set()  # those of messages, of which workers know nothing
+        self.is_closed = bool(self.named)
+        for queue in self.named.values():
+            check_queue(place, queue)
+        self.named.setdefault(default, Queue(default))
+
+    @property
+    def of_tasks(self) -> dict[str, Queue]:
+        named = list(self.named.items())
+        return {name: queue for name, queue in named if name not in self.messages}
+
+    def for_tasks(self, name: str) -> Queue:
+        """Return a queue for tasks by its name.
+
+        Raises:
+            WrongUse: it holds messages.
+            UnknownQueue: queues were declared, and it is not among them.
+        """
+        checked_name(name, "queue")
+        if name in self.messages:
+            raise WrongUse(
+                f"queue {name!r} holds messages, and a queue holds tasks or messages; "
+                "name another one"
+            )
+        return self.known(name)
+
+    def known(self, name: str) -> Queue:
+        """Return a queue by its name; see `for_tasks`."""
+        queue = self.named.get(name)
+        if queue is not None:
+            return queue
+        if self.is_closed:
+            raise UnknownQueue(
+                f"no queue {name!r} is declared{nearest(str(name), self.named)}; declared are "
+                f"{', '.join(self.named)}: add Queue({name!r}) to `queues`"
+            )
+        return self.named.setdefault(name, Queue(name))
 
 
 def bounds_of(queues: Mapping[str, Queue]) -> dict[str, Bounds]:

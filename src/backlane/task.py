@@ -16,7 +16,7 @@ from backlane.context import Context
 from backlane.declaration import Declaration
 from backlane.draft import Draft, check_in_time, told_apart, uses_of
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Capability, Engine
+from backlane.engine.protocol import Engine
 from backlane.engine.recalling import Latest
 from backlane.enqueuer import Arguments, Enqueuer
 from backlane.errors import NoResult, WrongUse
@@ -95,7 +95,6 @@ class Task(Generic[P, C, R]):
         )
         self.unique = declared.unique
         if declared.unique is not None:
-            intake.require(Capability.KEYS, "@app.task(unique=…)")
             check_names(declared.unique, self.codec.keys, f"task {self.name!r}")
             template = told_apart(template, declared.unique)
             check_in_time(template, declared.unique)

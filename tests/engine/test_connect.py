@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backlane.engine.address import Address, address_of
-from backlane.engine.connect import connect, shown, url_of
+from backlane.engine.connect import connect, prefix_of, shown, url_of
 from backlane.errors import BacklaneError
 from backlane.model.clock import SystemClock
 
@@ -115,7 +115,8 @@ def test_what_is_shown_of_a_url(url: str, told: str) -> None:
 def test_the_parts_of_a_brokers_url(
     url: str, transport: str, prefix: str, ledger: str | None
 ) -> None:
-    assert address_of(url) == Address(transport, prefix, ledger)
+    assert address_of(url) == Address(transport, ledger)
+    assert prefix_of(transport) == prefix
     assert address_of(address_of(url).url) == address_of(url)
 
 

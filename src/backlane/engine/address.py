@@ -12,7 +12,6 @@ import re
 
 import msgspec
 
-from backlane.engine.transports.name import PREFIX, checked_prefix
 from backlane.errors import BadOption
 
 _LEDGER = re.compile(r"[?&]ledger=", re.IGNORECASE)
@@ -23,10 +22,9 @@ _DEEPEST = 4  # times that a URL may be percent-encoded, and its password still 
 
 
 class Address(msgspec.Struct, frozen=True):
-    """A transport's URL, what its queues' names begin with, and the URL of its ledger."""
+    """A transport's URL, and the URL of its ledger."""
 
-    transport: str  # with its `prefix=`
-    prefix: str = PREFIX
+    transport: str
     ledger: str | None = None
 
     @property
@@ -40,12 +38,11 @@ def address_of(url: str) -> Address:
     """Take the URL of a transport apart.
 
     Raises:
-        BadOption: its ledger or its prefix cannot be; says why.
+        BadOption: its ledger cannot be; says why.
     """
     own, ledger = parted(url)
-    prefix = _prefix(own)
     if ledger is None:
-        return Address(own, prefix)
+        return Address(own)
     if not ledger:
         raise BadOption(
             f"{shown(own)}: ledger= is empty; write the URL of the store behind it, such as "
@@ -53,7 +50,7 @@ def address_of(url: str) -> Address:
         )
     if _LEDGER.search(ledger):
         raise BadOption(f"{shown(url)} has ledger= twice; give one, as the last option")
-    return Address(own, prefix, ledger)
+    return Address(own, ledger)
 
 
 def parted(url: str) -> tuple[str, str | None]:
@@ -96,14 +93,6 @@ def _shown(url: str) -> str:
 def _without_password(login: re.Match[str]) -> str:
     user, colon, _ = login[1].partition(":")
     return f"//{user}:***@" if colon else f"//{user}@"
-
-
-def _prefix(url: str) -> str:
-    options = [option.partition("=") for option in url.partition("?")[2].split("&")]
-    given = [value for name, _, value in options if name.lower() == "prefix"]
-    if len(given) > 1:
-        raise BadOption(f"{shown(url)} has prefix= twice; give one")
-    return checked_prefix(given[0]) if given else PREFIX
 
 
 def _with(url: str, option: str) -> str:

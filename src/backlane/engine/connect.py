@@ -14,6 +14,7 @@ from backlane.engine.address import Address, address_of, parted, shown
 from backlane.engine.offering import Ledger
 from backlane.engine.protocol import Engine
 from backlane.engine.transport import Transport
+from backlane.engine.transports.name import PREFIX, checked_prefix
 from backlane.errors import BadOption, NotSupported, nearest
 from backlane.model.clock import Clock
 
@@ -94,6 +95,12 @@ def scheme_of(url: str) -> str:
     return scheme.lower() if colon else ""
 
 
+def keeps_jobs(url: str) -> bool:
+    """Whether it names a store of our own, with or without a broker before it."""
+    scheme = scheme_of(url)
+    return scheme in _OWN or (scheme in _CARRIERS and parted(url)[1] is not None)
+
+
 def url_of(url: str | None, transport: str | None, ledger: str | None) -> str:
     """Return the one URL of a store that is given as such, or as a transport and its ledger.
 
@@ -128,16 +135,29 @@ def url_of(url: str | None, transport: str | None, ledger: str | None) -> str:
 
 def _carried(address: Address, module: str, clock: Clock) -> Engine:
     """Return the engine that a transport makes, with its ledger or bare."""
-    url = shown(address.url)
+    url, prefix = shown(address.url), prefix_of(address.transport)
     ledger = None if address.ledger is None else _ledger(address.ledger, clock)
     opener: TransportOpener = _imported(module).open_url
     transport = opener(address.transport)
     made: Engine
     if ledger is None:
-        made = _imported(_BARE).Bare(transport, clock, url=url, prefix=address.prefix)
+        made = _imported(_BARE).Bare(transport, clock, url=url, prefix=prefix)
     else:
-        made = _imported(_BROKERED).Brokered(transport, ledger, url=url, prefix=address.prefix)
+        made = _imported(_BROKERED).Brokered(transport, ledger, url=url, prefix=prefix)
     return made
+
+
+def prefix_of(transport: str) -> str:
+    """Return what the names of a broker's queues begin with.
+
+    Raises:
+        BadOption: it cannot stand before names, or is given twice.
+    """
+    options = [option.partition("=") for option in transport.partition("?")[2].split("&")]
+    given = [value for name, _, value in options if name.lower() == "prefix"]
+    if len(given) > 1:
+        raise BadOption(f"{shown(transport)} has prefix= twice; give one")
+    return checked_prefix(given[0]) if given else PREFIX
 
 
 def _ledger(url: str, clock: Clock) -> Ledger:

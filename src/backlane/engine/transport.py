@@ -67,6 +67,7 @@ class Terms(msgspec.Struct, frozen=True):
     batch: int  # messages that one call of it carries
     delays: Delays = Delays()
     held_ms: int = 0  # how long a delivery stays one's own unless extended; 0: while connected
+    longest_ms: int = 0  # how long one can safely stay one's own at all; 0: as long as it takes
     is_ordered: bool = True  # what was published later does not arrive much earlier
 
 

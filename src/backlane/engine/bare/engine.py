@@ -78,6 +78,7 @@ class Bare:
     ) -> None:
         self.url = transport.url if url is None else url
         self._transport, self._clock, self._prefix = transport, clock or SystemClock(), prefix
+        self.longest_ms = transport.terms.longest_ms
         self._belfry = Belfry()
         self._secret = secrets.token_bytes(32)
         self._begin_anew()
