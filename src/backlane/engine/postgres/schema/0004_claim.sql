@@ -773,8 +773,8 @@ as $$
 $$;
 
 -- The first in line of these very jobs, of those that may be claimed: locked, and where they
--- are. A rank is not known of a job, but is what its priority says unless it has waited long:
--- one step into the key of `ready`, or a few.
+-- are. A job knows its place, and its rank too unless it has waited for long: so they are
+-- looked for in the order of the line, and no more of them than are wanted.
 create function backlane.picks(
     number int,
     wall_ms bigint,
@@ -796,77 +796,172 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-    ranks constant smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
+    known int;
+    is_old boolean;                         -- some may have been raised
 begin
-    select array_agg(at), bool_or(is_gated) into spots, are_gated
-    from (
-        select held.at, held.is_gated
+    with them as materialized (
+        select job.queue, job.lane, job.priority, job.place, job.seq,
+            wall_ms - coalesce(job.due_ms, job.place) >= 300000 as is_old
+        from backlane.job
+        where job.id = any (jobs)
+        and (may_give is null or job.queue = any (may_give))
+        and (only_lane is null or job.lane & 1 = only_lane)
+    ),
+    -- One look for all of a queue.
+    open as materialized (
+        select array_agg(queue.id) as queues
+        from backlane.queue
+        where queue.id = any (array(select distinct queue from them))
+        and queue.kind = picks.kind
+        and not queue.paused
+    ),
+    head as materialized (
+        select held.*
         from (
-            select queue, lane, rank, place, seq
-            from (
-                select its.*,
-                    case
-                        when rooms_of = '{}' then 1
-                        else row_number() over (
-                            partition by its.lane >> 1
-                            order by its.rank, its.place, its.seq
-                        )
-                    end as nth
-                from backlane.job
-                join backlane.queue on queue.id = job.queue
-                cross join lateral (
-                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
-                        ready.is_gated
-                    from backlane.ready
-                    where ready.queue = job.queue
-                    and ready.lane = job.lane
-                    and ready.rank = 9 - job.priority
-                    and ready.place = job.place
-                    and ready.seq = job.seq)
-                    union all
-                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
-                        ready.is_gated
-                    from backlane.ready
-                    where ready.queue = job.queue
-                    and ready.lane = job.lane
-                    and ready.rank = any (ranks[
-                        10 - job.priority - least(
-                            9, (wall_ms - coalesce(job.due_ms, job.place)) / 300000
-                        )::int:
-                        9 - job.priority
-                    ])
-                    and ready.place = job.place
-                    and ready.seq = job.seq)
-                    union all
-                    -- The clock was ahead when it was raised.
-                    (select ready.queue, ready.lane, ready.rank, ready.place, ready.seq,
-                        ready.is_gated
-                    from backlane.ready
-                    where ready.queue = job.queue
-                    and ready.lane = job.lane
-                    and ready.rank = any (ranks)
-                    and ready.place = job.place
-                    and ready.seq = job.seq)
-                    limit 1
-                ) as its
-                where job.id = any (jobs)
-                and queue.kind = picks.kind
-                and not queue.paused
-                and (may_give is null or job.queue = any (may_give))
-                and (only_lane is null or job.lane & 1 = only_lane)
-                and (not plain_only or its.is_gated is null)
-            ) as one
-            where nth <= coalesce(rooms[array_position(rooms_of, lane >> 1)], 2147483647)
-            order by rank, place, seq
+            select *
+            from them
+            where rooms_of = '{}'
+            and not exists (select 1 from them where is_old)
+            and queue = any ((select queues from open)::int[])
+            order by 9 - priority, place, seq
         ) as line
         cross join lateral (
             select ready.ctid as at, ready.is_gated
             from backlane.ready
             where ready.queue = line.queue
             and ready.lane = line.lane
-            and ready.rank = line.rank
+            and ready.rank = 9 - line.priority
             and ready.place = line.place
             and ready.seq = line.seq
+            and (not plain_only or ready.is_gated is null)
+            for update skip locked
+        ) as held
+        limit number
+    )
+    select (select array_agg(at) from head), (select bool_or(is_gated) from head),
+        (select count(*) from them), exists (select 1 from them where is_old)
+    into spots, are_gated, known, is_old;
+    if rooms_of <> '{}' or is_old or coalesce(cardinality(spots), 0) < least(known, number) then
+        -- Some are nowhere, or not where they were looked for.
+        select it.spots, it.are_gated into spots, are_gated
+        from backlane.picks_anywhere(
+            number, wall_ms, kind, only_lane, jobs, may_give, rooms_of, rooms, plain_only
+        ) as it;
+    end if;
+end
+$$;
+
+-- The same, wherever they are in line: one step into the key of `ready` for each, or a few.
+create function backlane.picks_anywhere(
+    number int,
+    wall_ms bigint,
+    kind text,
+    only_lane int,
+    jobs bytea[],
+    may_give int[],
+    rooms_of int[],
+    rooms int[],
+    plain_only boolean,
+    out spots tid[],
+    out are_gated boolean
+)
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+    ranks constant smallint[] := '{0,1,2,3,4,5,6,7,8,9}';
+begin
+    with usual as materialized (
+        select job.queue, job.lane, job.place, job.seq, job.priority, ready.spot,
+            wall_ms - coalesce(job.due_ms, job.place) as waited_ms
+        from backlane.job
+        left join lateral (
+            select ready.ctid as spot
+            from backlane.ready
+            where ready.queue = job.queue
+            and ready.lane = job.lane
+            and ready.rank = 9 - job.priority
+            and ready.place = job.place
+            and ready.seq = job.seq
+            and (not plain_only or ready.is_gated is null)
+        ) as ready on true
+        where job.id = any (jobs)
+        and (may_give is null or job.queue = any (may_give))
+        and (only_lane is null or job.lane & 1 = only_lane)
+    ),
+    found as materialized (
+        select queue, lane, 9 - priority as rank, place, seq, spot
+        from usual
+        where spot is not null
+        union all
+        select queue, lane, raised.rank, place, seq, raised.spot
+        from usual
+        cross join lateral (
+            (select ready.ctid as spot, ready.rank
+            from backlane.ready
+            where ready.queue = usual.queue
+            and ready.lane = usual.lane
+            and ready.rank = any (ranks[
+                10 - usual.priority - least(9, waited_ms / 300000)::int:9 - usual.priority
+            ])
+            and ready.place = usual.place
+            and ready.seq = usual.seq
+            and (not plain_only or ready.is_gated is null))
+            union all
+            -- The clock was ahead when it was raised.
+            (select ready.ctid, ready.rank
+            from backlane.ready
+            where ready.queue = usual.queue
+            and ready.lane = usual.lane
+            and ready.rank = any (ranks)
+            and ready.place = usual.place
+            and ready.seq = usual.seq
+            and (not plain_only or ready.is_gated is null))
+            limit 1
+        ) as raised
+        where usual.spot is null
+    ),
+    able as (
+        select spot, rank, place, seq,
+            case
+                when rooms_of <> '{}' then rooms[array_position(rooms_of, lane >> 1)]
+            end as most,
+            case
+                when rooms_of <> '{}' then (
+                    select count(*)
+                    from found as before
+                    where before.lane >> 1 = found.lane >> 1
+                    and (before.rank, before.place, before.seq)
+                        <= (found.rank, found.place, found.seq)
+                )
+            end as nth
+        from found
+        where queue = any (array(
+            select queue.id
+            from backlane.queue
+            where queue.id = any (array(select distinct queue from found))
+            and queue.kind = picks_anywhere.kind
+            and not queue.paused
+        ))
+    )
+    select array_agg(head.at), bool_or(head.is_gated) into spots, are_gated
+    from (
+        select held.at, held.is_gated
+        from (
+            select spot
+            from able
+            where most is null
+            or nth <= most
+            order by rank, place, seq
+        ) as line
+        cross join lateral (
+            select ready.ctid as at, ready.is_gated
+            from backlane.ready
+            where ready.ctid = line.spot
             for update skip locked
         ) as held
         limit number
