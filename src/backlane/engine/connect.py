@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from backlane.engine.address import Address, address_of, parted, shown
-from backlane.engine.offering import Ledger
 from backlane.engine.protocol import Engine
-from backlane.engine.transport import Transport
 from backlane.engine.transports.name import PREFIX, checked_prefix
 from backlane.errors import BadOption, NotSupported, nearest
 from backlane.model.clock import Clock
 
+if TYPE_CHECKING:  # an application that has no broker need not make their classes
+    from backlane.engine.offering import Ledger
+    from backlane.engine.transport import Transport
+
 Opener = Callable[[str, Clock], Engine]
-TransportOpener = Callable[[str], Transport]
+TransportOpener = Callable[[str], "Transport"]
 
 # Imported when named, so that `import backlane` loads no engine.
 _OWN = {
@@ -46,7 +48,6 @@ _CARRIERS = {
     "sqs": "backlane.engine.transports.sqs",
     "sqs+http": "backlane.engine.transports.sqs",
     "sqs+https": "backlane.engine.transports.sqs",
-    "memory+broker": "backlane.engine.transports.memory",
 }
 _BARE, _BROKERED = "backlane.engine.bare", "backlane.engine.brokered"
 
@@ -179,7 +180,7 @@ def _ledger(url: str, clock: Clock) -> Ledger:
             "…&ledger=postgresql://…"
         )
     # Ours can all be offered from; what is between them and the types is only `Opener`.
-    return cast(Ledger, _opener(_OWN[scheme])(url, clock))
+    return cast("Ledger", _opener(_OWN[scheme])(url, clock))
 
 
 def _check_no_ledger(url: str) -> None:

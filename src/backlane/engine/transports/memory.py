@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from backlane.engine.protocol import Finding
-from backlane.engine.transport import Blocked, Delivery, Fate, Parcel, Standing, Terms
+from backlane.engine.transport import Blocked, Bounds, Delivery, Fate, Parcel, Standing, Terms
 from backlane.engine.waiter import Waiter
 from backlane.errors import EngineUnavailable
 
@@ -58,6 +58,7 @@ class _Message:
 class _Queue:
     ready: deque[_Message] = field(default_factory=deque)
     waiters: list[Waiter] = field(default_factory=list)
+    most: int | None = None
 
 
 def _well(_queue: str, _parcel: Parcel) -> Incident:
@@ -122,6 +123,9 @@ class MemoryBroker:
 
     def take_in(self, name: str, parcel: Parcel) -> Fate:
         self.published[parcel.id] += 1
+        queue = self.queue(name)
+        if queue.most is not None and len(queue.ready) >= queue.most:
+            return Fate.REFUSED
         incident = self.fate(name, parcel)
         match incident:
             case Incident.ARRIVED | Incident.UNANSWERED:
@@ -166,6 +170,12 @@ class MemoryTransport:
         self.url = "memory-broker://"
         self.broker = broker
         self._held: dict[_Message, str] = {}
+
+    async def declare(self, queue: str, bounds: Bounds) -> None:
+        """See `Transport.declare`: of the bounds, the number of messages is kept."""
+        await self._reach()
+        with self.broker.lock:
+            self.broker.queue(queue).most = bounds.most
 
     async def publish(self, queue: str, parcels: Sequence[Parcel], seconds: float) -> list[Fate]:  # noqa: ARG002 - it answers at once
         """See `Transport.publish`."""
