@@ -15,6 +15,7 @@ from tests.engine.contract.timetables import (
     ticking,
 )
 
+from backlane.engine.protocol import Admission
 from backlane.engine.scheduling import (
     Pause,
     Put,
@@ -22,6 +23,7 @@ from backlane.engine.scheduling import (
     Ticked,
 )
 from backlane.model.job import Key, KeyRule, State
+from backlane.model.limit import Limit
 from backlane.model.pressure.pace import Pace
 from backlane.model.queue import Bounds
 
@@ -232,3 +234,13 @@ def test_a_sealed_store_makes_no_jobs_by_ticks(desk: Desk) -> None:
         assert (answer[0].is_applied, answer[0].refusal.limit) == (False, "moving")
         seal(desk, DONE)
     assert record(desk) == seen
+
+
+def test_a_tick_without_jobs_declares_nothing(desk: Desk) -> None:
+    put(desk)
+    admission = Admission(limits={"stripe": Limit(concurrency=1)}, fair=frozenset({"mail"}))
+
+    (ticked,) = desk.run(desk.engine.tick([ticking(desk, record(desk))], admission))
+
+    assert ticked.is_applied
+    assert desk.run(desk.engine.list_limits()) == []
