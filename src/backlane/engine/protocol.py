@@ -277,8 +277,9 @@ class Verbs(Protocol):
         """Apply schedules: of each, if its revision is still the one given, append its jobs
         and move `last_ms` and `next_ms` on.
 
-        Each is on its own: where its append is refused, nothing of it is changed. Its
-        jobs may use headroom as those with a `parent` do, and are not refused as "stale".
+        Each is on its own: where its append is refused, nothing of it is changed; one
+        without jobs is an append of none, and declares limits as that does. Its jobs may use
+        headroom as those with a `parent` do, and are not refused as "stale".
         """
 
     def list_queues(self) -> Plan[list[QueueRecord]]:

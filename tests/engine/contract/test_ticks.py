@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from tests.engine.contract.carrying import DONE, seal
 from tests.engine.contract.desk import Desk
 from tests.engine.contract.timetables import (
@@ -236,11 +237,14 @@ def test_a_sealed_store_makes_no_jobs_by_ticks(desk: Desk) -> None:
     assert record(desk) == seen
 
 
-def test_a_tick_without_jobs_declares_nothing(desk: Desk) -> None:
-    put(desk)
-    admission = Admission(limits={"stripe": Limit(concurrency=1)}, fair=frozenset({"mail"}))
+def test_a_tick_declares_limits_if_it_counts_also_without_jobs(desk: Desk) -> None:
+    seen = put(desk)
+    limits = {"stripe": Limit(concurrency=1)}
+    late = replace(ticking(desk, seen), revision=seen.revision - 1)
 
-    (ticked,) = desk.run(desk.engine.tick([ticking(desk, record(desk))], admission))
+    desk.run(desk.engine.tick([late], Admission(limits=limits)))
+    before = desk.run(desk.engine.list_limits())
+    desk.run(desk.engine.tick([ticking(desk, seen)], Admission(limits=limits)))
 
-    assert ticked.is_applied
-    assert desk.run(desk.engine.list_limits()) == []
+    assert before == []
+    assert desk.limit("stripe").declared == Limit(concurrency=1)

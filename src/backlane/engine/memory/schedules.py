@@ -111,7 +111,7 @@ def _tick(store: Store, tick: Tick, admission: Admission) -> Ticked:
     known = store.schedules.get(tick.name)
     if known is None or known.record.revision != tick.revision:
         return Ticked(tick.name, is_applied=False)
-    receipts = append(store, tick.jobs, admission, ticking=True) if tick.jobs else []
+    receipts = append(store, tick.jobs, admission, ticking=True)
     if isinstance(receipts, Refusal):
         return Ticked(tick.name, is_applied=False, refusal=receipts)
     if tick.next_ms is None:

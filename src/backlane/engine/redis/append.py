@@ -60,8 +60,6 @@ async def append_tick(tx: RedisTx, tick: Tick, admission: Admission) -> bool | R
         TooLarge: its jobs are more than the server can take at once.
     """
     _check_size(tick.jobs)
-    if not tick.jobs:  # nothing is appended, and nothing declared
-        admission = Admission()
     asked = _asked(tick.jobs, _numbered(tick.jobs), admission)
     next_ms = False if tick.next_ms is None else tick.next_ms
     answer = await tx.call(TICK, *asked, [tick.name, tick.revision, tick.last_ms, next_ms])
