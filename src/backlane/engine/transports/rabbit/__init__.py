@@ -7,10 +7,10 @@ __all__ = ["Rabbit", "open_url"]
 
 
 def open_url(url: str) -> Transport:
-    """Return the transport for a URL such as `amqp://host:5672/vhost`, not connected yet.
+    """Return the transport at a broker's URL; it connects when it is first used.
 
     Raises:
-        BadOption: a part of the URL is missing, or has a value that cannot work.
+        BadOption: the URL has a part that cannot work.
         UnknownOption: it has an option that does not exist.
     """
     return Rabbit(url)
