@@ -329,9 +329,8 @@ class Taking:
             if len(self._leases) >= self._wanted.number:
                 break
             if self._rooms.left(resource_of(row[7])) != 0:
-                queue, name = row[23:]
-                places.append((queue, row[7], *row[14:17]))
-                self._take_row(row[:23], queue, name)
+                places.append((row[23], row[7], row[14], row[15], row[16]))
+                self._take_row(row[:23], row[23], row[24])
         await self._give_picked(places, places)
 
     async def _give_picked(self, given: Sequence[Place], gone: Sequence[Place]) -> None:
