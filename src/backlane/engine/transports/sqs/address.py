@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 from backlane.errors import BadOption, UnknownOption, nearest
 
 SCHEMES = {"sqs": None, "sqs+http": "http", "sqs+https": "https"}
-KNOWN = ("fifo", "visibility", "wait")
+KNOWN = ("prefix", "fifo", "visibility", "wait")  # the prefix is for who names our queues
 REGION = re.compile(r"[a-z0-9-]{2,32}")
 
 LONGEST_VISIBILITY = 43_200  # seconds: twelve hours, by SQS
