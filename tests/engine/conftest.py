@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.engine.contract import engines
+from tests.engine.contract import brokers, engines
 from tests.engine.contract.desk import Desk
 
 from backlane.engine.protocol import Engine
@@ -15,7 +15,11 @@ from backlane.model.clock import FakeClock
 
 PARAMETERS = [
     *engines.MAKERS,
-    *(pytest.param(maker, marks=pytest.mark.variant) for maker in engines.VARIANTS),
+    *brokers.MAKERS,
+    *(
+        pytest.param(maker, marks=pytest.mark.variant)
+        for maker in (*engines.VARIANTS, *brokers.REAL)
+    ),
 ]
 
 # What differs by the age of a server, or by what stands before it, shows in these. The rest
@@ -25,15 +29,40 @@ TELLING = {
     *("test_settle", "test_sweep", "test_turn"),
 }
 
+# What a claim by queues says, and one of the jobs that have arrived cannot say.
+NOT_BROKERED = {
+    # The relay looks as often as there is something to bring in.
+    "test_a_claim_brings_in_a_thousand_due_jobs_at_most",
+    "test_a_claim_wakes_a_thousand_jobs_at_most",
+    # The relay waits for the tokens of queues of which nothing has arrived.
+    "test_tokens_that_another_queue_took_are_waited_for",
+    # Where a job has to wait after all, the next one is offered then, for the next claim.
+    "test_leases_of_several_queues_are_in_line_though_some_had_to_wait",
+}
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_out(config, items, _is_not_brokered)
     if os.environ.get("BACKLANE_PROVE") == "1":
         return
-    left_out = [
-        item
-        for item in items
-        if item.get_closest_marker("variant") and item.path.stem not in TELLING
-    ]
+    _leave_out(config, items, _tells_nothing)
+
+
+def _tells_nothing(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("variant")) and item.path.stem not in TELLING
+
+
+def _is_not_brokered(item: pytest.Item) -> bool:
+    called = getattr(item, "callspec", None)
+    maker = called.params.get("engine") if called else None
+    name = getattr(item, "originalname", None)
+    return isinstance(maker, brokers.BrokeredMaker) and name in NOT_BROKERED
+
+
+def _leave_out(
+    config: pytest.Config, items: list[pytest.Item], is_out: Callable[[pytest.Item], bool]
+) -> None:
+    left_out = [item for item in items if is_out(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]

@@ -33,6 +33,7 @@ class Belt:
     """One queue and lane. Times are those of `time.monotonic` unless they say otherwise."""
 
     __slots__ = (
+        "_extent",
         "_held",
         "_settled",
         "_sightings",
@@ -64,6 +65,7 @@ class Belt:
         way: tuple[str, str, Lane],
         kind: Kind,
         patience: Patience,
+        extent: pace.Extent,
         *,
         is_ordered: bool = True,
     ) -> None:
@@ -89,6 +91,7 @@ class Belt:
         # Of what has been lost:
         self.zero_at: float | None = None  # the broker was seen to have none
         self.void_to_ms: int | None = None  # by the store's clock
+        self._extent = extent
         self._held = patience.held
         self._settled = patience.settled if is_ordered else patience.unordered
         self._sightings: deque[tuple[float, int]] = deque()
@@ -107,10 +110,10 @@ class Belt:
     def room(self, now: float) -> int:
         """How many more messages to have in hand."""
         asked = self.asked if now - self.asked_at < pace.ASKED_SECONDS else 0
-        return pace.stock(asked, self.speed.rate(now)) - len(self.stock)
+        return self._extent.stock(asked, self.speed.rate(now)) - len(self.stock)
 
     def window(self, now: float) -> int:
-        return pace.window(self.slots, self.speed.rate(now))
+        return self._extent.window(self.slots, self.speed.rate(now))
 
     def is_low(self, now: float) -> bool:
         """Whether the pump should bring more before long."""

@@ -21,6 +21,7 @@ from backlane.engine.brokered.bell import Belfry, BrokeredBell
 from backlane.engine.brokered.belt import Belt, Load
 from backlane.engine.brokered.foreign import Customs
 from backlane.engine.brokered.letter import named
+from backlane.engine.brokered.pace import Extent
 from backlane.engine.brokered.patience import Patience
 from backlane.engine.brokered.pump import Pump
 from backlane.engine.brokered.relay import Relay, Way
@@ -31,7 +32,8 @@ from backlane.engine.transport import Delivery, Transport
 from backlane.engine.transports import loop
 from backlane.engine.transports.name import physical
 from backlane.errors import EngineUnavailable
-from backlane.model.job import Lane
+from backlane.model.job import Lane, Lease
+from backlane.model.outcome import Released, Settlement
 from backlane.model.queue import Kind
 
 log = logging.getLogger("backlane.broker")
@@ -46,12 +48,12 @@ class Depot:
     """What this process has of the transport, from its first use until it is closed."""
 
     def __init__(
-        self, transport: Transport, ledger: Ledger, prefix: str, patience: Patience
+        self, transport: Transport, ledger: Ledger, prefix: str, patience: Patience, extent: Extent
     ) -> None:
         self.lock = threading.Lock()
         self.belts: dict[Way, Belt] = {}
         self._transport, self._ledger = transport, ledger
-        self._prefix, self.patience = prefix, patience
+        self._prefix, self.patience, self.extent = prefix, patience, extent
         self._pid = os.getpid()
         self._is_closed = False
         self.relay = Relay(transport, ledger, self.belts, self.lock, patience)
@@ -73,6 +75,11 @@ class Depot:
         """Whether it is of this process, and open."""
         return self._pid == os.getpid() and not self._is_closed and self.background.is_own
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the loop has not seen yet to all that has gathered."""
+        return self._is_nudged or self._is_acking or bool(self._acks or self._dropped)
+
     # -- for claims, in any thread --
 
     def belt(self, queue: str, lane: Lane, kind: Kind) -> Belt:
@@ -81,7 +88,8 @@ class Depot:
         if belt is None:
             way = (physical(self._prefix, queue, lane), queue, lane)
             is_ordered = self._transport.terms.is_ordered
-            belt = self.belts[queue, lane] = Belt(way, kind, self.patience, is_ordered=is_ordered)
+            belt = Belt(way, kind, self.patience, self.extent, is_ordered=is_ordered)
+            self.belts[queue, lane] = belt
         return belt
 
     def nudge_for(self, belts: Iterable[Belt], now: float) -> None:
@@ -120,6 +128,14 @@ class Depot:
             self._dropped += [job for _, job, _ in taken]
             self._acks += [load.delivery for _, _, load in taken]
         self._nudge()
+
+    def give_back(self, leases: Sequence[Lease]) -> None:
+        """These were leased, and are of a queue that nobody asked for: they were moved."""
+        released = [Settlement(lease.job, lease.token, Released()) for lease in leases]
+        self._call(self._settle(released))
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        await self._ledger.arun(self._ledger.settle(settlements))
 
     def put_back(self, taken: Sequence[Taken]) -> None:
         if not taken:

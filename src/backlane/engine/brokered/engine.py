@@ -17,6 +17,7 @@ from backlane.engine.brokered.depot import Depot
 from backlane.engine.brokered.errand import Errand, Step
 from backlane.engine.brokered.examination import examine
 from backlane.engine.brokered.joined import PlainJoined, PlainTransaction
+from backlane.engine.brokered.pace import Extent
 from backlane.engine.brokered.patience import Patience
 from backlane.engine.brokered.taking import Taking
 from backlane.engine.hearing import Bell, Enlisted, Watch
@@ -75,6 +76,7 @@ class Brokered:
         prefix: what queues at the broker are called by first.
         url: what it says it was opened by, without passwords.
         patience: how long it waits for what.
+        extent: how many messages are where.
     """
 
     def __init__(
@@ -85,12 +87,13 @@ class Brokered:
         prefix: str = PREFIX,
         url: str | None = None,
         patience: Patience | None = None,
+        extent: Extent | None = None,
     ) -> None:
         self.transport, self.ledger = transport, ledger
         mark = "&" if "?" in transport.url else "?"
         self.url = url or f"{transport.url}{mark}ledger={ledger.url}"
         self.capabilities: frozenset[Capability] = ledger.capabilities
-        self._prefix, self._patience = prefix, patience or Patience()
+        self._terms = prefix, patience or Patience(), extent or Extent()
         self._depot: Depot | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -105,7 +108,7 @@ class Brokered:
             self._pid, self._lock = os.getpid(), threading.Lock()
         with self._lock:
             if self._depot is None or not self._depot.is_own:
-                self._depot = Depot(self.transport, self.ledger, self._prefix, self._patience)
+                self._depot = Depot(self.transport, self.ledger, *self._terms)
             return self._depot
 
     # -- what the transport has to do with --
@@ -113,10 +116,10 @@ class Brokered:
     def append(self, jobs: Sequence[Job], admission: Admission) -> Plan[list[Receipt] | Refusal]:
         """See `Verbs.append`. The relay is told once it has committed."""
         own = self.ledger.append(jobs, admission)
-        ways = {(job.queue, job.lane) for job in jobs}
 
         def end(answer: list[Receipt] | Refusal) -> list[Receipt] | Refusal:
             if isinstance(answer, list):
+                ways = {(job.queue, job.lane) for job in jobs}
                 self.depot.appended(ways, admission.kind)
             return answer
 
@@ -145,9 +148,9 @@ class Brokered:
     def tick(self, ticks: Sequence[Tick], admission: Admission) -> Plan[list[Ticked]]:
         """See `Verbs.tick`. The relay is told once it has committed."""
         own = self.ledger.tick(ticks, admission)
-        ways = {(job.queue, job.lane) for tick in ticks for job in tick.jobs}
 
         def end(ticked: list[Ticked]) -> list[Ticked]:
+            ways = {(job.queue, job.lane) for tick in ticks for job in tick.jobs}
             self.depot.appended(ways, admission.kind)
             return ticked
 

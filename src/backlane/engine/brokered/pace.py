@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-WINDOW_LEAST = 100  # less, and a worker that speeds up runs dry before the relay has looked
+from dataclasses import dataclass
+
 PER_SLOT = 4
 AHEAD_SECONDS = 1.0  # of work at the broker: what an urgent job stands behind
 
-STOCK_MOST = 1_200  # four of a worker's largest claims
 STOCK_SECONDS = 0.2  # of work in hand: many round trips to a broker, and soon given back
 ASKED_SECONDS = 2.0  # how long a claim that found nothing is taken to want it still
 
@@ -44,11 +44,20 @@ class Speed:
         self._since, self._count = now, 0
 
 
-def window(slots: int, rate: float) -> int:
-    """Return how many jobs of a queue may be at the broker."""
-    return max(WINDOW_LEAST, PER_SLOT * slots, int(rate * AHEAD_SECONDS))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """Numbers of jobs; tests have others."""
 
+    # With less, a worker that speeds up runs dry before the relay has looked.
+    window_least: int = 100
+    stock_most: int = 1_200  # four of a worker's largest claims
+    beyond: int = 16  # looked at beyond what a claim wants: the ledger takes the first in line
+    claim_most: int = 1_500  # looked at in one claim
 
-def stock(asked: int, rate: float) -> int:
-    """Return how many to have in hand, for claims of `asked` jobs."""
-    return min(STOCK_MOST, asked + int(rate * STOCK_SECONDS))
+    def window(self, slots: int, rate: float) -> int:
+        """Return how many jobs of a queue may be at the broker."""
+        return max(self.window_least, PER_SLOT * slots, int(rate * AHEAD_SECONDS))
+
+    def stock(self, asked: int, rate: float) -> int:
+        """Return how many to have in hand, for claims of `asked` jobs."""
+        return min(self.stock_most, asked + int(rate * STOCK_SECONDS))

@@ -83,7 +83,8 @@ class Pump:
         """Wait until something was taken; what is in hand ages meanwhile."""
         self._waker.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._waker.wait(), self._patience.held / 10)
+            async with asyncio.timeout(self._patience.held / 10):
+                await self._waker.wait()
 
     async def _receive(self, room: int) -> None:
         belt = self.belt
@@ -96,7 +97,8 @@ class Pump:
         except EngineUnavailable as error:
             await self._fail(error)
         except Exception as error:
-            log.exception("receiving from %s failed; it goes on", belt.name)
+            if not self._trouble:
+                log.exception("receiving from %s failed; it goes on", belt.name)
             await self._fail(error)
         else:
             belt.has_answered, belt.down_since = True, None

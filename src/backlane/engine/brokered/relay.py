@@ -77,11 +77,13 @@ class Relay:
         if not belts or self.trouble or self._astray:
             self.poke(belts)
             return False
-        future = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._looks.append((future, names))
         self.poke(belts)
+        # Not `wait_for`, here and elsewhere: in Python 3.11 it may swallow a cancellation.
         with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(future, LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await future
         return False
 
     @property
@@ -108,7 +110,8 @@ class Relay:
             except (EngineUnavailable, OutcomeUnknown) as error:
                 self._fail(belts, error)
             except Exception as error:
-                log.exception("the relay failed; it goes on")
+                if not self._astray:
+                    log.exception("the relay failed; it goes on")
                 self._fail(belts, error)
             finally:
                 self._is_looking = False
@@ -149,7 +152,8 @@ class Relay:
             if resume_at > now:
                 await asyncio.sleep(at - now)
             else:
-                await asyncio.wait_for(self._waker.wait(), max(0.0, at - now))
+                async with asyncio.timeout(max(0.0, at - now)):
+                    await self._waker.wait()
 
     async def _look_at(self, belts: Sequence[Belt], now: float) -> None:
         looks, self._looks = self._looks, []
@@ -253,7 +257,8 @@ class Relay:
     async def _is_well(self, belt: Belt) -> bool:
         """Ask the broker for a sign of life."""
         try:
-            await asyncio.wait_for(self._transport.standing(belt.name), self._patience.publish)
+            async with asyncio.timeout(self._patience.publish):
+                await self._transport.standing(belt.name)
         except (EngineUnavailable, TimeoutError) as error:
             self.trouble.begin(error, time.monotonic())
             return False

@@ -17,10 +17,6 @@ from backlane.engine.protocol import Claimed, Wanted
 from backlane.model.job import Lane
 from backlane.model.queue import Kind
 
-# Of one belt beyond what is wanted: the ledger takes the first in line of them.
-BEYOND = 16
-IDS_MOST = 1_500  # in one claim
-
 Taken = list[tuple[Belt, bytes, Load]]
 
 
@@ -51,8 +47,17 @@ class Taking:
                 self._depot.drop(left)
             else:
                 self._depot.put_back(left)
-            done.append(answer)
+            done.append(self._own(asked, answer) if taken else answer)
         return self._depot.tell_buried(done)
+
+    def _own(self, asked: Wanted, answer: Claimed) -> Claimed:
+        """Give back what was moved to another queue since its message was published."""
+        moved = [lease for lease in answer.leases if lease.queue not in asked.queues]
+        if not moved:
+            return answer
+        self._depot.give_back(moved)
+        leases = [lease for lease in answer.leases if lease.queue in asked.queues]
+        return msgspec.structs.replace(answer, leases=leases)
 
     def undo(self) -> None:
         """Put everything back: nobody knows what the ledger did."""
@@ -64,7 +69,8 @@ class Taking:
         if wanted.ids or not wanted.queues or wanted.number <= 0:
             return wanted
         belts = self._belts(wanted, now)
-        each = min(wanted.number + BEYOND, max(1, IDS_MOST // len(belts)))
+        extent = self._depot.extent
+        each = min(wanted.number + extent.beyond, max(1, extent.claim_most // len(belts)))
         for belt in belts:
             taken += [(belt, job, load) for job, load in belt.take(each)]
         self._depot.nudge_for(belts, now)
