@@ -20,7 +20,7 @@ from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.sqs import models
-from moto.sqs.exceptions import InvalidParameterValue, ReceiptHandleIsInvalid, SQSException
+from moto.sqs.exceptions import ReceiptHandleIsInvalid, SQSException
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 LONGEST_VISIBILITY = 43_200
@@ -126,10 +126,8 @@ class Shelf:
     def change(self, handle: str, seconds: int) -> None:
         message = self.find(handle)
         since = message.approximate_first_receive_timestamp / 1000
-        if time.time() + seconds - since > LONGEST_VISIBILITY:
-            raise InvalidParameterValue(f"Value {seconds} is beyond the limit [43200 seconds]")
-        if message.is_gone:
-            raise InvalidParameterValue("Message does not exist or is not available")
+        if message.is_gone or time.time() + seconds - since > LONGEST_VISIBILITY:
+            raise ReceiptHandleIsInvalid  # the one error that moto tells of one entry alone
         if message.receipt_handle == handle and message.is_held:
             if not seconds:
                 self.let_go(message)
@@ -181,23 +179,23 @@ def receive(
     return found
 
 
-def delete(self: Any, name: str, handle: str) -> None:
+def delete(self: Any, queue_name: str, receipt_handle: str) -> None:
     with turn:
-        shelf(self.get_queue(name)).delete(handle)
+        shelf(self.get_queue(queue_name)).delete(receipt_handle)
 
 
-def change(self: Any, name: str, handle: str, seconds: int) -> None:
+def change(self: Any, queue_name: str, receipt_handle: str, visibility_timeout: int) -> None:
     with turn:
-        shelf(self.get_queue(name)).change(handle, int(seconds))
+        shelf(self.get_queue(queue_name)).change(receipt_handle, int(visibility_timeout))
 
 
 purge_by_moto = models.SQSBackend.purge_queue
 
 
-def purge(self: Any, name: str) -> None:
+def purge(self: Any, queue_name: str) -> None:
     with turn:
-        purge_by_moto(self, name)
-        self.get_queue(name).__dict__["shelf"] = Shelf()
+        purge_by_moto(self, queue_name)
+        self.get_queue(queue_name).__dict__["shelf"] = Shelf()
 
 
 validate_by_moto = models.SQSBackend._validate_message

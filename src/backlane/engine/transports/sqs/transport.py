@@ -119,8 +119,11 @@ class SqsTransport:
                     raise trouble.unavailable() from trouble
             else:
                 return
-        while found := await self.receive(queue, BATCH * BATCH, 1.0):
+        while True:
+            found = await self.receive(queue, BATCH * BATCH, 1.0)
             await self.ack(found)
+            if not found and not (await self.standing(queue)).ready:
+                return
 
     async def diagnose(self) -> list[Finding]:
         """Say what is wrong, or right, with keys, rights, queues and the clock."""
