@@ -454,10 +454,10 @@ def test_offers_appends_and_claims_at_once_lose_and_double_nothing(desk: Desk) -
 
     def work() -> None:
         for _ in range(10):
-            leased.extend(desk.claimed_ids(20, ids=tuple(named[-40:]) or (bytes(16),)))
+            leased.extend(desk.claimed_ids(20, ids=(bytes(16), *named[-40:])))
 
     at_once([append, relay, relay, work])
-    leased += desk.claimed_ids(400, ids=tuple(named))
+    leased += desk.claimed_ids(400, ids=(bytes(16), *named))
     while more := offered(desk, 50):
         named += more
         leased += desk.claimed_ids(400, ids=tuple(named))
