@@ -8,9 +8,12 @@ nothing passes by not being tried.
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.servers import pgbouncer, postgres, redis
@@ -18,7 +21,7 @@ from tests.servers.missing import Missing, give_up
 
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Engine
-from backlane.model.clock import Clock
+from backlane.model.clock import Clock, SystemClock
 
 Place = Callable[[Path, Clock], AbstractContextManager[str]]
 
@@ -61,7 +64,21 @@ def _in_memory(folder: Path, clock: Clock) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _in_a_file(folder: Path, clock: Clock) -> Iterator[str]:
-    yield f"sqlite:///{folder / 'jobs.db'}"
+    path = folder / "jobs.db"
+    made, secret = _made_file()
+    path.write_bytes(made.replace(secret, os.urandom(len(secret))))
+    yield f"sqlite:///{path}"
+
+
+@cache
+def _made_file() -> tuple[bytes, bytes]:
+    """Make a store in a file once: five times as long as most tests of it take."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "jobs.db"
+        engine = connect(f"sqlite:///{path}", SystemClock())
+        secret = engine.run(engine.measure(())).secret
+        engine.close()
+        return path.read_bytes(), secret
 
 
 @contextlib.contextmanager
