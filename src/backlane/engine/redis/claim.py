@@ -45,7 +45,7 @@ def claimed(wall: int, answer: list[Any]) -> Claimed:
         leases=[_lease(it, names, wall) for it in leases],
         cancelled=cancelled,
         next_due_ms=next_due_ms,
-        buried=[_record(it) for it in buried],
+        buried=[record(it) for it in buried],
         turned=sorted(
             (resource_record(name.decode(), unpacked(kept), wall) for name, kept in turned),
             key=lambda one: one.name,
@@ -77,6 +77,7 @@ def _lease(told: list[Any], names: dict[int, str], wall: int) -> Lease:
     )
 
 
-def _record(told: list[Any]) -> JobRecord:
+def record(told: list[Any]) -> JobRecord:
+    """Return a job that a script had to bury."""
     job, row, queue, sheet = told
     return job_record(job, read_row(row), queue.decode(), read_sheet(sheet))

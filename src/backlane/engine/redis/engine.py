@@ -8,6 +8,7 @@ from typing import NoReturn, TypeVar
 from backlane.engine.hearing import Enlisted
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
+from backlane.engine.offering import Offer, Offered
 from backlane.engine.plan import Plan, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -35,6 +36,7 @@ from backlane.engine.redis import dump as dumping
 from backlane.engine.redis import find as finding
 from backlane.engine.redis import hold, limits, schedules, workers
 from backlane.engine.redis import latest as newest
+from backlane.engine.redis import offers as offering
 from backlane.engine.redis import queues as lines
 from backlane.engine.redis import resource as resources
 from backlane.engine.redis import restore as restoring
@@ -225,6 +227,16 @@ class RedisEngine:
     @plan
     async def release(self, tx: RedisTx, use: Use, holder: bytes) -> bool:
         return await limits.release(tx, use, holder)
+
+    # -- offers --
+
+    @plan
+    async def offer(self, tx: RedisTx, offers: Sequence[Offer], for_ms: int) -> Offered:
+        return await offering.offer(tx, offers, for_ms)
+
+    @plan
+    async def withdraw(self, tx: RedisTx, jobs: Sequence[bytes]) -> None:
+        await offering.withdraw(tx, jobs)
 
     # -- moving --
 

@@ -26,6 +26,8 @@
 --   done:<queue>, failed:<queue>         score end, wall ms: succeeded, cancelled and expired;
 --                                        failed. What retention prunes by
 --   dead         score sequence, of all that failed: how `find` lists dead letters
+--   offered:<queue>:<lane>  score when it was offered, wall ms: those that a transport carries.
+--                One of who is not ready any more stays until the next offer
 --   deadlines    score deadline, of those that are scheduled, ready or blocked
 --   unaged       came back to an old place: `sweep` raises its rank
 --   aging        score when its rank rises next: those ready at a virtual place

@@ -148,6 +148,9 @@ local function line_up(id, row, is_due, woken)
       if x[E_ON] > 0 then row[STATE] = BLOCKED end
     end
   end
+  if row[STATE] == READY and row[REVISION] > 1 then -- an offer of before counts no more
+    push(zrems, label(label('offered:', row[QUEUE]) .. ':', row[LANE]), member(id, row))
+  end
 end
 
 local function get_in_line(id, row, is_due, woken)

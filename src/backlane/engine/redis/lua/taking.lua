@@ -172,13 +172,15 @@ local function take_these(wanted, lane, kind, number)
     if a[2] ~= b[2] then return a[2] < b[2] end
     return a[1] < b[1]
   end)
-  local ids, room, taken_of = {}, {}, {}
+  local ids, by_key, room, taken_of = {}, {}, {}, {}
   for i = 1, #may do
-    if #ids < number and fits(room, may[i][4]) and fits_queue(taken_of, may[i][6]) then
-      call('ZREM', may[i][3], may[i][1])
+    if #ids == number then break end
+    if fits(room, may[i][4]) and fits_queue(taken_of, may[i][6]) then
+      push(by_key, may[i][3], may[i][1])
       ids[#ids + 1] = may[i][5]
     end
   end
+  for key, list in pairs(by_key) do send('ZREM', key, list) end
   return ids
 end
 
