@@ -6,12 +6,13 @@ Places are virtual times. A job costs 100 ms while none of its queue has ended.
 from __future__ import annotations
 
 import pytest
-from tests.engine.contract.desk import CRASHED, RELEASED, Desk, retry
+from tests.engine.contract.desk import CRASHED, RELEASED, SUCCEEDED, Desk, retry
 
 from backlane.engine.protocol import Declare
 from backlane.engine.selection import Cancel, Move, Reprioritise
 from backlane.model.job import State
 from backlane.model.limit import Limit, Use
+from backlane.model.outcome import Settlement
 from backlane.model.queue import DEFAULT_BOUNDS, Kind
 
 
@@ -271,6 +272,30 @@ def test_a_job_that_waits_in_a_fair_queue_ages_by_its_time(fair: Desk) -> None:
     fair.clock.advance(minutes=10)
 
     assert fair.sweep().aged == 2
+
+
+def test_one_whose_turn_is_far_off_ages_by_the_time_it_was_due(fair: Desk) -> None:
+    """Its virtual time may be hours ahead; what it has waited is not."""
+    jobs = fair.add(20, group="ann", priority=2)
+    for job in jobs[:10]:
+        (lease,) = fair.claim(1, ids=(job,)).leases
+        fair.run(fair.engine.settle([Settlement(job, lease.token, SUCCEEDED, 600_000)]))
+    fair.add(5, group="ann", priority=2)
+    fair.clock.advance(minutes=5)
+
+    assert fair.sweep().aged == 15
+
+
+def test_what_waits_in_a_queue_that_was_fair_ages_by_the_time_it_was_due(desk: Desk) -> None:
+    desk.fair = {"mail"}
+    desk.add(20, group="ann", priority=2)
+    desk.clock.jump(hours=-1)  # virtual time stays ahead
+    desk.add(3, group="bob", priority=2)
+    desk.fair = set()
+    desk.add(1, priority=2)
+    desk.clock.advance(minutes=5)
+
+    assert desk.sweep().aged == 4
 
 
 def test_a_cancelled_job_leaves_the_others_where_they_are(fair: Desk) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite.transaction import SqliteTx, integers
@@ -91,6 +91,24 @@ FORGET: Sql[tuple[int]] = Sql(
         limit ?3
     )
     returning 1
+    """
+)
+# Those of the next in line of one rank that have waited for another level.
+AGED: Sql[tuple[Any, ...]] = Sql(
+    """
+    select old.queue, old.lane, old.rank, old.place, old.seq, old.priority,
+        coalesce(job.due_ms, old.place)
+    from (
+        select *
+        from backlane_ready
+        where queue = ?1
+        and lane = ?2
+        and rank = ?3
+        order by place, seq
+        limit ?4
+    ) as old
+    cross join backlane_job as job on job.seq = old.seq
+    where 9 - old.priority - (?5 - coalesce(job.due_ms, old.place)) / 300000 < ?3
     """
 )
 

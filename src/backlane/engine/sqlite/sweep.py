@@ -38,10 +38,12 @@ OVERDUE: Sql[tuple[int, int]] = Sql(
     limit ?
     """
 )
-WAITING: Sql[tuple[int, int]] = Sql(
+# Of a queue that is, or was, a fair one the places say nothing of how long one waited.
+WAITING: Sql[tuple[int, int, bool]] = Sql(
     """
-    select queue, priority
-    from backlane_counter
+    select queue, priority, virtual_ms is not null
+    from backlane_counter as counter
+    join backlane_queue as line on line.id = counter.queue
     where ready > 0
     """
 )
@@ -162,7 +164,8 @@ async def _expire(tx: SqliteTx, clock: Clock, limit: int, moves: Moves) -> int:
 async def _age(tx: SqliteTx, now: int, limit: int) -> int:
     """Raise what has waited long, a level for every five minutes."""
     moved: list[tuple[Any, ...]] = []
-    for queue, priority in await tx.rows(WAITING):
+    waiting = await tx.rows(WAITING)
+    for queue, priority, _ in (row for row in waiting if not row[2]):
         for _, lane in await tx.rows(LANES, queue):
             for rank in range(1, 10 - priority):
                 levels = 9 - priority - rank  # gained so far
@@ -170,15 +173,21 @@ async def _age(tx: SqliteTx, now: int, limit: int) -> int:
                 left = limit - len(moved)
                 if left > 0:
                     moved += await tx.rows(AGED, queue, lane, rank, before, priority, left)
+    ranks = [_aged(row[5], row[3], now) for row in moved]
+    for queue in sorted({row[0] for row in waiting if row[2]}):
+        for _, lane in await tx.rows(LANES, queue):
+            for rank in range(1, 10):
+                left = max(0, limit - len(moved))
+                for *row, due_ms in await tx.rows(fair.AGED, queue, lane, rank, left, now):
+                    moved.append(tuple(row))
+                    ranks.append(_aged(row[5], due_ms, now))
     if moved:
-        await tx.each(AGE, [(_aged(row, now), *row[:5]) for row in moved])
+        await tx.each(AGE, [(rank, *row[:5]) for rank, row in zip(ranks, moved, strict=True)])
     return len(moved)
 
 
-def _aged(row: tuple[Any, ...], now: int) -> int:
-    place, priority = row[3], row[5]
-    rank: int = 9 - priority - (now - place) // LEVEL_MS
-    return max(0, rank)
+def _aged(priority: int, since_ms: int, now: int) -> int:
+    return max(0, 9 - priority - (now - since_ms) // LEVEL_MS)
 
 
 class Pruning:

@@ -246,7 +246,11 @@ begin
             limit most
             for update skip locked
         ) as old
-        where not queue.is_fair             -- places there say nothing of how long one waited
+        where not exists (                  -- places there say nothing of how long one waited
+            select 1
+            from backlane.fair_clock
+            where fair_clock.queue = queue.id
+        )
         limit most
     ),
     gone as materialized (

@@ -828,7 +828,7 @@ as $$
 declare
     aged int;
 begin
-    if not exists (select 1 from backlane.queue where is_fair) then
+    if not exists (select 1 from backlane.fair_clock) then
         return 0;
     end if;
     with spot as materialized (
@@ -854,7 +854,11 @@ begin
             limit most
         ) as old
         join backlane.job on job.seq = old.seq
-        where queue.is_fair
+        where exists (                      -- it is, or was, a fair one
+            select 1
+            from backlane.fair_clock
+            where fair_clock.queue = queue.id
+        )
         and 9 - old.priority - (age_fairly.now_ms - coalesce(job.due_ms, old.place)) / 300000
             < standing
         limit most
