@@ -22,6 +22,7 @@ MAY_SCAN = {
     "claim.DEPARTED": ("backlane_lease",),
     "claim.EARLIEST": ("backlane_lease",),
     "claim.LAPSED": ("backlane_lease",),
+    "fair.AGED": ("old",),
     "fair.FAIR_QUEUES": ("backlane_queue",),
     "find.RUNNING": ("backlane_lease",),
     "group.LEAVE": ("gone",),

@@ -42,8 +42,8 @@ OVERDUE: Sql[tuple[int, int]] = Sql(
 WAITING: Sql[tuple[int, int, bool]] = Sql(
     """
     select queue, priority, virtual_ms is not null
-    from backlane_counter as counter
-    join backlane_queue as line on line.id = counter.queue
+    from backlane_counter
+    join backlane_queue on backlane_queue.id = queue
     where ready > 0
     """
 )
