@@ -161,6 +161,7 @@ class Receipt(msgspec.Struct, frozen=True):
     job: bytes
     first: bytes | None = None
     pressure: float = 0.0  # of its queue after the append, 0..1: the fullest of its bounds
+    # (jobs of the append that ended at once are counted too)
     expected_ms: int | None = None  # until a worker takes it; None: not known
     enqueued_ms: int = 0  # by the store's clock, as its record has it; 0 where `first` is set
     due_ms: int = 0

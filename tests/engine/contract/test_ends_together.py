@@ -9,6 +9,7 @@ from tests.engine.contract.tying import after
 from backlane.engine.selection import Cancel
 from backlane.model.job import State
 from backlane.model.outcome import Awaiting, Outcome
+from backlane.model.queue import Bounds
 
 
 def test_what_ends_by_the_end_of_another_is_awaited_no_more(desk: Desk) -> None:
@@ -61,3 +62,14 @@ def test_of_two_outcomes_for_one_lease_the_first_counts(desk: Desk, first: Outco
     waits = isinstance(first, Awaiting)
     assert desk.state(job) is (State.BLOCKED if waits else State.SUCCEEDED)
     assert desk.record(job).revision == 3
+
+
+def test_what_ended_at_once_counts_in_the_pressure_that_its_append_is_told(desk: Desk) -> None:
+    failed = desk.finished(FAILED)
+    ended, waiting = desk.job(after=after(failed)), desk.job()
+
+    receipts = desk.append(ended, waiting, bounds=Bounds(max_jobs=10))
+
+    assert isinstance(receipts, list)
+    assert [receipt.pressure for receipt in receipts] == [0.2, 0.2]
+    assert desk.depth().jobs == 1

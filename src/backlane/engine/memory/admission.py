@@ -89,7 +89,8 @@ def _carry_out(
     store.repeats |= found.repeats
     waits = {portion.queue: portion.longest_ms for portion in portions}
     queues = waits if len(made) == len(jobs) else dict.fromkeys(job.queue for job in jobs)
-    pressure = {queue: _pressure(store, queue, admission, waits) for queue in queues}
+    ended = [row.job for row in made.values() if row.state.is_final]
+    pressure = {queue: _pressure(store, queue, admission, waits, ended) for queue in queues}
     return [
         Receipt(job.id, first, pressure[job.queue], replaced=replaced)
         if first
@@ -292,14 +293,20 @@ def _late(portion: Portion, pace: Pace, limit: str, ms: int, i: int, bound: int)
 
 
 def _pressure(
-    store: Store, queue: str, admission: Admission, waits: dict[str, int | None]
+    store: Store,
+    queue: str,
+    admission: Admission,
+    waits: dict[str, int | None],
+    ended: Sequence[Job],
 ) -> float:
-    """How full the queue is now, by the fullest of its bounds."""
+    """How full the queue is now, by the fullest of its bounds, with those that ended at once."""
     line = store.lines.get(queue)
     if line is None:
         return 0.0
     bounds = line.bounds(admission.declared.get(queue))
-    fullest = max(line.jobs / max(1, bounds.max_jobs), line.bytes / max(1, bounds.max_bytes))
+    ended = [job for job in ended if job.queue == queue]
+    jobs, size = line.jobs + len(ended), line.bytes + sum(job.size for job in ended)
+    fullest = max(jobs / max(1, bounds.max_jobs), size / max(1, bounds.max_bytes))
     if bounds.max_wait_ms is not None:
         fullest = max(fullest, (waits.get(queue) or 0) / bounds.max_wait_ms)
     return min(1.0, fullest)
