@@ -17,8 +17,8 @@ from backlane.engine.bare.routing import dead_queue, living_queue
 from backlane.engine.transport import Delivery, Fate, Parcel
 from backlane.errors import Undecodable
 
-FIRST_SECONDS = 2.0  # until a dead letter comes, if there is one
-NEXT_SECONDS = 0.3
+FIRST_SECONDS = 1.0  # until a dead letter comes, if there is one
+NEXT_SECONDS = 0.2
 BATCH = 100
 
 
@@ -82,6 +82,9 @@ async def redrive_dead(core: Core, queue: str, number: int) -> int:
 
 async def _taken(core: Core, queue: str, number: int) -> list[Delivery]:
     name = await core.declare(dead_queue(queue))
+    standing = await core.transport.standing(name)
+    if standing.is_exact and not standing.ready:
+        return []
     taken: list[Delivery] = []
     seconds, until = FIRST_SECONDS, time.monotonic() + FIRST_SECONDS * 5
     while len(taken) < number and time.monotonic() < until:

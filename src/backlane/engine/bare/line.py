@@ -44,7 +44,7 @@ class Line:
         self._transport, self._ring = transport, ring
         self._here: deque[tuple[Delivery, float]] = deque()
         self._demand = 0
-        self._took_at = 0.0
+        self._took_at = self._asked_at = 0.0
         self._asked = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -60,7 +60,7 @@ class Line:
 
     def ask(self, number: int, taken: int) -> None:
         """Bring what was asked for and not taken; and more, where that is taken at once."""
-        now = time.monotonic()
+        now = self._asked_at = time.monotonic()
         is_hasty = taken > 0 and now - self._took_at < HASTE_SECONDS
         if taken:
             self._took_at = now
@@ -83,11 +83,12 @@ class Line:
         failures = 0
         while True:
             room = self._demand - len(self._here)
-            if room <= 0:
-                await self._rest()
-                continue
+            seconds = KEPT_SECONDS if self._here else RECEIVE_SECONDS
             try:
-                came = await self._transport.receive(self.name, room, RECEIVE_SECONDS)
+                if room <= 0 or (time.monotonic() - self._asked_at > KEPT_SECONDS and self._here):
+                    await self._rest()
+                    continue
+                came = await self._transport.receive(self.name, room, seconds)
             except EngineUnavailable as error:
                 failures += 1
                 self._tell(error)
@@ -103,8 +104,9 @@ class Line:
     async def _rest(self) -> None:
         """Wait until somebody asks; give back what nobody asked for."""
         self._asked.clear()
+        left = self._asked_at + KEPT_SECONDS - time.monotonic()
         try:
-            await asyncio.wait_for(self._asked.wait(), KEPT_SECONDS)
+            await asyncio.wait_for(self._asked.wait(), max(0.01, left))
         except TimeoutError:
             self._demand = 0
             await self._give_back()
