@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +23,7 @@ from backlane.engine.connect import connect
 from backlane.engine.offering import Ledger
 from backlane.engine.protocol import Engine
 from backlane.engine.transport import Transport
-from backlane.engine.transports import rabbit
+from backlane.engine.transports import loop, rabbit
 from backlane.engine.transports import sqs as sqs_transport
 from backlane.engine.transports.memory import MemoryBroker
 from backlane.model.clock import Clock
@@ -73,12 +75,21 @@ def _in_memory() -> Iterator[Transport]:
 
 @contextlib.contextmanager
 def _by_rabbitmq() -> Iterator[Transport]:
-    yield rabbit.open_url(rabbitmq.url())
+    yield _kept(rabbit.open_url, rabbitmq.url())
 
 
 @contextlib.contextmanager
 def _by_sqs() -> Iterator[Transport]:
-    yield sqs_transport.open_url(f"{sqs.newest()}?wait=1")
+    yield _kept(sqs_transport.open_url, f"{sqs.newest()}?wait=1")
+
+
+@functools.cache
+def _kept(open_url: Callable[[str], Transport], url: str) -> Transport:
+    """Open a transport for all tests, and end it with them."""
+    transport = open_url(url)
+    background = loop.enter()  # it lives on this loop: no test is the last to leave it
+    atexit.register(lambda: background.run(transport.close(), 10))
+    return transport
 
 
 MAKERS = [BrokeredMaker("brokered-memory", _in_memory, MEMORY)]

@@ -87,7 +87,9 @@ class Counting:
         return await self._transport.diagnose()
 
     async def close(self) -> None:
-        await self._transport.close()
+        """The connection is kept for the next test: to open one takes longer than a test."""
+        for queue in self.afloat:
+            await self._transport.forget(queue)
 
     def has_afloat(self, belt: Belt) -> bool:
         return any(+self.afloat.get(belt.name, Counter()))
