@@ -75,7 +75,12 @@ def test_a_retry_is_a_copy_that_counts_the_attempt(counter: Counter) -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome", [RetryAfter(0, BROKEN), Failed(Reason.TIMEOUT, BROKEN), Crashed(alone=True, error=BROKEN)]
+    "outcome",
+    [
+        RetryAfter(0, BROKEN),
+        Failed(Reason.TIMEOUT, BROKEN),
+        Crashed(alone=True, error=BROKEN),
+    ],
 )
 def test_the_last_attempt_makes_a_dead_letter_with_its_reason(counter: Counter, outcome) -> None:
     sent = job(policy=Policy(attempts=1))
