@@ -248,3 +248,18 @@ def test_a_tick_declares_limits_if_it_counts_also_without_jobs(desk: Desk) -> No
 
     assert before == []
     assert desk.limit("stripe").declared == Limit(concurrency=1)
+
+
+def test_a_tick_behind_a_refused_one_of_its_schedule_is_on_its_own(desk: Desk) -> None:
+    seen = put(desk)
+    full, fits = (ticking(desk, seen, desk.job(body=b"x" * size)) for size in (20, 5))
+
+    told = tick(desk, full, fits, fits, bounds=Bounds(max_bytes=10))
+
+    assert [(it.is_applied, it.refusal is None) for it in told] == [
+        (False, False),
+        (True, True),
+        (False, True),
+    ]
+    assert record(desk).last_job == fits.jobs[0].id
+    assert desk.depth().jobs == 1

@@ -229,21 +229,23 @@ async def tick(
     """Apply schedules, each if its revision is still the one given and its jobs are taken."""
     if not ticks:
         return []
-    revisions = dict(await tx.rows(REVISIONS, array([one.name for one in ticks])))
-    current: dict[str, int] = {}  # of several for one schedule the first counts
-    for at, one in enumerate(ticks):
-        if revisions.get(one.name) == one.revision:
-            current.setdefault(one.name, at)
     ticked = [Ticked(one.name, is_applied=False) for one in ticks]
-    batches = [(ticks[at].jobs, admission) for at in current.values()]
-    answers = await append_all(tx, clock, batches, are_ticks=True)
-    for at, answer in zip(current.values(), answers, strict=True):
-        one = ticks[at]
-        if isinstance(answer, Refusal):
-            ticked[at] = Ticked(one.name, is_applied=False, refusal=answer)
-            continue
-        await _move_on(tx, one, answer)
-        ticked[at] = Ticked(one.name, is_applied=True)
+    left = [*enumerate(ticks)]
+    while left:  # once more only where one was refused whose schedule comes again
+        revisions = dict(await tx.rows(REVISIONS, array([one.name for _, one in left])))
+        current: dict[str, int] = {}
+        for at, one in left:
+            if revisions.get(one.name) == one.revision:
+                current.setdefault(one.name, at)
+        left = [(at, one) for at, one in left if at > current.get(one.name, len(ticks))]
+        batches = [(ticks[at].jobs, admission) for at in current.values()]
+        answers = await append_all(tx, clock, batches, are_ticks=True)
+        for at, answer in zip(current.values(), answers, strict=True):
+            if isinstance(answer, Refusal):
+                ticked[at] = replace(ticked[at], refusal=answer)
+                continue
+            await _move_on(tx, ticks[at], answer)
+            ticked[at] = replace(ticked[at], is_applied=True)
     return ticked
 
 
