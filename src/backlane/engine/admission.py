@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from backlane.engine.moving import Seal
 from backlane.engine.portion import Line, Portion, is_due
 from backlane.engine.protocol import Admission
+from backlane.model.circle import first_stuck
 from backlane.model.ids import id_ms
 from backlane.model.job import DEFAULT_RULE, Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.pressure.pace import LONGEST_PROMISE_MS
@@ -244,13 +245,16 @@ class Judging:
         return None
 
     def waits_in_vain(self) -> Refusal | None:
-        """Refuse what waits for a job that nobody knows."""
+        """Refuse what waits for a job that nobody knows, or in a circle."""
+        are_tied = False
         for job in self._new:
             for edge in job.after:
+                are_tied = True
                 is_known = edge.job in self._ids or edge.job in self._store.ids
                 if edge.job == job.id or not is_known:
                     return _fault(job, "after", self.portions[job.queue].line)
-        return None
+        stuck = first_stuck(self._new) if are_tied else None
+        return _fault(stuck, "after", self.portions[stuck.queue].line) if stuck else None
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Count the batch in, for those that come after it."""

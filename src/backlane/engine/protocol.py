@@ -192,9 +192,10 @@ class Verbs(Protocol):
         print is refused.
 
         A job with `after` is blocked until all of these have ended; each must be known, or
-        new in the same append (limit "after"; cycles are the caller's to avoid). Of two edges
-        to the same job the first counts. Edges to jobs that have ended are judged at once. No
-        wait is foretold of a job with edges, as of one with a delay.
+        new in the same append, and no new ones may wait for each other in a circle (limit
+        "after", also of who waits behind one). Of two edges to the same job the first counts.
+        Edges to jobs that have ended are judged at once. No wait is foretold of a job with
+        edges, as of one with a delay.
         However a job ends (or is deleted: as if cancelled), its edges are followed in the
         same transaction: who waited for the last of his is in line at the place he had
         (scheduled, if he never ran and his delay is not over), who hoped in vain ends as

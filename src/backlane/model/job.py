@@ -180,7 +180,8 @@ class Refusal(msgspec.Struct, frozen=True):
     # now: it is at a bound of its own, or short of memory), where waiting helps;
     # "stale" (an id older than the history) | "kind" | "reused" (an idempotency key) |
     # "moving" (the store is being moved: `can_fit` is False once it has been) |
-    # "key" (held by `first`) | "after" (waits for a job that the store does not know)
+    # "key" (held by `first`) | "after" (waits for a job that the store does not know, or for
+    # itself by way of others)
     depth: int  # jobs or bytes held now; "wait", "deadline": milliseconds to be waited
     bound: int  # in the same unit
     added: int = 0  # jobs or bytes that were to be added

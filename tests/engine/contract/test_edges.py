@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from tests.engine.contract.desk import (
     CRASHED_ALONE,
     FAILED,
@@ -100,6 +101,49 @@ def test_an_edge_to_oneself_is_refused(desk: Desk) -> None:
 
     assert isinstance(refusal, Refusal)
     assert (refusal.limit, refusal.job) == ("after", job)
+
+
+@pytest.mark.parametrize("length", [2, 3, 40])
+def test_jobs_that_wait_for_each_other_in_a_circle_are_refused(desk: Desk, length: int) -> None:
+    fine, known = desk.job(), desk.add_one()
+    ids = [desk.new_id() for _ in range(length)]
+    circle = [
+        desk.job("video", id=job, after=after(before, known, fine))
+        for job, before in zip(ids, [ids[-1], *ids], strict=False)
+    ]
+    behind = desk.job(after=after(circle[0]))
+
+    refusal = desk.append(fine, behind, *circle)
+    cut = desk.append(fine, behind, *circle[1:])
+
+    assert isinstance(refusal, Refusal)
+    assert (refusal.limit, refusal.job) == ("after", behind.id)
+    assert not refusal.can_fit
+    assert isinstance(cut, Refusal)
+    assert not desk.is_known(fine.id)
+
+
+def test_a_chain_is_taken_in_any_order(desk: Desk) -> None:
+    ids = [desk.new_id() for _ in range(30)]
+    jobs = [desk.job(id=job, after=after(*ids[max(0, at - 2) : at])) for at, job in enumerate(ids)]
+
+    took(desk.append(*jobs[::-1]))
+
+    for job in ids:
+        end(desk, job)
+    assert desk.depth().jobs == 0
+
+
+def test_a_duplicate_is_in_no_circle(desk: Desk) -> None:
+    """What it is said to wait for now does not count."""
+    first = desk.job()
+    second = desk.job(after=after(first))
+    desk.append(first)
+
+    receipts = desk.append(replace(first, after=after(second)), second)
+
+    assert isinstance(receipts, list)
+    assert [receipt.is_new for receipt in receipts] == [False, True]
 
 
 def test_an_edge_to_a_deleted_job_is_refused(desk: Desk) -> None:

@@ -14,6 +14,7 @@ from backlane.engine.memory.row import Row
 from backlane.engine.memory.standing import Standing, reused, standing, supplant
 from backlane.engine.memory.store import Store
 from backlane.engine.protocol import Admission
+from backlane.model.circle import first_stuck
 from backlane.model.ids import id_ms
 from backlane.model.job import Job, Receipt, Refusal, State
 from backlane.model.pressure.pace import LONGEST_PROMISE_MS, Pace
@@ -138,7 +139,8 @@ def _moving(store: Store, new: Sequence[Job]) -> Refusal | None:
 def _at_fault(
     store: Store, new: Sequence[Job], admission: Admission, *, ticking: bool
 ) -> Refusal | None:
-    """Refuse the wrong kind of queue, an id from before history, and an edge to nowhere."""
+    """Refuse the wrong kind of queue, an id from before history, and edges to nowhere or in
+    a circle."""
     come = {job.id for job in new}
     for job in new:
         line = store.lines.get(job.queue)
@@ -148,7 +150,8 @@ def _at_fault(
             return _fault(job, "stale", line)
         if job.after and not _are_known(store, job, come):
             return _fault(job, "after", line)
-    return None
+    stuck = first_stuck(new)
+    return _fault(stuck, "after", store.lines.get(stuck.queue)) if stuck else None
 
 
 def _are_known(store: Store, job: Job, come: Collection[bytes]) -> bool:

@@ -226,6 +226,39 @@ local function are_known(job, made)
   return true
 end
 
+-- The first of new jobs that waits in a circle of them, or behind one.
+local function first_stuck(new)
+  local left, behind, free = {}, {}, {}
+  for i = 1, #new do
+    if new[i][AFTER] then left[new[i][ID]] = 0 end
+  end
+  for i = 1, #new do
+    local text, seen = new[i][AFTER] or '', {}
+    for at = 1, #text, 17 do
+      local other = string.sub(text, at, at + 15)
+      if left[other] and not seen[other] then
+        seen[other] = true
+        behind[other] = behind[other] or {}
+        table.insert(behind[other], new[i][ID])
+        left[new[i][ID]] = left[new[i][ID]] + 1
+      end
+    end
+  end
+  for id, number in pairs(left) do
+    if number == 0 then free[#free + 1] = id end
+  end
+  while #free > 0 do
+    local waiting = behind[table.remove(free)] or {}
+    for i = 1, #waiting do
+      left[waiting[i]] = left[waiting[i]] - 1
+      if left[waiting[i]] == 0 then free[#free + 1] = waiting[i] end
+    end
+  end
+  for i = 1, #new do
+    if (left[new[i][ID]] or 0) > 0 then return new[i] end
+  end
+end
+
 -- What no waiting would mend.
 local function at_fault(new, made)
   local forgotten = tonumber(call('HGET', P .. 'meta', 'forgotten_ms') or -1)
@@ -236,6 +269,8 @@ local function at_fault(new, made)
     if id_ms(job[ID]) <= forgotten and not is_tick then return fault(job, 'stale') end
     if job[AFTER] and not are_known(job, made) then return fault(job, 'after') end
   end
+  local stuck = first_stuck(new)
+  return stuck and fault(stuck, 'after')
 end
 
 -- -- bounds --
