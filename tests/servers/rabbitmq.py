@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,8 @@ USERS = {
     "guest": EVERYTHING,
     "reader": {"configure": "", "write": "", "read": ".*"},
     "writer": {"configure": "", "write": ".*", "read": ""},
+    "mute": {"configure": ".*", "write": "", "read": ".*"},
+    "deaf": {"configure": ".*", "write": ".*", "read": ""},
     "narrow": {
         "configure": "^backlane\\.",
         "write": "^(backlane\\.|amq\\.default$)",
@@ -49,6 +52,8 @@ USERS = {
 }
 
 _numbers = itertools.count(1)
+# Linux ends a server with the thread that started it: a test may start one in any.
+_starter = ThreadPoolExecutor(max_workers=1)
 
 
 def prefix() -> str:
@@ -90,9 +95,7 @@ class Node:
         return f"amqp://{user}:{user}@127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        if self.names.popen is None:
-            self.names.start()
-        self.process.start()
+        _starter.submit(self._start).result()
 
     def stop(self) -> None:
         """End it as an operator does."""
@@ -129,6 +132,11 @@ class Node:
             yield
         finally:
             self.control("set_vm_memory_high_watermark", "absolute", "2GB")
+
+    def _start(self) -> None:
+        if self.names.popen is None:
+            self.names.start()
+        self.process.start()
 
     def _environment(self) -> list[str]:
         return [

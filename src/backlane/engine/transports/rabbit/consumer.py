@@ -204,7 +204,7 @@ class Consumer:
             )
         except Declined as error:
             if error.code != NOT_FOUND:
-                raise declined(self._address, error, queue) from error
+                raise declined(self._address, error, queue, "read") from error
         finally:
             channel.close()
 
@@ -283,7 +283,7 @@ class Consumer:
                 OPEN_SECONDS,
             )
         except Declined as error:
-            raise declined(self._address, error, feed.queue) from error
+            raise declined(self._address, error, feed.queue, "read") from error
 
     async def _pause(self, feed: Feed) -> None:
         """Wait before a channel is opened anew on a connection that still stands."""

@@ -76,33 +76,33 @@ async def _rights(connection: Connection, address: Address) -> list[Finding]:
     """Make a queue of our prefix, write to it and read it: what is forbidden says so."""
     queue = f"{address.prefix}.{VERSION}.~doctor.{os.getpid()}"
     made = question.Declare(queue=queue, exclusive=True, auto_delete=True)
-    found = [await _tried(connection, address, queue, "make queues", made)]
+    found = [await _tried(connection, address, queue, "configure", made)]
     if found[0].state != "ok":
         return found
     consume = question.Consume(queue=queue, consumer_tag="1", no_ack=True)
-    found.append(await _tried(connection, address, queue, "read from them", consume))
+    found.append(await _tried(connection, address, queue, "read", consume))
     found.append(await _written(connection, address, queue))
     return found
 
 
 async def _tried(
-    connection: Connection, address: Address, queue: str, what: str, method: question.Asked
+    connection: Connection, address: Address, queue: str, right: str, method: question.Asked
 ) -> Finding:
     channel = await connection.channel(SECONDS)
     try:
         await channel.ask(method, question.Answer, SECONDS)
     except Declined as error:
-        return _bad("rights", str(declined(address, error, queue)))
+        return _bad("rights", str(declined(address, error, queue, right)))
     finally:
         channel.close()
-    return Finding(subject="rights", state="ok", text=f"{address.user!r} may {what}")
+    return Finding(subject="rights", state="ok", text=f"{address.user!r} may {right} queues")
 
 
 async def _written(connection: Connection, address: Address, queue: str) -> Finding:
     fault = await _confirmed(connection, queue)
     if fault is not None:
-        return _bad("rights", str(declined(address, fault, queue)))
-    return Finding(subject="rights", state="ok", text=f"{address.user!r} may write to them")
+        return _bad("rights", str(declined(address, fault, queue, "write")))
+    return Finding(subject="rights", state="ok", text=f"{address.user!r} may write queues")
 
 
 async def _confirmed(connection: Connection, queue: str) -> Declined | None:

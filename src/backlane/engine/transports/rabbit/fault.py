@@ -18,7 +18,6 @@ _ARGUMENT = re.compile(
 )
 _VALUE = re.compile(r"the value '([^']*)'")
 _LARGEST = re.compile(r"message size \d+ is larger than configured max size (\d+)")
-_RIGHT = re.compile(r"(configure|write|read) access to")
 
 
 class Declined(Exception):
@@ -81,13 +80,14 @@ def permission(address: Address) -> str:
     )
 
 
-def declined(address: Address, error: Declined, queue: str) -> EngineUnavailable:
-    """Say what the broker has against a queue, and what to do."""
+def declined(
+    address: Address, error: Declined, queue: str, right: str = "configure"
+) -> EngineUnavailable:
+    """Say what the broker has against a queue, and what to do; `right` is what was used."""
     if error.code == REFUSED:
-        right = _RIGHT.search(error.text)
         return EngineUnavailable(
-            f"RabbitMQ does not give {address.user!r} the right to {right[1] if right else 'use'} "
-            f"the queue {queue!r}: {permission(address)}"
+            f"RabbitMQ does not give {address.user!r} the right to {right} the queue {queue!r}: "
+            f"{permission(address)}"
         )
     if error.code == LOCKED:
         return EngineUnavailable(

@@ -80,17 +80,24 @@ class Line:
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self._not_before - loop.time()))
-        hosts = self._address.hosts
-        try:
-            made = await connect(self._address, hosts[self._host % len(hosts)], self._purpose)
-        except EngineUnavailable as error:
-            self.failure = error
-            self._host += 1  # another node of the cluster, the next time
-            self._failures += 1
-            self._pause(loop.time())
-            raise
+        made = await self._first_that_answers()
         self._connection, self._since, self.failure = made, loop.time(), None
         return made
+
+    async def _first_that_answers(self) -> Connection:
+        """Try the nodes in turn, from the one that served last."""
+        hosts = self._address.hosts
+        failure = None
+        for _ in hosts:
+            try:
+                return await connect(self._address, hosts[self._host % len(hosts)], self._purpose)
+            except EngineUnavailable as error:
+                failure = error
+                self._host += 1
+        self.failure = failure
+        self._failures += 1
+        self._pause(asyncio.get_running_loop().time())
+        raise failure or EngineUnavailable("the URL names no host")
 
     def _attempted(self, attempt: asyncio.Task[Connection]) -> None:
         self._attempt = None

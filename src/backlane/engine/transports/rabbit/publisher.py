@@ -11,7 +11,7 @@ from pamqp import commands
 from backlane.engine.transport import Blocked, Bounds, Fate, Parcel
 from backlane.engine.transports.rabbit import frame, topology
 from backlane.engine.transports.rabbit.address import Address
-from backlane.engine.transports.rabbit.fault import Declined
+from backlane.engine.transports.rabbit.fault import REFUSED, Declined, declined
 from backlane.engine.transports.rabbit.flight import Call, Flight
 from backlane.engine.transports.rabbit.line import Line
 from backlane.engine.transports.rabbit.properties import MOST_ID, Header
@@ -52,6 +52,9 @@ class Publisher:
             ) from error
         call = Call(queue, parcels)
         await self._send(flight, call, range(len(parcels)), until)
+        lost = flight.channel.lost
+        if isinstance(lost, Declined) and lost.code == REFUSED:
+            raise declined(self._address, lost, queue, "write")
         if call.missing and self._flight is flight:
             await self._again(flight, call, until)
         return [fate or Fate.UNKNOWN for fate in call.fates]
