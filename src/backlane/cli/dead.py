@@ -7,12 +7,13 @@ import uuid
 import click
 import msgspec
 
-from backlane.cli import bulk
+from backlane.cli import bare, bulk
 from backlane.cli.bulk import YES, Wish
 from backlane.cli.output import Output, age
 from backlane.cli.selection import selecting
 from backlane.cli.store import Store, store_options
 from backlane.cli.view import ErrorView, JobView, job_detail, job_view
+from backlane.engine.bare import Bare
 from backlane.engine.selection import Redrive, Selection
 from backlane.model.clock import SystemClock
 from backlane.model.job import JobRecord, State
@@ -39,7 +40,13 @@ def dead() -> None:
 )
 @store_options
 def list_(store: Store, output: Output, selection: Selection, limit: int) -> None:
-    """List jobs that failed for good, the newest first, with their last error."""
+    """List jobs that failed for good, the newest first, with their last error.
+
+    Of a broker without a ledger: those of one queue, the oldest first.
+    """
+    if isinstance(store.engine, Bare):
+        bare.list_dead(store.engine, output, selection, limit)
+        return
     records = _dead(store, selection, limit)
     if output.as_json:
         output.document([_view(record) for record in records])
@@ -99,8 +106,11 @@ def _row(record: JobRecord, now_ms: int) -> tuple[str, ...]:
 def redrive(store: Store, output: Output, selection: Selection, every: bool, yes: bool) -> None:
     """Run dead letters again, their attempts counted anew.
 
-    Name them by id, select them, or say --all.
+    Name them by id, select them, or say --all. Of a broker without a ledger: all of one queue.
     """
+    if isinstance(store.engine, Bare):
+        bare.redrive(store.engine, output, selection, yes=yes)
+        return
     if every and selection != Selection():
         raise click.UsageError("--all means every dead letter; leave the selection out")
     if not every and selection == Selection():

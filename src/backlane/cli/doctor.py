@@ -12,7 +12,7 @@ from backlane.cli.output import Output, count
 from backlane.cli.root import FAILED
 from backlane.cli.store import Store, store_options
 from backlane.engine.moving import Seal
-from backlane.engine.protocol import Finding, WorkerRecord
+from backlane.engine.protocol import Capability, Finding, WorkerRecord
 from backlane.engine.selection import Selection
 from backlane.errors import BacklaneError
 from backlane.model.breaker import ResourceRecord
@@ -38,8 +38,9 @@ def doctor(store: Store, output: Output) -> None:
     Exit code 1 when something is broken; warnings alone exit 0.
     """
     findings = store.engine.diagnose()
+    keeps_jobs = Capability.RECORDS in store.engine.capabilities
     try:
-        findings += _traffic(store)
+        findings += _traffic(store) if keeps_jobs else ()
     except BacklaneError:
         # Of a store that is broken what was found is what helps; else the error does.
         if not any(finding.state == "error" for finding in findings):

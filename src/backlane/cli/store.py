@@ -21,6 +21,7 @@ import click
 
 from backlane.cli.application import load
 from backlane.cli.output import Output
+from backlane.engine.bare import Bare
 from backlane.engine.connect import connect
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Engine
@@ -114,7 +115,10 @@ def opened(url: str | None, app: str | None, *, make: bool = False) -> Iterator[
     if url is not None:
         engine = connect(url, SystemClock())
     elif app is not None:
-        engine = load(app).engine
+        loaded = load(app)
+        engine = loaded.engine
+        if isinstance(engine, Bare):  # it cannot ask a broker which queues there are
+            engine.know({name: queue.bounds for name, queue in loaded.queues.items()})
     else:
         raise click.UsageError(
             "no store named: give --url sqlite:///jobs.db or --app module:attribute, "

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from backlane.engine.bare import dead, ending, receiving, sending
@@ -14,6 +14,7 @@ from backlane.engine.bare.bell import BareBell, Belfry
 from backlane.engine.bare.core import Core
 from backlane.engine.bare.standing import queue_record, sample
 from backlane.engine.capability import Capability, needs_ledger
+from backlane.engine.moving import Seal
 from backlane.engine.plan import Plan, finish, plan, reading
 from backlane.engine.protocol import (
     Admission,
@@ -40,7 +41,7 @@ from backlane.engine.transports.name import PREFIX
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Note, Receipt, Refusal
 from backlane.model.outcome import Settlement
-from backlane.model.queue import QueueRecord
+from backlane.model.queue import Bounds, QueueRecord
 
 T = TypeVar("T")
 
@@ -80,6 +81,7 @@ class Bare:
         self._transport, self._clock, self._prefix = transport, clock or SystemClock(), prefix
         self.longest_ms = transport.terms.longest_ms
         self._belfry = Belfry()
+        self._known: dict[str, Bounds] = {}
         self._secret = secrets.token_bytes(32)
         self._begin_anew()
 
@@ -88,6 +90,10 @@ class Bare:
         self._lock = threading.Lock()
         self._background: loop.Background | None = None
         self._core: Core | None = None
+
+    def know(self, queues: Mapping[str, Bounds]) -> None:
+        """Learn which queues there are, where nothing was enqueued to them in this process."""
+        self._known |= queues
 
     # -- verbs --
 
@@ -131,7 +137,9 @@ class Bare:
 
     @plan
     async def list_queues(self, tx: Core) -> list[QueueRecord]:
-        """Return the queues that this process has to do with."""
+        """Return the queues that this process has to do with; a broker tells of none."""
+        if not tx.bounds:
+            raise needs_ledger("listing queues that no application (--app) names", self.url)
         return [await queue_record(tx, name) for name in sorted(tx.bounds)]
 
     @reading
@@ -164,6 +172,10 @@ class Bare:
             raise needs_ledger("a schedule", self.url)
         return Timetable(tx.clock.wall_ms())
 
+    @reading
+    async def sealed(self, tx: Core) -> Seal | None:  # noqa: ARG002
+        return None
+
     # -- dead letters --
 
     @plan
@@ -189,7 +201,7 @@ class Bare:
     list_limits = regulate = acquire = release = _lacking("a limit")
     joined = _lacking("connection= (an enqueue within your transaction)")
     transaction = _lacking("context.transaction()")
-    seal = sealed = dump = discard = dump_settings = _lacking("moving jobs to another store")
+    seal = dump = discard = dump_settings = _lacking("moving jobs to another store")
     restore = restore_settings = _lacking("moving jobs here")
 
     # -- running them --
@@ -219,6 +231,7 @@ class Bare:
             if background is None or core is None or not background.is_own:
                 background = self._background = loop.enter()
                 core = Core(self._transport, self._clock, self._prefix, self._belfry)
+                core.bounds |= self._known
                 self._core = core
             return background, core
 
