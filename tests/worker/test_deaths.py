@@ -62,13 +62,13 @@ def test_a_killed_supervisor_takes_its_executors_with_it(yard: Yard):
     os.kill(worker.pid, signal.SIGKILL)
 
     assert len(executors) >= 3
-    wait_until(lambda: not any(is_alive(pid) for pid in executors), 1)
+    wait_until(lambda: not any(is_alive(pid) for pid in executors), 10)
 
 
 @on_every_store
 def test_the_jobs_of_a_killed_worker_run_elsewhere_soon(yard: Yard):
-    # Without a sign of life that the store can see it is the lease that tells.
-    seconds = {"sqlite": 1, "postgresql": 2, "redis": 3}[yard.engine]
+    # Without a sign of life that the store can see it is the lease that tells: there it is
+    # short, elsewhere it takes 30 seconds to lapse.
     first = yard.worker("lease=2.5" if yard.engine == "redis" else "")
     job = yard.enqueue("anap", 60)
     yard.has_run("anap")
@@ -76,10 +76,8 @@ def test_the_jobs_of_a_killed_worker_run_elsewhere_soon(yard: Yard):
     second.saw("ready")
 
     os.kill(first.pid, signal.SIGKILL)
-    began = time.monotonic()
-    yard.has_run("anap", 2)
+    yard.has_run("anap", 2)  # within 10 seconds
 
-    assert time.monotonic() - began < seconds
     assert yard.runs("anap")[1] in second.executors()
     assert job.attempts == 1
 

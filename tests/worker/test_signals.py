@@ -48,7 +48,7 @@ def test_a_second_signal_ends_at_once(yard: Yard):
     worker.signal(signal.SIGINT)
 
     assert worker.wait() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # of 30 that the job has to go
     assert (job.state, job.attempts) == (State.READY, 0)
 
 

@@ -82,15 +82,14 @@ def test_claims_do_not_wait_for_each_other(engines: list[PostgresEngine], url: s
     schema = url.rpartition("=")[2]
     with psycopg.connect(url.partition("?")[0]) as other:
         other.execute(f'select 1 from "{schema}".ready order by place, seq limit 3 for update')
-        began = time.monotonic()
 
-        leases = claimed(engine, 10)
+        leases = claimed(engine, 10)  # while the lock is held
 
-        assert time.monotonic() - began < 2
         assert [lease.job for lease in leases] == [job.id for job in jobs[3:]]
     # What a claim passed by lies below its floor: the next look before that finds it.
     passed: list[bytes] = []
-    while time.monotonic() - began < 5 and len(passed) < 3:
+    until = time.monotonic() + 10
+    while time.monotonic() < until and len(passed) < 3:
         passed += [lease.job for lease in claimed(engine, 10)]
     assert passed == [job.id for job in jobs[:3]]
 

@@ -15,6 +15,7 @@ import pytest
 from backlane.cli.mover import stubborn
 from backlane.engine.moving import Seal
 from backlane.engine.postgres import PostgresEngine
+from backlane.engine.postgres.opener import LOCK_SECONDS
 from backlane.engine.protocol import Admission
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.queue import Bounds
@@ -23,7 +24,7 @@ ASKED = Idempotency("ann:send", "order-7", b"print")
 OTHER = Idempotency("ann:send", "order-7", b"another print")
 ROOMY = Admission({"mail": Bounds(max_jobs=10_000)})
 SHARED = Admission({"mail": Bounds(max_jobs=10, group_share=0.5)})
-SOON = 2.0  # seconds; a lock is waited for longer than that
+SOON = LOCK_SECONDS  # as long as a lock is waited for
 
 
 def new_job(**fields: Any) -> Job:

@@ -166,7 +166,7 @@ def test_a_half_open_connection_costs_the_time_that_the_url_says(bad: tuple[Desk
     with pytest.raises(OutcomeUnknown):
         desk.add_one()
 
-    assert 0.5 < time.monotonic() - began < 3
+    assert 0.5 < time.monotonic() - began < 8
     desk.add_one()
 
 
