@@ -21,17 +21,26 @@ LEAVE: Sql[tuple[()]] = Sql(
     """
 )
 # The first one after none was alive has schedules counted anew: nobody could declare them.
+# They are locked in the order in which ticks lock them, so that two never wait for each other.
 BEAT: Sql[tuple[()]] = Sql(
     """
     with state as materialized (
         select coalesce($9::bigint, backlane.now_ms()) as boot_ms
     ),
+    held as materialized (
+        select name
+        from backlane.schedule
+        cross join state
+        where is_declared
+        and not exists (select 1 from backlane.worker where beat_ms > boot_ms - $10::bigint)
+        order by name
+        for update of schedule
+    ),
     declared as (
         update backlane.schedule
         set declared_ms = boot_ms
-        from state
-        where is_declared
-        and not exists (select 1 from backlane.worker where beat_ms > boot_ms - $10::bigint)
+        from state, held
+        where schedule.name = held.name
     )
     insert into backlane.worker (owner, host, pid, queues, slots, running, most, started_ms,
         beat_ms)
