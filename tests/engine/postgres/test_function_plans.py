@@ -18,7 +18,7 @@ from backlane.model.clock import SystemClock
 
 LARGE = (
     "attempt_error|blocked|deadline|edge|failed|finished|finished_0|idempotency|job|lease|"
-    "progress|ready|scheduled|step|tag|unique_key"
+    "offered|progress|ready|scheduled|step|tag|unique_key"
 )
 SCAN = re.compile(rf"Seq Scan on (?:\S+\.)?({LARGE})\b")
 EXPLAINED = """
@@ -44,6 +44,11 @@ select array_agg(job), array_agg(token) from {schema}.claim(1, null, null, 'ann'
     'tasks', 0, '{{mail}}', '{{}}', '{{}}', 0, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', true)
 where job is not null
 """
+OFFER = """
+select job from {schema}.offer(null, null, 60000, '{{mail}}', '{{0}}', '{{500}}', '{{null}}',
+    '{{-9223372036854775808}}', 0, '{{}}', '{{}}', '{{}}', '{{}}', '{{}}', null, null)
+"""
+CLAIM_THESE = CLAIM.replace("'{{mail}}', '{{}}'", "'{{}}', %(ids)s")
 SETTLE = """
 select * from {schema}.settle({schema}.now_ms(), %(ids)s, %(tokens)s,
     array_fill(1::bigint, array[50]), null, {outcomes}, {rest})
@@ -116,6 +121,20 @@ def test_claim(explained: Explained) -> None:
     enter(explained)
     claim(explained)
     assert explained.scanned() == []
+
+
+def test_offer_and_claim_what_was_named(explained: Explained) -> None:
+    enter(explained)
+    for _ in range(2):
+        explained.run(OFFER)
+        assert explained.scanned() == []
+        (ids,) = explained.run(
+            "select array_agg(id) from job where seq in (select seq from offered)"
+        )
+        explained.run(CLAIM_THESE, ids=ids[100:])
+        assert explained.scanned() == []
+        explained.run("select {schema}.withdraw(%(ids)s)", ids=ids[:10])
+        assert explained.scanned() == []
 
 
 @pytest.mark.parametrize("how", [PLAIN, RETRY], ids=["succeeded", "retried"])

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from tests.servers import postgres
 
+from backlane.engine.offering import Offer
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Admission, Presence, Tune, Wanted
 from backlane.engine.retention import Retention
@@ -141,6 +142,26 @@ def test_a_producer_appends_workflows_and_replaces_arguments(as_role: As):
     assert (receipts[0].first, receipts[0].replaced) == (after.id, True)
     (record,) = engine.run(engine.find(Selection(tag="invoice"))).records
     assert (record.state, record.waits_for, record.size) == (State.BLOCKED, 1, 3)
+
+
+def test_a_producer_offers_what_is_ready(as_role: As):
+    """A process that only enqueues may have a broker carry its jobs too."""
+    engine = as_role(PRODUCER)
+    limits = {"queue:mail": Limit(concurrency=2)}
+    jobs = [job() for _ in range(3)]
+    late = msgspec.structs.replace(job(), delay_ms=1)
+    engine.run(engine.append([*jobs, late], Admission(limits=limits)))
+    time.sleep(0.002)
+
+    told = engine.run(engine.offer([Offer("mail", 9)], 60_000))
+    engine.run(engine.withdraw([jobs[0].id]))
+    again = engine.run(engine.offer([Offer("mail", 9)], 60_000))
+
+    assert [one.job for one in told.jobs] == [jobs[0].id, jobs[1].id]
+    assert [one.job for one in again.jobs] == [jobs[0].id]
+    worker = as_role(WORKER)
+    brought = worker.run(worker.offer([Offer("mail", 9)], 60_000))
+    assert (brought.jobs, worker.run(worker.list_queues())[0].depth.ready) == ([], 4)
 
 
 def test_a_worker_follows_edges_and_ticks(as_role: As):

@@ -91,7 +91,7 @@ async def _read(
         queue, has_more, is_doubtful, since_ms, is_long, *begins = numbers
         memory.queues[queue] = one.queue
         if tx.wall_ms is None:
-            memory.windows.keep(one, since_ms, bool(is_long), begins)
+            memory.windows.keep(one, since_ms, is_long=bool(is_long), begins=begins)
         if has_more:
             more.append((one.queue, one.lane))
         if is_doubtful:

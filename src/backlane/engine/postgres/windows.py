@@ -69,7 +69,7 @@ class Windows:
                     found.seqs.append(seq - 1)
         return found
 
-    def keep(self, offer: Offer, since_ms: int, is_long: bool, begins: Sequence[int]) -> None:
+    def keep(self, offer: Offer, since_ms: int, *, is_long: bool, begins: Sequence[int]) -> None:
         """Remember where the marks and the line of an offer began."""
         self._lines[offer.queue, offer.lane] = _Line(since_ms, is_long, begins)
 
