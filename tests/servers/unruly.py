@@ -13,8 +13,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -38,9 +39,14 @@ class Unruly:
     lost_answers: int = 0  # so many calls are carried out, and their connection is cut
     lost_requests: int = 0  # so many calls are not, and their connection is cut
     bad_digests: int = 0  # so many sends are answered with another digest
+    answers: tuple[int, str, str] | None = None  # status, code and text of all calls' answer
+    hours_off: int = 0  # of its clock
     only: str = ""  # faults are for this action alone
     calls: Counter[str] = field(default_factory=Counter)
     sent: Counter[str] = field(default_factory=Counter)  # messages, by their id; ours alone
+    # Told of each call, before it is forwarded ("asked") and before it is answered ("done"),
+    # with the number of messages in it.
+    watch: Callable[[str, str, int], None] | None = None
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     random: random.Random = field(default_factory=lambda: random.Random(5))
@@ -78,9 +84,13 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(unruly.delay)
             if unruly.count_down("lost_requests"):
                 return self.cut()
+            if unruly.answers is not None:
+                return self.decline(*unruly.answers)
             if unruly.count_down("throttle_next") or unruly.chance(unruly.throttled):
                 return self.decline()
         request: Json = json.loads(body or b"{}")
+        if unruly.watch is not None:
+            unruly.watch(action, "asked", len(request.get("Entries", ())))
         failed = self.spoil(action, request) if is_hit else []
         status, headers, answer = self.forward(json.dumps(request).encode(), action)
         if is_hit and unruly.count_down("lost_answers"):
@@ -88,6 +98,9 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200 and answer:
             said = json.loads(answer)
             self.judge(action, said, failed)
+            if unruly.watch is not None:
+                number = len(said.get("Messages", ())) + len(said.get("Successful", ()))
+                unruly.watch(action, "done", number)
             answer = json.dumps(said).encode()
         return self.answer(status, headers, answer)
 
@@ -157,15 +170,18 @@ class Handler(BaseHTTPRequestHandler):
         finally:
             call.close()
 
-    def decline(self) -> None:
-        code = "RequestThrottled" if self.unruly.status == 403 else "ServiceUnavailable"
-        said = {"__type": f"com.amazonaws.sqs#{code}", "message": "Request is throttled."}
-        self.answer(self.unruly.status, [], json.dumps(said).encode())
+    def decline(self, status: int = 0, code: str = "", text: str = "Rate exceeded") -> None:
+        status = status or self.unruly.status
+        code = code or ("RequestThrottled" if status == 403 else "ServiceUnavailable")
+        said = {"__type": f"com.amazonaws.sqs#{code}", "message": text}
+        self.answer(status, [], json.dumps(said).encode())
 
     def answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         with contextlib.suppress(OSError):
             self.send_response_only(status)
             for name, value in headers:
+                if name.lower() == "date" and self.unruly.hours_off:
+                    value = formatdate(time.time() + 3600 * self.unruly.hours_off, usegmt=True)
                 if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))

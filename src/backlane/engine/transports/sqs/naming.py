@@ -23,12 +23,12 @@ _DIGEST = 20  # hex digits
 
 def sqs_name(queue: str, *, fifo: bool = False) -> str:
     """Return what a broker's queue of ours is called at SQS."""
-    return _cut("".join(_written(sign) for sign in queue), queue, FIFO if fifo else "")
+    return _name(queue, FIFO if fifo else "")
 
 
 def dead_name(queue: str, *, fifo: bool = False) -> str:
     """Return what the queue is called that takes what was received too often."""
-    return _cut("".join(_written(sign) for sign in queue), queue, DEAD + (FIFO if fifo else ""))
+    return _name(queue, DEAD + (FIFO if fifo else ""))
 
 
 def queue_of(name: str) -> str | None:
@@ -52,9 +52,12 @@ def _read(token: str) -> str:
     return _READ.get(token, token)
 
 
-def _cut(written: str, queue: str, suffix: str) -> str:
+def _name(queue: str, suffix: str) -> str:
+    signs = [_written(sign) for sign in queue]
     room = LONGEST - len(suffix)
-    if len(written) > room:
-        digest = hashlib.sha256(queue.encode()).hexdigest()[:_DIGEST]
-        written = f"{written[: room - 2 - _DIGEST]}_0{digest}"
-    return written + suffix
+    if sum(map(len, signs)) > room:
+        digest = f"_0{hashlib.sha256(queue.encode('utf-8', 'surrogatepass')).hexdigest()[:_DIGEST]}"
+        while sum(map(len, signs)) > room - len(digest):
+            signs.pop()  # whole signs: half of one, and the digest would be read as its rest
+        signs.append(digest)
+    return "".join(signs) + suffix
