@@ -18,8 +18,11 @@ from backlane import (
     KeyReused,
     OutcomeUnknown,
     QueueFull,
+    WrongUse,
 )
 from backlane.errors import nearest
+from backlane.fault import fault
+from backlane.model.job import Refusal
 
 ID = uuid.UUID(int=7)
 RAISED = [
@@ -95,3 +98,13 @@ def test_a_refusal_for_time_is_told_in_seconds(limit, said):
 def test_the_nearest_name_is_offered_and_none_where_none_is_near():
     assert nearest("dealy", ["delay", "at"]) == " (did you mean 'delay'?)"
     assert nearest("zzz", ["delay", "at"]) == ""
+
+
+def test_what_waits_for_a_job_that_is_not_known_is_told_so() -> None:
+    """No waiting would mend it: it is not the queue that is full."""
+    job = uuid.uuid4()
+
+    told = fault(Refusal("mail", "after", 3, bound=0, can_fit=False, job=job.bytes))
+
+    assert isinstance(told, WrongUse)
+    assert str(job) in str(told)

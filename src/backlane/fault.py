@@ -38,6 +38,12 @@ def fault(refusal: Refusal) -> Refused | WrongUse | None:
                 f"the idempotency key came with another call of queue {refusal.queue!r} in the "
                 "last 24 h; use a new key for a new call, and the same arguments for a repeat"
             )
+        case "after":
+            job = "a job" if refusal.job is None else f"job {uuid.UUID(bytes=refusal.job)}"
+            return WrongUse(
+                f"{job} waits for one that the store does not know (any more), or for itself by "
+                "way of others; append what it waits for before it, or with it"
+            )
         case "key" if refusal.first is not None:
             first = uuid.UUID(bytes=refusal.first)
             return Duplicate(f"job {first} holds the key already, so no job was stored", first)
