@@ -3,6 +3,7 @@
 --   next due | false, buried
 -- Offers are numbered from 1, as they were given.
 
+local KEPT_MS = 86400000 -- marks of a lane that nobody offers any more
 local offers, for_ms = args[3], args[4]
 local room = {} -- of resources: what `fits` has counted
 
@@ -136,6 +137,7 @@ for i = 1, #offers do
       if has_more and number + #ids >= window then full[#full + 1] = i end
       if number + #ids < window then arm(queue) end
     end
+    call('PEXPIRE', key, KEPT_MS)
     for _, at in pairs(marks) do
       if is_old(at) then
         doubtful[#doubtful + 1] = i
