@@ -286,6 +286,24 @@ def test_one_whose_turn_is_far_off_ages_by_the_time_it_was_due(fair: Desk) -> No
     assert fair.sweep().aged == 15
 
 
+def test_a_sweep_comes_to_its_end_where_virtual_time_lags(fair: Desk) -> None:
+    """Places are older than what is there, which is not to age yet."""
+    fair.add_one(group="first")
+    fair.claim(1, seconds=3_600)  # virtual time stands still while it runs
+    fair.clock.advance(minutes=4)
+    for group in "abcdefgh":
+        fair.add_one(group=group)
+    fair.clock.advance(minutes=1)
+
+    sweeps = [fair.sweep(2) for _ in range(10)]
+    fair.clock.advance(minutes=4)
+    later = [fair.sweep(2) for _ in range(10)]
+
+    assert not sweeps[-1].more
+    assert sum(swept.aged for swept in sweeps) == 0
+    assert sum(swept.aged for swept in later) == 8
+
+
 def test_what_waits_in_a_queue_that_was_fair_ages_by_the_time_it_was_due(desk: Desk) -> None:
     desk.fair = {"mail"}
     desk.add(20, group="ann", priority=2)

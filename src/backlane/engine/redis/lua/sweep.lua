@@ -131,10 +131,15 @@ local function age_from(since, sets)
   end
   for i = 1, #list do
     local key, low, high = list[i][1], list[i][2], list[i][3]
-    age_some(key, left > 0 and call('ZRANGEBYSCORE', P .. key, low, high, 'LIMIT', 0, left) or {})
+    local stayed, is_end = 0, false -- what has a virtual place is aged elsewhere, and stays
+    while left > 0 and not is_end do
+      local asked, before = left, aged
+      local members = call('ZRANGEBYSCORE', P .. key, low, high, 'LIMIT', stayed, asked)
+      age_some(key, members)
+      stayed, is_end = stayed + #members - (aged - before), #members < asked
+    end
   end
-  if not is_more then return now end
-  left = 0
+  if not is_more or left > 0 then return now end
   return since
 end
 
