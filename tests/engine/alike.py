@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from backlane.engine.offering import Offered
 from backlane.engine.protocol import (
     Claimed,
     Extended,
@@ -33,6 +34,13 @@ def is_like(right: Any, answer: Any) -> bool:
                 and by_id(right.buried) == by_id(answer.buried)
                 and is_soon_enough(right.next_due_ms, answer.next_due_ms)
                 and right.turned == answer.turned
+            )
+        case Offered():
+            return (
+                (right.jobs, right.now_ms) == (answer.jobs, answer.now_ms)
+                and (right.more, right.doubtful) == (answer.more, answer.doubtful)
+                and is_soon_enough(right.next_due_ms, answer.next_due_ms)
+                and by_id(right.buried) == by_id(answer.buried)
             )
         case Extended():  # a lease may be given twice
             return right.lost == answer.lost and set(right.cancelled) == set(answer.cancelled)
