@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 from tests.engine.contract import engines
-from tests.engine.drafts import QUEUES
-from tests.engine.test_state_machine import EnginesAgree, happened
+from tests.engine.test_state_machine import QUEUES, EnginesAgree, happened
 
 from backlane.engine.offering import Offer
 from backlane.engine.protocol import Wanted
