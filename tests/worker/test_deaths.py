@@ -94,6 +94,7 @@ def pause(yard: Yard, worker: Command) -> None:
             yard.app.queue("default").resume()
         except EngineBusy:
             resume(worker)
+            time.sleep(0.1)  # or it would be stopped where it was
         else:
             return
 

@@ -10,7 +10,7 @@ import time
 import pytest
 from tests.engine.postgres.bench import echo, end, keep, kept, session, sleep
 
-from backlane.engine.postgres import PostgresEngine
+from backlane.engine.postgres import PostgresEngine, pool
 from backlane.errors import EngineBusy, OutcomeUnknown
 
 
@@ -110,11 +110,12 @@ def test_more_callers_than_connections_wait_in_line(url: str):
     assert len(sessions) <= 2
 
 
-def test_who_waits_too_long_for_a_connection_is_told(url: str):
+def test_who_waits_too_long_for_a_connection_is_told(url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool, "PATIENCE_SECONDS", 0.5)
     engine = PostgresEngine(f"{url}&pool=1")
 
     async def work() -> None:
-        long = asyncio.create_task(engine.arun(sleep(7)))
+        long = asyncio.create_task(engine.arun(sleep(2)))
         await asyncio.sleep(0.2)
         with pytest.raises(EngineBusy, match="pool="):
             await engine.arun(echo())

@@ -31,10 +31,9 @@ class Retired(Exception):
 class ThreadPool:
     """Connections for the threads of a process."""
 
-    def __init__(self, opener: Opener, size: int, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, opener: Opener, size: int) -> None:
         self._opener = opener
         self._size = size
-        self._patience = patience
         self._idle: list[Wire] = []
         self._open = 0  # and being opened
         self._change = threading.Condition()
@@ -47,7 +46,7 @@ class ThreadPool:
             EngineBusy: all were taken for too long.
             psycopg.Error: none could be opened.
         """
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + PATIENCE_SECONDS
         size = self._size + is_beat
         with self._change:
             while True:
@@ -118,13 +117,11 @@ class LoopPool:
         opener: Opener,
         size: int,
         loop: asyncio.AbstractEventLoop,
-        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.loop = loop
         self.is_closed = False
         self._opener = opener
         self._size = size
-        self._patience = patience
         self._idle: list[Wire] = []
         self._taken: set[Wire] = set()
         self._opening = 0
@@ -137,7 +134,7 @@ class LoopPool:
             EngineBusy: all were taken for too long.
             psycopg.Error: none could be opened.
         """
-        until = time.monotonic() + self._patience
+        until = time.monotonic() + PATIENCE_SECONDS
         size = self._size + is_beat
         while True:
             if self.is_closed:
