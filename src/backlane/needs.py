@@ -43,7 +43,8 @@ _QUEUE = {
     "ordering": Capability.ORDER,
 }
 # Given so, an option asks for nothing that a broker would not do as well.
-_NOTHING: tuple[object, ...] = (None, False, (), [], "", 5)
+_NOTHING: tuple[object, ...] = (None, False, (), [])
+_PRIORITY = 5  # what every job has
 
 
 @runtime_checkable
@@ -109,6 +110,7 @@ def _check(
 ) -> None:
     for option in given:
         capability = needed.get(option)
-        if capability is None or (given[option] in _NOTHING and option not in ("key", "tags")):
+        if capability is None or given[option] in _NOTHING:
             continue
-        place.require(capability, what.format(option))
+        if option != "priority" or given[option] != _PRIORITY:
+            place.require(capability, what.format(option))

@@ -16,6 +16,10 @@ from backlane.engine.transports.rabbit.flight import WINDOW
 from backlane.engine.transports.rabbit.publisher import Publisher
 from backlane.errors import WrongUse
 
+# Half of the time after which a broker takes back what is not acknowledged: 30 minutes
+# unless it is told otherwise, and it looks once a minute.
+LONGEST_MS = 15 * 60 * 1000
+
 
 class Rabbit:
     """A `Transport` over one RabbitMQ, or a cluster of its nodes."""
@@ -25,7 +29,11 @@ class Rabbit:
         self.url = self._address.shown
         self.prefix = self._address.prefix
         self.terms = Terms(
-            name="RabbitMQ", most_bytes=topology.LARGEST, batch=WINDOW, delays=topology.DELAYS
+            name="RabbitMQ",
+            most_bytes=topology.LARGEST,
+            batch=WINDOW,
+            delays=topology.DELAYS,
+            longest_ms=LONGEST_MS,
         )
         self._bounds: dict[str, Bounds] = {}
         self._publisher = Publisher(self._address, self._bounds)

@@ -11,7 +11,7 @@ import msgspec
 
 from backlane.engine.protocol import Finding
 from backlane.engine.transport import Bounds, Delays, Delivery, Fate, Parcel, Standing, Terms
-from backlane.engine.transports.sqs.address import Address
+from backlane.engine.transports.sqs.address import LONGEST_VISIBILITY, Address
 from backlane.engine.transports.sqs.diagnose import diagnose
 from backlane.engine.transports.sqs.entry import MOST_DELAY
 from backlane.engine.transports.sqs.held import ANSWER_SECONDS, BATCH, Holder
@@ -47,6 +47,7 @@ class SqsTransport:
             batch=BATCH,
             delays=Delays(most_ms=0 if address.fifo else MOST_DELAY * 1000),
             held_ms=address.visibility * 1000,
+            longest_ms=LONGEST_VISIBILITY * 1000,
             is_ordered=False,
         )
         self._address = address
