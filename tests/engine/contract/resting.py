@@ -8,6 +8,7 @@ through the broker; then it claims as a worker does. Nothing else is done for it
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import msgspec
 from backlane.engine.brokered import Brokered
 from backlane.engine.brokered.belt import Belt
 from backlane.engine.brokered.pace import Extent
+from backlane.engine.hearing import Bell
 from backlane.engine.plan import Plan
 from backlane.engine.protocol import Claimed, Finding, Turn, Wanted
 from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing, Transport
@@ -31,6 +33,7 @@ T = TypeVar("T")
 # claims take the first of all jobs, not of a window.
 EXTENT = Extent(window_least=100_000, stock_most=100_000, beyond=100_000, claim_most=100_000)
 
+PASSED_ON_SECONDS = 0.05
 SECONDS = 20.0  # that a broker may take to bring what it has
 
 
@@ -103,14 +106,34 @@ class Rested(Plan[T]):
         self.plan, self.wanted, self.first = plan, wanted, first
 
 
+class RestingBell:
+    """A bell that has passed on what the ledger's rang, before it is asked whether it rang."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
+
+    def heard(self, seconds: float) -> bool:
+        return self._bell.heard(max(PASSED_ON_SECONDS, seconds))
+
+    async def aheard(self, seconds: float) -> bool:
+        return await self._bell.aheard(max(PASSED_ON_SECONDS, seconds))
+
+    def close(self) -> None:
+        self._bell.close()
+
+
 class Resting:
     """A brokered engine whose claims wait until all is at rest."""
 
     def __init__(self, engine: Brokered, counting: Counting) -> None:
         self.engine, self.counting = engine, counting
+        self._turn = threading.Lock()  # of one claim: it looks at all that has arrived
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
+
+    def listen(self, queues: Sequence[str]) -> Bell:
+        return RestingBell(self.engine.listen(queues))
 
     def claim(self, wanted: Wanted) -> Plan[Claimed]:
         first = self.engine.claim(_nothing(wanted)) if wanted.departed else None
@@ -127,9 +150,9 @@ class Resting:
         if not isinstance(plan, Rested):
             return self.engine.run(plan)
         before = self.engine.run(plan.first) if plan.first else None
-        depot = self.engine.depot
-        depot.background.run(self._rest(plan.wanted), SECONDS * 2)
-        after: T = self.engine.run(plan.plan)
+        with self._turn:
+            self.engine.depot.background.run(self._rest(plan.wanted), SECONDS * 2)
+            after: T = self.engine.run(plan.plan)
         return cast("T", _joined(before, after))
 
     async def arun(self, plan: Plan[T]) -> T:

@@ -41,11 +41,12 @@ def till(engine: Engine, tmp_path: Path, desk: Desk) -> Iterator[Till]:
     if Capability.JOINS not in engine.capabilities:
         pytest.skip("this engine does not join")
     desk.claim(0)  # the first use makes the store
-    if engine.url.startswith("sqlite"):
+    url = getattr(engine, "ledger", engine).url  # behind a broker it is the ledger that joins
+    if url.startswith("sqlite"):
         made: Any = apsw.Connection(str(tmp_path / "jobs.db"))
         begin = "begin immediate"
     else:
-        plain = engine.url.partition("?")[0]
+        plain = url.partition("?")[0]
         made = psycopg.connect(plain, autocommit=True, prepare_threshold=None)
         begin = "begin"
     yield Till(made, begin)

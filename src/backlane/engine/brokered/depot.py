@@ -252,11 +252,12 @@ class Depot:
         pump = Pump(belt, self._transport, self.lock, self.patience, self._arrived)
         task = self._start(pump.serve())
         self._pumps[belt] = pump, task
-        task.add_done_callback(lambda _: self._end_pump(belt))
+        task.add_done_callback(lambda task: self._end_pump(belt, task))
 
-    def _end_pump(self, belt: Belt) -> None:
+    def _end_pump(self, belt: Belt, task: asyncio.Task[None]) -> None:
         del self._pumps[belt]
-        if not self._is_closed and belt.is_wanted(time.monotonic()):  # meanwhile
+        is_ending = self._is_closed or task.cancelled()
+        if not is_ending and belt.is_wanted(time.monotonic()):  # meanwhile
             self._go_on(belt)
 
     def _arrived(self, belt: Belt, deliveries: Sequence[Delivery]) -> None:
