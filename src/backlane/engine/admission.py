@@ -242,19 +242,26 @@ class Judging:
                 return _fault(job, "kind", line)
             if id_ms(job.id) <= forgotten_ms:
                 return _fault(job, "stale", line)
+            if not self._are_known(job):
+                return _fault(job, "after", line)
         return None
 
     def waits_in_vain(self) -> Refusal | None:
         """Refuse what waits for a job that nobody knows, or in a circle."""
         are_tied = False
         for job in self._new:
-            for edge in job.after:
+            if job.after:
                 are_tied = True
-                is_known = edge.job in self._ids or edge.job in self._store.ids
-                if edge.job == job.id or not is_known:
+                if not self._are_known(job):
                     return _fault(job, "after", self.portions[job.queue].line)
         stuck = first_stuck(self._new) if are_tied else None
         return _fault(stuck, "after", self.portions[stuck.queue].line) if stuck else None
+
+    def _are_known(self, job: Job) -> bool:
+        """Whether all that a job waits for is in the store, or comes with it."""
+        others = [edge.job for edge in job.after]
+        known = (self._ids, self._store.ids)
+        return job.id not in others and all(any(it in ids for ids in known) for it in others)
 
     def accept(self, jobs: Sequence[Job]) -> None:
         """Count the batch in, for those that come after it."""

@@ -146,6 +146,21 @@ def test_a_duplicate_is_in_no_circle(desk: Desk) -> None:
     assert [receipt.is_new for receipt in receipts] == [False, True]
 
 
+def test_of_several_faults_the_first_jobs_own_is_told(desk: Desk) -> None:
+    old = desk.job("video")
+    desk.clock.advance(hours=1)
+    ended = desk.finished()
+    desk.clock.advance(hours=1)
+    assert desk.sweep(done_ms=0, least_ms=0).pruned == 1
+    assert not desk.is_known(ended)
+    lost = desk.job(after=after(desk.new_id()))
+
+    faults = [desk.append(*jobs) for jobs in ([lost, old], [old, lost])]
+
+    assert all(isinstance(fault, Refusal) for fault in faults)
+    assert [fault.limit for fault in faults] == ["after", "stale"]
+
+
 def test_an_edge_to_a_deleted_job_is_refused(desk: Desk) -> None:
     gone = desk.finished()
     desk.amend(Delete(), gone)
