@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import repeat
 
 from backlane.engine.transport import Fate, Parcel
 from backlane.engine.transports.rabbit import frame
@@ -60,16 +61,22 @@ class Flight:
         channel.on_lost = self._lost
         connection.on_blocked = self._blocked
 
-    def has_room(self) -> bool:
-        """Whether one more may be in flight."""
-        return len(self.unanswered) - self.overdue < WINDOW and self.bytes < WINDOW_BYTES
+    @property
+    def room(self) -> int:
+        """How many more may be in flight."""
+        if self.bytes >= WINDOW_BYTES:
+            return 0
+        return max(0, WINDOW - len(self.unanswered) + self.overdue)
 
-    def take(self, call: Call, number: int) -> None:
-        """Note the next message as sent."""
-        self.unanswered[self.next] = (call, number)
-        self.next += 1
-        self.bytes += len(call.parcels[number].body)
-        call.open += 1
+    def take(self, call: Call, numbers: Sequence[int]) -> None:
+        """Note messages as sent, in this order."""
+        until = self.next + len(numbers)
+        self.unanswered.update(
+            zip(range(self.next, until), zip(repeat(call), numbers), strict=True)
+        )
+        self.next = until
+        self.bytes += sum(len(call.parcels[it].body) for it in numbers)
+        call.open += len(numbers)
 
     async def look(self) -> None:
         """Find out whether the broker takes messages, by one that goes nowhere.
@@ -84,7 +91,7 @@ class Flight:
         parts = [frame.publish(number, "", "", mandatory=False)]
         parts += Header(number, 0).frame(1, "", {}, None)
         parts += frame.body(number, b"?", self.connection.largest)
-        self.take(call, 0)
+        self.take(call, (0,))
         self.channel.write(b"".join(parts))
         try:
             while call.open and self.connection.blocked is None and self.channel.lost is None:
@@ -103,12 +110,23 @@ class Flight:
                 self.bytes -= len(call.parcels[number].body)
 
     def _confirmed(self, tag: int, multiple: bool, fate: Fate) -> None:
-        for number in range(self.lowest, tag + 1) if multiple else (tag,):
-            entry = self.unanswered.pop(number, None)
-            if entry is not None:
-                self._answered(*entry, fate)
+        last = min(tag, self.next - 1)  # whatever it says
+        take = self.unanswered.pop
+        for number in range(self.lowest, last + 1) if multiple else (tag,):
+            entry = take(number, None)
+            if entry is None:
+                continue
+            call, at = entry
+            if call.is_over or self.returned:
+                self._answered(call, at, fate)
+                continue
+            self.bytes -= len(call.parcels[at].body)
+            call.fates[at] = fate
+            call.open -= 1
+            if not call.open:
+                call.answered.set()
         if multiple:
-            self.lowest = tag + 1
+            self.lowest = max(self.lowest, last + 1)
         self.heard = self._now()
         self.moved.set()
 

@@ -15,7 +15,7 @@ from struct import Struct, error
 import msgspec
 from pamqp import decode
 
-from backlane.engine.transports.rabbit.frame import END, HEADER
+from backlane.engine.transports.rabbit.frame import BODY, END, HEADER, head
 
 MOST_ID = 255
 GROUP, WRAPPED, UNREAD = "backlane-group", "backlane-headers", "backlane-unread-headers"
@@ -28,7 +28,10 @@ _DEATHS = (
 )
 
 _PERSISTENT, _FLAG_HEADERS, _FLAG_MODE, _FLAG_ID, _FLAG_TIME = 2, 1 << 13, 1 << 12, 1 << 7, 1 << 6
+_PLAIN = _FLAG_MODE | _FLAG_ID | _FLAG_TIME
+_MODE = bytes((_PERSISTENT,))
 _start = Struct(">BHIHHQH")
+_whole = Struct(">BHIHHQHBB")
 _long = Struct(">I")
 _longlong = Struct(">Q")
 _flags = Struct(">H")
@@ -45,11 +48,19 @@ class Read(msgspec.Struct):
 
 
 class Header:
-    """Writes the header frames of one channel."""
+    """Writes the header frames of one channel, for messages sent in one second."""
 
     def __init__(self, channel: int, seconds: int) -> None:
         self._channel = channel
         self._end = _longlong.pack(seconds) + END
+
+    def plain(self, name: bytes, body: bytes) -> tuple[bytes, ...]:
+        """Return the frames of a small body with nothing but an id: most messages are so."""
+        length, size = len(name), len(body)
+        start = _whole.pack(
+            HEADER, self._channel, 24 + length, 60, 0, size, _PLAIN, _PERSISTENT, length
+        )
+        return start, name, self._end, head.pack(BODY, self._channel, size), body, END
 
     def frame(
         self, size: int, name: str, headers: Mapping[str, str], group: str | None
@@ -59,15 +70,12 @@ class Header:
         length = len(text)
         if not headers and group is None:
             start = _start.pack(HEADER, self._channel, 24 + length, 60, 0, size, _PLAIN)
-            return start, b"\x02", bytes((length,)), text, self._end
+            return start, _MODE, bytes((length,)), text, self._end
         listed = table(headers, group)
         start = _start.pack(
             HEADER, self._channel, 24 + length + len(listed), 60, 0, size, _PLAIN | _FLAG_HEADERS
         )
-        return start, listed, b"\x02", bytes((length,)), text, self._end
-
-
-_PLAIN = _FLAG_MODE | _FLAG_ID | _FLAG_TIME
+        return start, listed, _MODE, bytes((length,)), text, self._end
 
 
 def table(headers: Mapping[str, str], group: str | None) -> bytes:

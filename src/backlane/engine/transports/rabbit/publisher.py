@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from pamqp import commands
 
@@ -17,6 +18,7 @@ from backlane.engine.transports.rabbit.line import Line
 from backlane.engine.transports.rabbit.properties import MOST_ID, Header
 from backlane.errors import EngineUnavailable
 
+SHORT_ID = MOST_ID // 4  # characters that fit in whatever they are made of
 PIECE_BYTES = 128 * 1024  # written at a time
 # Answers that nobody waits for any more, as from a queue that has lost its majority.
 MOST_OVERDUE = 10_000
@@ -153,7 +155,7 @@ class Publisher:
                 while at < len(numbers) and flight.channel.lost is None:
                     if flight.connection.blocked is not None:
                         break
-                    if not flight.has_room():
+                    if not flight.room:
                         flight.moved.clear()
                         await flight.moved.wait()
                         continue
@@ -180,32 +182,42 @@ class Publisher:
         channel, largest = flight.channel.number, flight.connection.largest
         header = Header(channel, int(time.time()))
         start = frame.publish(channel, "", call.queue)
+        small = min(largest, self._largest or largest)
         parts: list[bytes] = []
-        size = 0
-        while at < len(numbers) and size < PIECE_BYTES and flight.has_room():
-            number = numbers[at]
+        sent: list[int] = []
+        size, room = 0, flight.room
+        for number in islice(numbers, at, None):
+            if size >= PIECE_BYTES or len(sent) == room:
+                break
             parcel = call.parcels[number]
             at += 1
-            listed = self._listed(header, parcel, largest)
-            if listed is None:
-                call.fates[number] = Fate.REFUSED
-                continue
-            if parcel.delay_ms > 0:
-                delay = topology.delaying(self._address, topology.level(parcel.delay_ms))
-                parts.append(frame.publish(channel, delay, call.queue))
-            else:
+            length = len(parcel.body)
+            size += length + 100
+            is_plain = not parcel.headers and parcel.group is None and parcel.delay_ms <= 0
+            if is_plain and 0 < length <= small and len(parcel.id) <= SHORT_ID:
                 parts.append(start)
-            parts += listed
-            parts += frame.body(channel, parcel.body, largest)
-            flight.take(call, number)
-            size += len(parcel.body) + 100
+                parts += header.plain(parcel.id.encode(), parcel.body)
+            else:
+                listed = self._listed(header, parcel, largest)
+                if listed is None:
+                    call.fates[number] = Fate.REFUSED
+                    continue
+                parts.append(start if parcel.delay_ms <= 0 else self._delayed(flight, call, parcel))
+                parts += listed
+                parts += frame.body(channel, parcel.body, largest)
+            sent.append(number)
+        flight.take(call, sent)
         flight.channel.write(b"".join(parts))
         return at
+
+    def _delayed(self, flight: Flight, call: Call, parcel: Parcel) -> bytes:
+        delay = topology.delaying(self._address, topology.level(parcel.delay_ms))
+        return frame.publish(flight.channel.number, delay, call.queue)
 
     def _listed(self, header: Header, parcel: Parcel, largest: int) -> tuple[bytes, ...] | None:
         """Return a message's header frame; None where none can be made for it."""
         size = len(parcel.body)
-        if len(parcel.id) > MOST_ID // 4 and len(parcel.id.encode()) > MOST_ID:
+        if len(parcel.id) > SHORT_ID and len(parcel.id.encode()) > MOST_ID:
             return None
         if size > topology.LARGEST or (self._largest is not None and size > self._largest):
             return None
