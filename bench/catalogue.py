@@ -20,8 +20,10 @@ from bench.limits import limits
 from bench.no_op import no_op
 from bench.overload import overload
 from bench.servers.postgres import postgres
+from bench.servers.rabbitmq import rabbitmq
 from bench.servers.redis import redis
 from bench.setting import Setting
+from bench.sqs import sqs
 from bench.start import idle, imports, start
 from bench.storm.figures import storm
 from bench.streams import streams
@@ -46,6 +48,8 @@ CATALOGUE: dict[str, Callable[[Setting], list[Figure]]] = {
     "overload": overload,
     "postgres": postgres,
     "redis": redis,
+    "sqs": sqs,
+    "rabbitmq": rabbitmq,
     "start": start,
     "idle": idle,
     "import": imports,

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.servers import postgres, redis
+from tests.servers import postgres, rabbitmq, redis
 
 # As in the study of the peers that the bars come from.
 POSTGRES = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
@@ -25,6 +25,13 @@ def redis_server(directory: Path) -> Iterator[str]:
     """Run a Redis with AOF everysec; yield its URL."""
     with _on(directory), redis.started() as server:
         yield server.url
+
+
+@contextlib.contextmanager
+def rabbitmq_server(directory: Path) -> Iterator[str]:
+    """Run a RabbitMQ of one node; yield its URL."""
+    with _on(directory), rabbitmq.started_url() as url:
+        yield url
 
 
 @contextlib.contextmanager

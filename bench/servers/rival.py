@@ -27,7 +27,7 @@ class Rivals:
     def pgqueuer(self, number: int) -> float:
         """Return jobs/s of two processes of pgqueuer."""
         work = [str(self.peers.python), "-c", "import pgqueuer_app; pgqueuer_app.work()"]
-        return self._drained("pgqueuer_app", [work, work], number)
+        return self.drained("pgqueuer_app", [work, work], number)
 
     def huey(self, number: int) -> float:
         """Return jobs/s of huey's consumer with two processes."""
@@ -35,7 +35,7 @@ class Rivals:
             *(self._command("huey_consumer"), "huey_redis_app.huey"),
             *("--workers", "2", "--worker-type", "process", "--quiet"),
         ]
-        return self._drained("huey_redis_app", [consumer], number)
+        return self.drained("huey_redis_app", [consumer], number)
 
     def taskiq(self, number: int) -> float:
         """Return jobs/s of a taskiq worker with two processes."""
@@ -43,14 +43,37 @@ class Rivals:
             *(self._command("taskiq"), "worker", "taskiq_app:broker"),
             *("--workers", "2", "--log-level", "ERROR"),
         ]
-        return self._drained("taskiq_app", [worker], number)
+        return self.drained("taskiq_app", [worker], number)
 
     def saq(self, number: int) -> float:
         """Return jobs/s of two processes of SAQ."""
         worker = [self._command("saq"), "saq_app.settings", "--workers", "2", "--quiet"]
-        return self._drained("saq_app", [worker], number)
+        return self.drained("saq_app", [worker], number)
 
-    def _drained(self, module: str, commands: list[list[str]], number: int) -> float:
+    def dramatiq_amqp(self, number: int) -> float:
+        """Return jobs/s of a dramatiq worker with two processes on RabbitMQ."""
+        worker = [self._command("dramatiq"), "dramatiq_amqp_app", "--processes", "2"]
+        return self.drained("dramatiq_amqp_app", [worker], number)
+
+    def taskiq_amqp(self, number: int) -> float:
+        """Return jobs/s of a taskiq worker with two processes on RabbitMQ."""
+        worker = [
+            *(self._command("taskiq"), "worker", "taskiq_amqp_app:broker"),
+            *("--workers", "2", "--log-level", "ERROR"),
+        ]
+        return self.drained("taskiq_amqp_app", [worker], number)
+
+    def celery_amqp(self, number: int) -> float:
+        """Return jobs/s of a celery worker with two processes on RabbitMQ."""
+        worker = [
+            *(str(self.peers.python), "-m", "celery", "-q", "-A", "celery_amqp_app", "worker"),
+            *("--concurrency", "2", "--loglevel", "ERROR"),
+            *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
+        return self.drained("celery_amqp_app", [worker], number)
+
+    def drained(self, module: str, commands: list[list[str]], number: int) -> float:
+        """Return jobs/s of these commands, from the first function run to the last."""
         ran = self.directory / f"{module}.ran"
         ran.unlink(missing_ok=True)
         environment = {"PEER_URL": self.url, "PEER_RAN": str(ran)}
