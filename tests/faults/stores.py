@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from tests.servers import postgres, redis
+from tests.servers import postgres, rabbitmq, redis, sqs
 from tests.servers.missing import Missing, give_up
 
 from backlane.engine.connect import connect
@@ -79,6 +79,19 @@ def _redis(appendfsync: str) -> Iterator[Store]:
         yield Store(server.url, server)
 
 
+@contextlib.contextmanager
+def _by_rabbitmq(ledger: AbstractContextManager[Store]) -> Iterator[Store]:
+    """A node and a ledger of the test's own; it is the node that a test may end."""
+    with ledger as kept, rabbitmq.started() as node:
+        yield Store(f"{node.url}?ledger={kept.url}", node)
+
+
+@contextlib.contextmanager
+def _by_sqs(ledger: AbstractContextManager[Store]) -> Iterator[Store]:
+    with ledger as kept:
+        yield Store(f"{sqs.newest()}?prefix={sqs.prefix()}&ledger={kept.url}")
+
+
 SQLITE = Kind(name="sqlite", open=_file, recovery=1.0)
 POSTGRES = Kind(name="postgresql", open=lambda _: durable_postgres(), recovery=2.0)
 REDIS = Kind(name="redis", open=lambda _: _redis("everysec"), recovery=LEASE, lease=LEASE)
@@ -92,3 +105,12 @@ REDIS_EVERYSEC = Kind(
     lease=LEASE,
     forgets=2.0,
 )
+# A broker before a ledger: that its worker is dead is the ledger's to tell.
+RABBITMQ_SQLITE = Kind(
+    name="rabbitmq+sqlite", open=lambda folder: _by_rabbitmq(_file(folder)), recovery=2.0
+)
+RABBITMQ_POSTGRES = Kind(
+    name="rabbitmq+postgresql", open=lambda _: _by_rabbitmq(durable_postgres()), recovery=3.0
+)
+SQS_SQLITE = Kind(name="sqs+sqlite", open=lambda folder: _by_sqs(_file(folder)), recovery=3.0)
+SQS_POSTGRES = Kind(name="sqs+postgresql", open=lambda _: _by_sqs(durable_postgres()), recovery=4.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -12,7 +13,16 @@ from tests.faults.diarist import diarist
 from tests.faults.fleet import Fleet, fleet, wait_until
 from tests.faults.history import Verdict, count_hits, judge, percentile, read_diary
 from tests.faults.producer import Producer
-from tests.faults.stores import POSTGRES, REDIS, SQLITE, Kind
+from tests.faults.stores import (
+    POSTGRES,
+    RABBITMQ_POSTGRES,
+    RABBITMQ_SQLITE,
+    REDIS,
+    SQLITE,
+    SQS_POSTGRES,
+    SQS_SQLITE,
+    Kind,
+)
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -20,7 +30,12 @@ WORKERS = 3
 RATE = 140.0  # jobs/s of 110 ms on average: fifteen run at a time, so that most kills hit some
 
 
-@pytest.mark.parametrize("kind", [SQLITE, POSTGRES, REDIS], ids=lambda kind: kind.name)
+KINDS = [SQLITE, POSTGRES, REDIS, RABBITMQ_SQLITE]
+if os.environ.get("BACKLANE_PROVE") == "1":
+    KINDS += [RABBITMQ_POSTGRES, SQS_SQLITE, SQS_POSTGRES]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_no_kill_loses_a_job_or_runs_it_twice_at_once(
     kind: Kind,
     tmp_path: Path,

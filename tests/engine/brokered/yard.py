@@ -22,6 +22,7 @@ from backlane.engine.offering import Ledger
 from backlane.engine.protocol import Admission, Wanted
 from backlane.engine.selection import Selection
 from backlane.engine.transport import Transport
+from backlane.engine.transports import loop
 from backlane.engine.transports.memory import MemoryBroker
 from backlane.model.clock import Clock, FakeClock
 from backlane.model.ids import new_ids
@@ -116,6 +117,7 @@ class Process:
             await asyncio.sleep(0)
 
         depot.background.run(end(), SOON)
+        loop.leave(depot.background)
         with contextlib.suppress(AttributeError):
             self.transport.cut()  # type: ignore[attr-defined]
 
