@@ -239,6 +239,18 @@ def test_a_blocked_broker_stops_nobody(place: Yard, process: Process) -> None:
     place.check()
 
 
+def test_a_queue_that_refuses_messages_stops_no_other(place: Yard, process: Process) -> None:
+    refuse, arrive = Incident.REFUSED, Incident.ARRIVED
+    place.broker.fate = lambda queue, parcel: refuse if queue == MAIL else arrive
+    refused = process.add(5)
+    until(lambda: place.broker.published.total() >= 5, "refusals")
+
+    others = process.add(5, "video")
+
+    assert sorted(it.job for it in process.take(50, "video")) == sorted(others)
+    assert sorted(it.job for it in process.take()) == sorted(refused)  # from the ledger
+
+
 def test_what_a_broker_refuses_is_offered_again(place: Yard, process: Process) -> None:
     place.broker.fate = lambda queue, parcel: Incident.REFUSED
     process.add(10)

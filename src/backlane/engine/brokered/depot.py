@@ -150,7 +150,7 @@ class Depot:
     def is_cut_off(self, belt: Belt, now: float) -> bool:
         """Whether its jobs are to be had from the ledger alone for now."""
         seconds = self.patience.cut_off
-        if self.relay.trouble.has_lasted(seconds, now):
+        if any(it.has_lasted(seconds, now) for it in (self.relay.trouble, belt.trouble)):
             return True
         return belt.down_since is not None and now - belt.down_since >= seconds
 

@@ -211,11 +211,12 @@ class Relay:
             belt.under_way -= 1
         belt.number_published += fates.count(Fate.CONFIRMED)
         refused = [job.job for job, fate in zip(jobs, fates, strict=True) if fate is Fate.REFUSED]
-        if len(refused) < len(jobs):
-            self.trouble.end()
-        if refused:
-            why = RuntimeError(f"{belt.name} refuses messages")
-            self.trouble.begin(why, time.monotonic())
+        self.trouble.end()
+        if not refused:
+            belt.trouble.end()
+        else:  # this queue's own: others go on
+            belt.trouble.begin(RuntimeError("it refuses them"), time.monotonic())
+            belt.not_before = max(belt.not_before, belt.trouble.resume_at)
             await self.withdraw(refused)
             self.poke([belt])
 
