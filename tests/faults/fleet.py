@@ -30,6 +30,7 @@ class Fleet:
     grace: float = 25.0
     lease: float | None = None  # seconds, where a test waits for one to lapse
     target: str = "tests.faults.served:app"
+    program: str = "backlane"  # the module that is run
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     kills: list[Kill] = field(default_factory=list)
     _surroundings: dict[int, dict[str, str]] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Fleet:
             given = (self.target, str(self.lease), *numbers)
             return [sys.executable, "-m", "tests.faults.short_lease", *given]
         return [
-            *(sys.executable, "-m", "backlane", "worker", self.target),
+            *(sys.executable, "-m", self.program, "worker", self.target),
             *("--processes", numbers[0], "--concurrency", numbers[1]),
             *("--grace", str(self.grace)),
         ]

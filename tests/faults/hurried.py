@@ -1,18 +1,16 @@
-"""The diarist behind a broker, whose offers are soon void: `tests.faults.hurried:app`.
+"""A worker behind a broker, whose offers are soon void: `python -m tests.faults.hurried worker …`.
 
 Whoever waits for a message that a killed process never sent waits for minutes, by design.
 """
 
 import functools
-import os
 
-from tests.faults.diarist import diarist
-
+from backlane.cli import main
 from backlane.engine import brokered
 from backlane.engine.brokered.patience import Patience
 
-HURRIED = Patience(offer=1.5, held=1.0, settled=0.5, unordered=0.5, poll=0.3)
+HURRIED = Patience(offer=2.0, held=1.0, settled=0.5, unordered=0.5, poll=0.3)
 
-brokered.Brokered = functools.partial(brokered.Brokered, patience=HURRIED)  # type: ignore[misc]
-
-app = diarist(os.environ["FAULTS_URL"]).app
+if __name__ == "__main__":
+    brokered.Brokered = functools.partial(brokered.Brokered, patience=HURRIED)  # type: ignore[misc]
+    main()
