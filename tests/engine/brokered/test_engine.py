@@ -163,6 +163,27 @@ def test_raw_messages_come_by_a_queue_of_their_kind(process: Process) -> None:
     assert [(it.job, it.body) for it in leases] == [(job, b"\x00not a letter")]
 
 
+def test_who_asks_for_a_message_once_gets_what_is_there(place: Yard, process: Process) -> None:
+    """Its process has never received from this queue, so nothing has arrived yet."""
+    process.add(3, "orders", task=None)
+    other = place.process()
+
+    got = other.claim(2, "orders", lane=None, kind=Kind.MESSAGES)
+
+    assert got
+    assert other.claim(2, "nothing", lane=None, kind=Kind.MESSAGES) == []
+
+
+def test_a_coroutine_that_asks_once_gets_it_too(place: Yard, process: Process) -> None:
+    process.add(3, "orders", task=None)
+    engine = place.process().engine
+    wanted = process.wanted(2, "orders", lane=None, kind=Kind.MESSAGES)
+
+    claimed = asyncio.run(engine.arun(engine.claim(wanted)))
+
+    assert claimed.leases
+
+
 def test_a_worker_gets_jobs_of_its_queues_alone(place: Yard, process: Process) -> None:
     process.add(3)
     other = process.add(3, "video")

@@ -27,7 +27,7 @@ from backlane.engine.brokered.pump import Pump
 from backlane.engine.brokered.relay import Relay, Way
 from backlane.engine.hearing import Bell
 from backlane.engine.offering import Ledger
-from backlane.engine.protocol import Claimed
+from backlane.engine.protocol import Claimed, Wanted
 from backlane.engine.transport import Delivery, Transport
 from backlane.engine.transports import loop
 from backlane.engine.transports.name import physical
@@ -184,6 +184,31 @@ class Depot:
         self._nudge()
 
     # -- bells --
+
+    def has_arrived(self, wanted: Wanted) -> bool:
+        """Whether something is there to be claimed; if not, it is called for."""
+        now = time.monotonic()
+        with self.lock:
+            lanes = tuple(Lane) if wanted.lane is None else (Lane(wanted.lane),)
+            ways = [(queue, lane) for queue in wanted.queues for lane in lanes]
+            belts = [self.belt(*way, Kind(wanted.kind)) for way in ways]
+            if any(belt.stock or self.is_cut_off(belt, now) for belt in belts):
+                return True
+            for belt in belts:
+                belt.ask(wanted.number, now)
+            self._poked |= set(belts)
+            self.nudge_for(belts, now)
+            return False
+
+    def arrivals(self, wanted: Wanted) -> BrokeredBell:
+        """Subscribe to what arrives, and to nothing else."""
+        bell = BrokeredBell(wanted.queues, self._belfry.take_down)
+        self._belfry.hang(bell)
+        with self.lock:
+            belts = [it for (queue, _), it in self.belts.items() if queue in wanted.queues]
+            if any(belt.stock for belt in belts):  # meanwhile
+                bell.ring()
+        return bell
 
     def listen(self, queues: Sequence[str]) -> BrokeredBell:
         """Subscribe here and at the ledger."""

@@ -7,6 +7,8 @@ So nothing that a broker loses, doubles, delays or refuses changes what becomes 
 
 from __future__ import annotations
 
+import contextlib
+import contextlib
 import os
 import threading
 from collections.abc import Sequence
@@ -56,15 +58,18 @@ from backlane.engine.scheduling import (
 )
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.transport import Transport
-from backlane.engine.transports.name import PREFIX
+from backlane.engine.transports.name import PREFIX, physical
+from backlane.errors import BacklaneError
 from backlane.model.breaker import ResourceRecord
 from backlane.model.job import Job, Note, Receipt, Refusal, State
 from backlane.model.job import Step as JobStep
 from backlane.model.limit import Limit, LimitRecord, Use
 from backlane.model.outcome import Settlement
-from backlane.model.queue import QueueRecord
+from backlane.model.queue import Kind, QueueRecord
 
 T = TypeVar("T")
+
+ARRIVAL_SECONDS = 0.5  # that a message takes at most which is ready, from a broker that is well
 
 
 class Brokered:
@@ -133,7 +138,9 @@ class Brokered:
             own = self.ledger.claim(taking.wanted[0])
             return Step(own, lambda claimed: taking.end([claimed])[0], taking.undo)
 
-        return Errand(self.ledger.claim(wanted), begin)
+        # A worker claims again when it is rung; who asks for messages may ask but once.
+        waits = wanted.kind is Kind.MESSAGES and wanted.number > 0 and not wanted.ids
+        return Errand(self.ledger.claim(wanted), begin, wanted if waits else None)
 
     def turn(self, settlements: Sequence[Settlement], wanted: Sequence[Wanted]) -> Plan[Turn]:
         """See `Verbs.turn`: of what has arrived."""
@@ -162,6 +169,10 @@ class Brokered:
         """Carry a plan out and return its value, durable once this returns."""
         if not isinstance(plan, Errand):
             return self.ledger.run(plan)
+        if plan.wanted is not None and not self.depot.has_arrived(plan.wanted):
+            with contextlib.closing(self.depot.arrivals(plan.wanted)) as bell:
+                if _has_ready(self.ledger.run(self.ledger.measure(plan.wanted.queues))):
+                    bell.heard(ARRIVAL_SECONDS)
         step = cast("Step[T]", plan.begin())
         try:
             value = self.ledger.run(step.plan)
@@ -174,6 +185,10 @@ class Brokered:
         """Like `run`. Cancelling the caller does not cancel what has begun."""
         if not isinstance(plan, Errand):
             return await self.ledger.arun(plan)
+        if plan.wanted is not None and not self.depot.has_arrived(plan.wanted):
+            with contextlib.closing(self.depot.arrivals(plan.wanted)) as bell:
+                if _has_ready(await self.ledger.arun(self.ledger.measure(plan.wanted.queues))):
+                    await bell.aheard(ARRIVAL_SECONDS)
         step = cast("Step[T]", plan.begin())
         try:
             value = await self.ledger.arun(step.plan)
@@ -211,7 +226,12 @@ class Brokered:
 
     def diagnose(self) -> list[Finding]:
         """Say what the ledger says, then what the broker says, then how the two get along."""
-        return [*self.ledger.diagnose(), *examine(self.depot, self.transport)]
+        told = self.ledger.diagnose()
+        names: list[str] = []
+        with contextlib.suppress(BacklaneError):  # the ledger is away: it has said so
+            records = self.ledger.run(self.ledger.list_queues())
+            names = [physical(self._terms[0], it.name) for it in records]
+        return [*told, *examine(self.depot, self.transport, names)]
 
     def close(self) -> None:
         """Publish no more, give back what was received, then let go of broker and ledger."""
@@ -338,6 +358,11 @@ class Brokered:
 
     def script(self) -> str:
         return self.ledger.script()
+
+
+def _has_ready(measured: Measured) -> bool:
+    """Whether something may be on its way."""
+    return any(it.oldest_ready_ms is not None and not it.is_paused for it in measured.queues)
 
 
 def _nothing() -> None:

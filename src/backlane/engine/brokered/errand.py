@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from backlane.engine.plan import Plan
+from backlane.engine.protocol import Wanted
 
 T = TypeVar("T")
 
@@ -28,12 +29,15 @@ class Step(Generic[T]):
 class Errand(Plan[T]):
     """A plan of the ledger's with something around it."""
 
-    __slots__ = ("begin", "plain")
+    __slots__ = ("begin", "plain", "wanted")
 
-    def __init__(self, plain: Plan[T], begin: Callable[[], Step[T]]) -> None:
+    def __init__(
+        self, plain: Plan[T], begin: Callable[[], Step[T]], wanted: Wanted | None = None
+    ) -> None:
         super().__init__(plain.within, reads=plain.reads)
         self.plain = plain
         self.begin = begin
+        self.wanted = wanted  # what is to have arrived before, if it is on its way
 
 
 def plain(plan: Plan[T]) -> Plan[T]:

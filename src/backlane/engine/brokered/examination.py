@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from backlane.engine.brokered.depot import Depot
 from backlane.engine.protocol import Finding
@@ -12,14 +13,14 @@ from backlane.errors import EngineUnavailable
 SECONDS = 15.0  # for what the broker has to say
 
 
-def examine(depot: Depot, transport: Transport) -> list[Finding]:
-    """Ask the broker, and look at the relay."""
-    return [*_of_transport(depot, transport), _of_relay(depot)]
+def examine(depot: Depot, transport: Transport, queues: Iterable[str]) -> list[Finding]:
+    """Ask the broker, also of these queues of its, and look at the relay."""
+    return [*_of_transport(depot, transport, queues), _of_relay(depot)]
 
 
-def _of_transport(depot: Depot, transport: Transport) -> list[Finding]:
+def _of_transport(depot: Depot, transport: Transport, queues: Iterable[str]) -> list[Finding]:
     try:
-        return depot.background.run(transport.diagnose(), SECONDS)
+        return depot.background.run(transport.diagnose(dict.fromkeys(queues)), SECONDS)
     except (EngineUnavailable, TimeoutError) as error:
         return [
             Finding(

@@ -146,7 +146,9 @@ class Relay:
         if resume_at > now:  # a poke does not bring it about
             at = resume_at
         elif self._dirty:
-            at = min(at, *(max(belt.not_before, now + 0.001) for belt in self._dirty))
+            # One with calls under way is looked at when the first of them has ended.
+            idle = [belt.not_before for belt in self._dirty if belt.under_way < CALLS_MOST]
+            at = min([at, *(max(before, now + 0.001) for before in idle)])
         self._waker.clear()
         with contextlib.suppress(TimeoutError):
             if resume_at > now:
