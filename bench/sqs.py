@@ -1,19 +1,21 @@
 """SQS: a worker's rate behind it, beside what the endpoint itself does by tens.
 
-The bare loop sends all, then receives and deletes, in as many threads as there are slots
-for calls; each kind of call is full. The same number of jobs goes through a ledger and
-SQS, and through SQS alone. All share one endpoint, moto's, in turn.
+The bare loop has one process that sends and one that receives and deletes, as ours have,
+with as many threads as one queue of ours has polls. The same number of jobs goes through
+SQS and a ledger, and through SQS alone. All share one endpoint, moto's, in turn.
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -68,26 +70,42 @@ def sqs(setting: Setting) -> list[Figure]:
 
 
 def _bare(url: str, number: int) -> float:
-    """Return messages/s of plain boto3: all sent, while all is received and deleted."""
-    clients = [servers.client(url) for _ in range(2 * THREADS)]
+    """Return messages/s of plain boto3: all sent by one process, while another receives."""
+    clients = [servers.client(url) for _ in range(THREADS)]
     queue = clients[0].create_queue(QueueName=f"bare-{time.time_ns()}")["QueueUrl"]
-    done = [0] * THREADS
-    calls: list[Callable[[], None]] = [
-        lambda n=n: _send(clients[n], queue, number // THREADS)  # type: ignore[misc]
-        for n in range(THREADS)
-    ]
     total = number // THREADS // BATCH * BATCH * THREADS
-    calls += [
-        lambda n=n: _receive(clients[THREADS + n], queue, done, n, total)  # type: ignore[misc]
-        for n in range(THREADS)
+    spawning = multiprocessing.get_context("spawn")
+    is_ready, may_send = spawning.Event(), spawning.Event()
+    sender = spawning.Process(target=_send_all, args=(url, queue, total, is_ready, may_send))
+    sender.start()
+    is_ready.wait(LONGEST_SECONDS)
+    done = [0] * THREADS
+    receivers = [
+        threading.Thread(target=_receive, args=(client, queue, done, n, total))
+        for n, client in enumerate(clients)
     ]
-    threads = [threading.Thread(target=call) for call in calls]
     began = time.perf_counter()
-    for thread in threads:
+    may_send.set()
+    for thread in receivers:
         thread.start()
-    for thread in threads:
+    for thread in receivers:
         thread.join()
-    return total / (time.perf_counter() - began)
+    took = time.perf_counter() - began
+    sender.join()
+    return total / took
+
+
+def _send_all(url: str, queue: str, total: int, is_ready: Event, may_send: Event) -> None:
+    clients = [servers.client(url) for _ in range(THREADS)]
+    is_ready.set()
+    may_send.wait(LONGEST_SECONDS)
+    senders = [
+        threading.Thread(target=_send, args=(client, queue, total // THREADS)) for client in clients
+    ]
+    for thread in senders:
+        thread.start()
+    for thread in senders:
+        thread.join()
 
 
 def _send(client: Any, queue: str, number: int) -> None:

@@ -22,6 +22,7 @@ log = logging.getLogger("backlane.sqs")
 BATCH = 10
 GATHER_SECONDS = 0.2  # what is acknowledged alone waits so long for company
 ANSWER_SECONDS = 10.0  # for an acknowledgement, tried again and again
+LAST_SECONDS = 2.0  # for deletions that are under way at the end
 MARGIN_SECONDS = 1.0  # the end of our time as we see it lies before the end that SQS sees
 
 
@@ -45,6 +46,7 @@ class Holder:
         self._link = link
         self.holds: dict[str, Hold] = {}  # by handle
         self._waiting: dict[str, list[tuple[Hold, asyncio.Future[None]]]] = {}  # by queue
+        self._deleting: set[asyncio.Task[None]] = set()
         self._most = 1_000  # holds, before those that are over are looked for
 
     def take(self, place: Place, handle: str, seconds: float) -> Hold:
@@ -120,6 +122,8 @@ class Holder:
         """Delete what waits for it, and give the rest back."""
         for queue in list(self._waiting):
             self._flush(queue)
+        if self._deleting:
+            await asyncio.wait(self._deleting, timeout=LAST_SECONDS)
         holds = [hold for hold in self.holds.values() if hold.is_ours]
         self.holds.clear()
         await self.let_go(holds)
@@ -132,6 +136,8 @@ class Holder:
         batch = self._waiting.pop(queue, [])
         if batch:
             task = self._link.keep(self._delete([hold for hold, _ in batch]))
+            self._deleting.add(task)
+            task.add_done_callback(self._deleting.discard)
             task.add_done_callback(lambda ended: _tell(ended, [done for _, done in batch]))
 
     async def _delete(self, holds: Sequence[Hold]) -> None:

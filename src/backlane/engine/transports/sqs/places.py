@@ -55,6 +55,7 @@ class Places:
         if found is None:
             bounds = self.bounds.get(queue, Bounds())
             found = self._run(lambda client: open_place(client, self._address, queue, bounds))
+            found.add_done_callback(_hear)
             self._known[queue] = found
         try:
             return await asyncio.shield(found)
@@ -70,6 +71,12 @@ class Places:
     def forget(self, queue: str) -> None:
         """Look again when it is named next: it is not where it was."""
         self._known.pop(queue, None)
+
+
+def _hear(found: asyncio.Future[Place]) -> None:
+    """Whoever asked may have gone: then nobody else looks at what went wrong."""
+    if not found.cancelled():
+        found.exception()
 
 
 def open_place(client: Client, address: Address, queue: str, bounds: Bounds) -> Place:

@@ -126,7 +126,7 @@ class SqsTransport:
             if not found and not (await self.standing(queue)).ready:
                 return
 
-    async def diagnose(self) -> list[Finding]:
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:  # noqa: ARG002 - it is asked for them
         """Say what is wrong, or right, with keys, rights, queues and the clock."""
         return await diagnose(self._open().link)
 
