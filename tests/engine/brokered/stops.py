@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 
 from backlane.engine.protocol import Finding
-from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing
+from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing, Transport
 from backlane.engine.transports.memory import MemoryTransport
 
 
@@ -21,9 +21,9 @@ class Stop(Enum):
 
 
 class Stopping:
-    """A connection to the memory broker with one such call."""
+    """A connection to a broker with one such call."""
 
-    def __init__(self, transport: MemoryTransport, stop: Stop) -> None:
+    def __init__(self, transport: Transport, stop: Stop) -> None:
         self._transport, self._stop = transport, stop
         self.url, self.terms = transport.url, transport.terms
         self.is_there = threading.Event()
@@ -51,7 +51,8 @@ class Stopping:
         await self._pass(Stop.AFTER_ACK)
 
     def cut(self) -> None:
-        self._transport.cut()
+        if isinstance(self._transport, MemoryTransport):
+            self._transport.cut()
 
     async def declare(self, queue: str, bounds: Bounds) -> None:
         await self._transport.declare(queue, bounds)
@@ -71,8 +72,8 @@ class Stopping:
     async def purge(self, queue: str) -> None:
         await self._transport.purge(queue)
 
-    async def diagnose(self) -> list[Finding]:
-        return await self._transport.diagnose()
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
+        return await self._transport.diagnose(queues)
 
     async def close(self) -> None:
         await self._transport.close()

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -86,8 +86,8 @@ class Counting:
     async def purge(self, queue: str) -> None:
         await self._transport.purge(queue)
 
-    async def diagnose(self) -> list[Finding]:
-        return await self._transport.diagnose()
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
+        return await self._transport.diagnose(queues)
 
     async def close(self) -> None:
         """The connection is kept for the next test: to open one takes longer than a test."""
