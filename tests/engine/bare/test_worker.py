@@ -53,6 +53,17 @@ class Parlour:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def start(self, code: str) -> subprocess.Popen[bytes]:
+        """Start a program that has the application."""
+        self.workers.append(
+            subprocess.Popen(
+                [sys.executable, "-c", LOADED + code],
+                env=self.environment,
+                start_new_session=True,
+            )
+        )
+        return self.workers[-1]
+
     def command(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "backlane", *arguments],

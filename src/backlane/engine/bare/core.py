@@ -20,7 +20,7 @@ from backlane.engine.bare.depth import Depths
 from backlane.engine.bare.line import Line
 from backlane.engine.bare.routing import broker_queue, dead_queue, hop_ms
 from backlane.engine.transport import Blocked, Bounds, Delivery, Fate, Parcel, Transport
-from backlane.errors import BacklaneError, EngineUnavailable
+from backlane.errors import BacklaneError, EngineUnavailable, SchemaMismatch
 from backlane.model.clock import Clock
 from backlane.model.job import Lane, Lease
 from backlane.model.queue import DEFAULT_BOUNDS
@@ -30,6 +30,8 @@ log = logging.getLogger("backlane.broker")
 
 PUBLISH_SECONDS = 10.0  # until a publish that nobody confirms is in doubt
 KEEP_SECONDS = 0.25  # how exactly leases end
+REFUSED_SECONDS = 5.0  # until it is looked again whether a queue is as it should be
+TELL_SECONDS = 60.0
 AGAIN_SECONDS = 1.0  # between two tries to publish what an outcome asks for
 # A message that was shown so often took its process down each time, or is not acknowledged
 # for another reason that trying again does not mend.
@@ -97,6 +99,8 @@ class Core:
         self._belfry = belfry
         self._lines: dict[str, Line] = {}
         self._declared: dict[str, asyncio.Task[None]] = {}
+        self._refused: dict[str, float] = {}  # queues made otherwise: when to look again
+        self._told: dict[str, float] = {}  # when to say so again
         self._keeper: asyncio.Task[None] | None = None
         self._asides: set[asyncio.Task[None]] = set()
         # So that no receipt of another process, or of an earlier start, is one of ours.
@@ -112,12 +116,7 @@ class Core:
         name = self.name(queue, lane)
         made = self._declared.get(name)
         if made is None:
-            bounds = self.bounds.get(queue, DEFAULT_BOUNDS)
-            dead = self.name(dead_queue(queue))
-            asked = Bounds(bounds.max_jobs, bounds.max_bytes, SHOWN_MOST, dead)
-            if name == dead:  # what is dead is not lost for want of room
-                asked = Bounds()
-            made = asyncio.ensure_future(self.transport.declare(name, asked))
+            made = asyncio.ensure_future(self.transport.declare(name, self.asked(queue, name)))
             self._declared[name] = made
         try:
             await asyncio.shield(made)
@@ -126,6 +125,33 @@ class Core:
                 del self._declared[name]
             raise
         return name
+
+    def asked(self, queue: str, name: str) -> Bounds:
+        """Return what the broker's queue of that name is made with."""
+        dead = self.name(dead_queue(queue))
+        if name == dead:  # what is dead is not lost for want of room
+            return Bounds()
+        bounds = self.bounds.get(queue, DEFAULT_BOUNDS)
+        return Bounds(bounds.max_jobs, bounds.max_bytes, SHOWN_MOST, dead)
+
+    async def has(self, queue: str, lane: Lane) -> bool:
+        """Make a queue to receive from; say so where it is there, and made otherwise.
+
+        Its bounds would not hold, so nothing is sent there or received; the others go on.
+        """
+        name = self.name(queue, lane)
+        now = time.monotonic()
+        if now < self._refused.get(name, 0.0):
+            return False
+        try:
+            await self.declare(queue, lane)
+        except SchemaMismatch as error:
+            self._refused[name] = now + REFUSED_SECONDS
+            if now >= self._told.get(name, 0.0):
+                self._told[name] = now + TELL_SECONDS
+                log.warning("queue %s is not served: %s", queue, error)
+            return False
+        return True
 
     def is_declared(self, queue: str, lane: Lane) -> bool:
         return self.name(queue, lane) in self._declared

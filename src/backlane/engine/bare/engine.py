@@ -39,7 +39,7 @@ from backlane.engine.transport import Transport
 from backlane.engine.transports import loop
 from backlane.engine.transports.name import PREFIX
 from backlane.model.clock import Clock, SystemClock
-from backlane.model.job import Job, Note, Receipt, Refusal
+from backlane.model.job import Job, Lane, Note, Receipt, Refusal
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Bounds, QueueRecord
 
@@ -132,7 +132,7 @@ class Bare:
         if not isinstance(change, Declare):
             raise needs_ledger("pausing or tuning a queue", self.url)
         tx.bounds[queue] = change.bounds
-        await tx.declare(queue)
+        await tx.has(queue, Lane.SHARED)
         return None
 
     @plan
@@ -256,7 +256,10 @@ class Bare:
     def diagnose(self) -> list[Finding]:
         """Say how the broker is, and what is not there without a ledger."""
         background, core = self._opened()
-        told = background.run(core.transport.diagnose())
+        names = {core.name(queue): queue for queue in core.bounds}
+        told = background.run(
+            core.transport.diagnose({name: core.asked(it, name) for name, it in names.items()})
+        )
         return [
             *told,
             Finding(

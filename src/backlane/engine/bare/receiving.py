@@ -32,7 +32,8 @@ async def claim(core: Core, wanted: Wanted) -> Claimed:
     start = core.new_token() % len(lines) if lines else 0  # so that none is always the last
     leases: list[Lease] = []
     for line in [*lines[start:], *lines[:start]]:
-        await core.declare(line.queue, lane)
+        if not await core.has(line.queue, lane):
+            continue
         taken = line.take(wanted.number - len(leases))
         line.ask(-(-(wanted.number - len(leases)) // len(lines)), len(taken))
         for delivery in await _still_ours(core, taken, wanted.lease_ms):
@@ -41,8 +42,9 @@ async def claim(core: Core, wanted: Wanted) -> Claimed:
                 leases.append(lease)
     if leases:
         core.keep()
-    elif lines and all(line.trouble is not None for line in lines):
-        raise lines[0].trouble or BacklaneError()
+    elif wanted.kind is Kind.MESSAGES and lines and lines[0].trouble is not None:
+        # Who works on tasks is told by a bell, sooner than by trying again; and by the log.
+        raise lines[0].trouble
     return Claimed(leases=leases)
 
 

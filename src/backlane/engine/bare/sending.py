@@ -40,13 +40,12 @@ async def append(
         first_of.setdefault(name, job)
         by_queue.setdefault(name, []).append((job, _parcel(core, job, now_ms)))
     for name, part in by_queue.items():
+        await core.declare(first_of[name].queue, first_of[name].lane)
         refusal = await _full(core, name, part, admission)
         if refusal is not None:
             return refusal
     fates: dict[bytes, Fate] = {}
     for name, part in by_queue.items():
-        job = first_of[name]
-        await core.declare(job.queue, job.lane)
         try:
             told = await core.transport.publish(name, [it for _, it in part], PUBLISH_SECONDS)
         except Blocked:
