@@ -9,19 +9,19 @@ percent-encoded as a whole. Without it there is no ledger.
 from __future__ import annotations
 
 import re
-
-import msgspec
+from typing import NamedTuple
 
 from backlane.errors import BadOption
 
-_LEDGER = re.compile(r"[?&]ledger=", re.IGNORECASE)
-_LOGIN = re.compile(r"//([^@/?#]*)@")  # who connects, and perhaps a password
+# As text: `re` compiles them when they are first needed, which few starts do.
+_LEDGER = r"(?i)[?&]ledger="
+_LOGIN = r"//([^@/?#]*)@"  # who connects, and perhaps a password
 _SECRET = ("password", "secret", "token")  # what the name of an option that hides has in it
-_ENCODED = re.compile(r"[a-z0-9+.-]+%(?:25)*3A", re.IGNORECASE)
+_ENCODED = r"(?i)[a-z0-9+.-]+%(?:25)*3A"
 _DEEPEST = 4  # times that a URL may be percent-encoded, and its password still is not shown
 
 
-class Address(msgspec.Struct, frozen=True):
+class Address(NamedTuple):
     """A transport's URL, and the URL of its ledger."""
 
     transport: str
@@ -48,18 +48,18 @@ def address_of(url: str) -> Address:
             f"{shown(own)}: ledger= is empty; write the URL of the store behind it, such as "
             "ledger=postgresql://…, or leave it out"
         )
-    if _LEDGER.search(ledger):
+    if re.search(_LEDGER, ledger):
         raise BadOption(f"{shown(url)} has ledger= twice; give one, as the last option")
     return Address(own, ledger)
 
 
 def parted(url: str) -> tuple[str, str | None]:
     """Return the URL before `ledger=`, and the one behind it as it is to be used."""
-    found = _LEDGER.search(url)
+    found = re.search(_LEDGER, url)
     if found is None:
         return url, None
     ledger = url[found.end() :]
-    if _ENCODED.match(ledger):
+    if re.match(_ENCODED, ledger):
         from urllib.parse import unquote  # 5 ms, which not every start shall pay
 
         ledger = unquote(ledger)
@@ -74,7 +74,7 @@ def shown(url: str) -> str:
     from urllib.parse import unquote  # as above
 
     for _ in range(_DEEPEST):
-        if _ENCODED.match(ledger):
+        if re.match(_ENCODED, ledger):
             ledger = unquote(ledger)
     return _with(_shown(own), f"ledger={shown(ledger)}")
 
@@ -87,7 +87,7 @@ def _shown(url: str) -> str:
         (name, "***" if any(it in name.lower() for it in _SECRET) else value)
         for name, value in parse_qsl(query, keep_blank_values=True)
     ]
-    return _LOGIN.sub(_without_password, address) + question + urlencode(options, safe="/:*")
+    return re.sub(_LOGIN, _without_password, address) + question + urlencode(options, safe="/:*")
 
 
 def _without_password(login: re.Match[str]) -> str:
