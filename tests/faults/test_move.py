@@ -28,8 +28,10 @@ pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 RATE = 100.0  # jobs a second, of a few milliseconds
 LIFE = (0.15, 0.6)  # seconds until a mover is killed: from its first step to behind its last
-PATIENCE = 0.05  # seconds more for each that was killed: where the machine is busy all take longer
-BACKLOG = 2_000  # jobs that are scheduled for later, so that there is something to hand over
+PATIENCE = (
+    0.005  # seconds more for the square of those killed: a busy machine takes many times longer
+)
+BACKLOG = 800  # jobs that are scheduled for later, so that there is something to hand over
 GIVE_UP = 60  # movers, the last of which is left alone
 
 
@@ -57,7 +59,7 @@ def test_a_mover_killed_at_any_moment_loses_and_repeats_nothing(  # long: a stor
         wait_until(producer.is_drained, 20, "a first job is done")
         _lay_up(begun, producer)
         producer.start()
-        for source, target in islice(cycle(((old, new), (new, old))), 31 if proving else 5):
+        for source, target in islice(cycle(((old, new), (new, old))), 31 if proving else 3):
             kills += _move_under_fire(source, target, chance)
             moved = diarist(target)
             producer.work, before = moved, producer.work
@@ -101,7 +103,7 @@ def _move_under_fire(source: str, target: str, chance: random.Random) -> int:
     for kills in range(GIVE_UP):
         mover = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
-            said, _ = mover.communicate(timeout=chance.uniform(*LIFE) + kills * PATIENCE)
+            said, _ = mover.communicate(timeout=chance.uniform(*LIFE) + kills**2 * PATIENCE)
         except subprocess.TimeoutExpired:
             os.kill(mover.pid, signal.SIGKILL)
             mover.communicate()
