@@ -9,6 +9,8 @@ hold the same rows. At the end of each story everything must still be able to fi
 `BACKLANE_PROVE=1` tells more and longer stories.
 """
 
+# long: one story can only be told by one machine, whose rules share what happened so far
+
 from __future__ import annotations
 
 import contextlib
