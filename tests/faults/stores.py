@@ -45,6 +45,8 @@ class Kind:
     open: Callable[[Path], AbstractContextManager[Store]]
     recovery: float  # seconds until what a killed worker ran runs again, 99 of 100 times
     lease: float | None = None  # where nothing but the lease tells who is dead
+    # Seconds until the last job is done; an offer of a killed relay takes its time.
+    drain: float = 60.0
     forgets: float = 0.0  # seconds before a crash whose acknowledgements may be lost
 
     @contextlib.contextmanager
@@ -107,10 +109,26 @@ REDIS_EVERYSEC = Kind(
 )
 # A broker before a ledger: that its worker is dead is the ledger's to tell.
 RABBITMQ_SQLITE = Kind(
-    name="rabbitmq+sqlite", open=lambda folder: _by_rabbitmq(_file(folder)), recovery=2.0
+    name="rabbitmq+sqlite",
+    open=lambda folder: _by_rabbitmq(_file(folder)),
+    recovery=2.0,
+    drain=180.0,
 )
 RABBITMQ_POSTGRES = Kind(
-    name="rabbitmq+postgresql", open=lambda _: _by_rabbitmq(durable_postgres()), recovery=3.0
+    name="rabbitmq+postgresql",
+    open=lambda _: _by_rabbitmq(durable_postgres()),
+    recovery=3.0,
+    drain=180.0,
 )
-SQS_SQLITE = Kind(name="sqs+sqlite", open=lambda folder: _by_sqs(_file(folder)), recovery=3.0)
-SQS_POSTGRES = Kind(name="sqs+postgresql", open=lambda _: _by_sqs(durable_postgres()), recovery=4.0)
+SQS_SQLITE = Kind(
+    name="sqs+sqlite",
+    open=lambda folder: _by_sqs(_file(folder)),
+    recovery=3.0,
+    drain=180.0,
+)
+SQS_POSTGRES = Kind(
+    name="sqs+postgresql",
+    open=lambda _: _by_sqs(durable_postgres()),
+    recovery=4.0,
+    drain=180.0,
+)

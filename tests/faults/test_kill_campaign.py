@@ -49,7 +49,7 @@ def test_no_kill_loses_a_job_or_runs_it_twice_at_once(
         kind.opened(tmp_path) as store,
         fleet(tmp_path, WORKERS, store=store.url, lease=kind.lease) as workers,
     ):
-        verdict = _campaign(workers, chance, seconds, hits)
+        verdict = _campaign(workers, chance, seconds, hits, kind.drain)
 
     record_property("figure", f"{kind.name}: {verdict}")
     print(verdict)
@@ -62,7 +62,9 @@ def test_no_kill_loses_a_job_or_runs_it_twice_at_once(
     assert percentile(verdict.recoveries, 99) <= (kind.recovery if proving else 15.0), verdict
 
 
-def _campaign(workers: Fleet, chance: random.Random, seconds: float, hits: int) -> Verdict:
+def _campaign(
+    workers: Fleet, chance: random.Random, seconds: float, hits: int, drain: float
+) -> Verdict:
     """Enqueue, kill one process a second, mend, drain, judge."""
     work = diarist(workers.url)
     producer = Producer(work, workers.diary, chance, RATE)
@@ -77,7 +79,7 @@ def _campaign(workers: Fleet, chance: random.Random, seconds: float, hits: int) 
         if ran >= seconds and count_hits(read_diary(workers.diary), workers.kills) >= hits:
             break
     producer.stop()
-    wait_until(producer.is_drained, 60, "all jobs are done after the last kill")
+    wait_until(producer.is_drained, drain, "all jobs are done after the last kill")
     verdict = judge(producer.calls, producer.finished(), read_diary(workers.diary), workers.kills)
     work.app.close()
     return verdict

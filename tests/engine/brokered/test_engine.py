@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from tests.engine.brokered.stops import Stop, Stopping
 from tests.engine.brokered.yard import EXCLUSIVE, MAIL, Process, Yard, until, yard
 
 from backlane.engine.protocol import Admission, Engine, Tune
@@ -325,6 +326,17 @@ def test_closing_gives_back_what_is_in_hand(place: Yard, process: Process) -> No
     assert time.monotonic() - began < 2
     assert place.broker.ready(MAIL) == 10
     assert len(process.take()) == 10  # the next use opens anew
+
+
+def test_what_a_closing_process_did_not_publish_is_offered_by_others(place: Yard) -> None:
+    transport = Stopping(place.broker.connect(), Stop.BEFORE_PUBLISH)
+    leaving = place.process(transport)
+    jobs = leaving.add(10)
+    assert transport.is_there.wait(5)
+
+    leaving.engine.close()
+
+    assert sorted(lease.job for lease in place.process().take()) == sorted(jobs)
 
 
 def test_closing_is_quick_while_the_broker_is_away(place: Yard, process: Process) -> None:

@@ -36,7 +36,14 @@ SOON = 10.0  # that anything here may take on a busy machine
 BOUNDS = Bounds(max_jobs=1_000_000)
 
 QUICK = Patience(
-    offer=60.0, held=0.1, settled=0.15, unordered=0.15, poll=0.02, cut_off=0.1, closing=1.0
+    offer=60.0,
+    held=0.1,
+    settled=0.15,
+    inexact=0.15,
+    unordered=0.15,
+    poll=0.02,
+    cut_off=0.1,
+    closing=1.0,
 )
 
 

@@ -68,7 +68,7 @@ class Depot:
         self._dropped: list[bytes] = []
         self._is_acking = self._is_nudged = False
         self.background = loop.enter()
-        self.background.loop.call_soon_threadsafe(self._start, self.relay.serve())
+        self.background.loop.call_soon_threadsafe(self._begin)
 
     @property
     def is_own(self) -> bool:
@@ -247,6 +247,9 @@ class Depot:
 
     # -- on the loop --
 
+    def _begin(self) -> None:
+        self._serving = self._start(self.relay.serve())
+
     def _nudge(self) -> None:
         """Let the loop see to what has gathered."""
         if not self._is_nudged:
@@ -352,6 +355,8 @@ class Depot:
         loop.leave(self.background)
 
     async def _leave(self) -> None:
+        self.relay.end()
+        await asyncio.wait([self._serving], timeout=self.patience.closing / 4)
         tasks = [*self._tasks, *self.relay.tasks]
         for task in tasks:
             task.cancel()
@@ -362,6 +367,9 @@ class Depot:
             acks, self._acks = self._acks, []
         for bell in list(self._hearing):
             self._belfry.take_down(bell)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.patience.closing):
+                await self.relay.let_go()
         with contextlib.suppress(EngineUnavailable, TimeoutError):
             async with asyncio.timeout(self.patience.closing):
                 if acks:

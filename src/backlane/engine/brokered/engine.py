@@ -8,7 +8,6 @@ So nothing that a broker loses, doubles, delays or refuses changes what becomes 
 from __future__ import annotations
 
 import contextlib
-import contextlib
 import os
 import threading
 from collections.abc import Sequence

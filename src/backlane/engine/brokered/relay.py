@@ -59,7 +59,8 @@ class Relay:
         self.tasks: set[asyncio.Task[None]] = set()
         self._poll_at = 0.0
         self._due_at: float | None = None
-        self._is_looking = False
+        self._is_looking = self._is_ending = False
+        self._left: list[bytes] = []  # jobs that were offered, and not published any more
 
     # -- what it is told, on its loop --
 
@@ -86,6 +87,17 @@ class Relay:
                 return await future
         return False
 
+    def end(self) -> None:
+        """Publish no more, from the next look on."""
+        self._is_ending = True
+        self._waker.set()
+
+    async def let_go(self) -> None:
+        """Let others offer what was offered here and not published."""
+        left, self._left = self._left, []
+        if left:
+            await self.withdraw(left)
+
     @property
     def is_idle(self) -> bool:
         """Whether all it was told of is published."""
@@ -94,8 +106,8 @@ class Relay:
     # -- looking --
 
     async def serve(self) -> None:
-        """Look until cancelled."""
-        while True:
+        """Look until told to end."""
+        while not self._is_ending:
             now = time.monotonic()
             belts = self._next(now)
             if not belts:
@@ -162,6 +174,9 @@ class Relay:
         named: set[str] = set()
         try:
             offered = await self._offer(belts, now)
+            if self._is_ending:
+                self._left += [job.job for job in offered.jobs]
+                return
             by_belt: dict[Belt, list[Carried]] = {}
             for job in offered.jobs:
                 by_belt.setdefault(self._belts[job.queue, job.lane], []).append(job)
@@ -209,6 +224,9 @@ class Relay:
             await self.withdraw([job.job for job in jobs])
             self.poke([belt])
             return
+        except asyncio.CancelledError:  # it may arrive: then it is claimed, and once
+            self._left += [job.job for job in jobs]
+            raise
         finally:
             belt.under_way -= 1
         belt.number_published += fates.count(Fate.CONFIRMED)
@@ -249,7 +267,7 @@ class Relay:
             belt.zero_at = None
         elif belt.zero_at is None:
             belt.zero_at = now
-        else:
+        elif standing.is_exact or now - belt.zero_at >= self._patience.inexact:
             with self._lock:
                 belt.void_to_ms = now_ms - self._patience.offer_ms
             belt.zero_at = None
