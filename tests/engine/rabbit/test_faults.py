@@ -156,6 +156,21 @@ def test_the_doctor_says_which_queue_is_made_otherwise(bench: Bench):
     assert bench.queue in finding.subject
     assert "x-max-length" in finding.text
 
+    [finding] = [it for it in bench.run(other.diagnose()) if it.state != "ok"]
+    assert finding.state == "error"
+
+
+def test_the_doctor_warns_of_a_queue_that_is_used_as_it_is(bench: Bench):
+    bench.run(bench.rabbit.declare(bench.queue, Bounds(most=1)))
+    never = f"{bench.queue}.never"
+
+    told = bench.run(bench.other().diagnose({bench.queue: None, never: None}))
+    [finding] = [it for it in told if it.state != "ok"]
+
+    assert (finding.state, finding.subject) == ("warning", f"queue {bench.queue}")
+    assert not any(never in it.subject for it in told)
+    assert "as it is" in finding.text
+
 
 def test_the_doctor_of_no_broker_says_so():
     [finding] = findings(f"amqp://127.0.0.1:{free_port()}").values()

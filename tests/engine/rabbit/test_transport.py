@@ -7,10 +7,13 @@ import os
 import time
 
 import pytest
+from pamqp import commands
 from tests.engine.rabbit.bench import Bench, parcels, receive
 
 from backlane.engine.transport import Bounds, Fate, Parcel
-from backlane.engine.transports.rabbit import Rabbit
+from backlane.engine.transports.rabbit import Rabbit, consumer, question
+from backlane.engine.transports.rabbit.address import parse
+from backlane.engine.transports.rabbit.connection import connect
 from backlane.errors import SchemaMismatch, WrongUse
 
 
@@ -202,12 +205,57 @@ def test_a_queue_made_otherwise_says_which_argument_and_what_to_do(bench: Bench)
 
     with pytest.raises(SchemaMismatch, match=r"x-max-length: 10, where 20 .* delete_queue"):
         bench.run(other.declare(bench.queue, Bounds(most=20)))
-    with pytest.raises(SchemaMismatch, match="another x-"):
-        bench.run(bench.other().publish(bench.queue, parcels(b""), 10))
-    with pytest.raises(SchemaMismatch, match="another x-"):
-        bench.run(bench.other().receive(bench.queue, 1, 10))
-
     assert bench.publish(b"still") == [Fate.CONFIRMED]
+
+
+def test_a_queue_of_which_nothing_is_asked_is_taken_as_it_is(bench: Bench):
+    """As one that was used without a ledger before, and has bounds of its own."""
+    bench.run(bench.rabbit.declare(bench.queue, Bounds(most=10, dead=f"{bench.queue}.dead")))
+    other = bench.other()
+
+    assert bench.run(other.publish(bench.queue, parcels(b"a", b"b"), 10)) == [Fate.CONFIRMED] * 2
+    got = bench.run(receive(other, bench.queue, 2, 10))
+
+    assert [it.body for it in got] == [b"a", b"b"]
+    bench.run(other.ack(got))
+    assert bench.ready() == 0
+
+
+def test_an_argument_that_is_empty_is_told_readably(bench: Bench):
+    bench.publish(b"made without bounds")
+
+    wrong = r"none, where '' \(the default exchange\) is wanted"
+    with pytest.raises(SchemaMismatch, match=wrong):
+        bench.run(bench.other().declare(bench.queue, Bounds(tries=2**31, dead="x")))
+
+
+def test_a_queue_of_another_kind_is_told_of(bench: Bench):
+    async def classic() -> None:
+        address = parse(bench.url)
+        connection = await connect(address, address.hosts[0], "test")
+        channel = await connection.channel(10)
+        made = question.Declare(queue=bench.queue, durable=True)
+        await channel.ask(made, commands.Queue.DeclareOk, 10)
+        await connection.close()
+
+    bench.run(classic())
+
+    with pytest.raises(SchemaMismatch, match="exists with another x-"):
+        bench.run(bench.rabbit.declare(bench.queue, Bounds(most=1)))
+
+
+def test_a_queue_that_nobody_asks_for_messages_goes_to_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(consumer, "IDLE_SECONDS", 0.2)
+    bench.publish(b"1", b"2")
+    [held] = bench.receive(1)
+    other = bench.other()
+
+    got = bench.run(receive(other, bench.queue, 1, 10))
+
+    assert [it.body for it in got] == [b"2"]
+    assert bench.run(bench.rabbit.extend([held], 10)) == []
 
 
 def test_many_callers_publish_at_once(bench: Bench):

@@ -22,6 +22,7 @@ from backlane.engine.transports.rabbit.channel import Channel
 from backlane.engine.transports.rabbit.fault import NOT_FOUND, Declined, declined
 from backlane.engine.transports.rabbit.line import Line
 from backlane.engine.transports.rabbit.properties import read
+from backlane.errors import SchemaMismatch
 
 OPEN_SECONDS = 5.0
 MOST_PREFETCH = 4_096
@@ -255,7 +256,13 @@ class Consumer:
         except Declined as error:
             raise declined(self._address, error, feed.queue) from error
         hold = feed.hold = Hold(channel)
-        await topology.declare(channel, self._address, feed.queue, self._bounds.get(feed.queue))
+        try:
+            await topology.declare(channel, self._address, feed.queue, self._bounds.get(feed.queue))
+        except SchemaMismatch:
+            if feed.queue in self._bounds:
+                raise
+            # Nothing was asked of it: it is taken as it is. The channel is gone by that.
+            hold = feed.hold = Hold(await self._channel())
         await self._consume(hold, feed)
         return hold
 

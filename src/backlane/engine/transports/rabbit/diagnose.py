@@ -16,14 +16,14 @@ from backlane.engine.transports.rabbit.address import Address
 from backlane.engine.transports.rabbit.connection import Connection, connect
 from backlane.engine.transports.rabbit.fault import Declined, declined
 from backlane.engine.transports.rabbit.properties import Header
-from backlane.errors import EngineUnavailable
+from backlane.errors import EngineUnavailable, SchemaMismatch
 
 SECONDS = 5.0
 OLDEST = (3, 10)
 
 
-async def diagnose(address: Address, bounds: Mapping[str, Bounds]) -> list[Finding]:
-    """Look at the broker, at our rights, and at the queues that were declared here."""
+async def diagnose(address: Address, queues: Mapping[str, Bounds | None]) -> list[Finding]:
+    """Look at the broker, at our rights, and at queues; None: one may be made in any way."""
     found: list[Finding] = []
     connection = None
     for host in address.hosts:
@@ -45,8 +45,8 @@ async def diagnose(address: Address, bounds: Mapping[str, Bounds]) -> list[Findi
         found += may
         if all(it.state == "ok" for it in may):
             found += _alarms(connection)
-            for queue, wanted in bounds.items():
-                found.append(await _queue(connection, address, queue, wanted))
+            for queue, wanted in queues.items():
+                found += await _queue(connection, address, queue, wanted)
     except EngineUnavailable as error:
         found.append(_bad("RabbitMQ", str(error)))
     finally:
@@ -144,15 +144,27 @@ def _alarms(connection: Connection) -> list[Finding]:
     ]
 
 
-async def _queue(connection: Connection, address: Address, queue: str, wanted: Bounds) -> Finding:
+async def _queue(
+    connection: Connection, address: Address, queue: str, wanted: Bounds | None
+) -> list[Finding]:
+    """Look at a queue, without making it."""
+    subject = f"queue {queue}"
     channel = await connection.channel(SECONDS)
     try:
-        ready = await topology.declare(channel, address, queue, wanted)
+        ready = await topology.waiting(channel, address, queue)
+        if ready is None:
+            return []
+        await topology.declare(channel, address, queue, wanted)
+    except SchemaMismatch as error:
+        if wanted is not None:
+            return [_bad(subject, str(error))]
+        text = f"{error}. It is used as it is: what it drops is published again"
+        return [Finding(subject=subject, state="warning", text=text)]
     except EngineUnavailable as error:
-        return _bad(f"queue {queue}", str(error))
+        return [_bad(subject, str(error))]
     finally:
         channel.close()
-    return Finding(subject=f"queue {queue}", state="ok", text=f"{ready} messages wait")
+    return [Finding(subject=subject, state="ok", text=f"{ready} messages wait")]
 
 
 def _bad(subject: str, text: str) -> Finding:

@@ -99,8 +99,9 @@ def declined(
         return SchemaMismatch(
             f"the queue {queue!r} exists with another {found[1]}: {_said(found[4])}, where "
             f"{_said(found[3])} is wanted. Queues keep what they were made with: set it back, "
-            f"or let its messages run out and delete it: rabbitmqctl delete_queue -p "
-            f"{address.vhost} {queue} --if-empty (the next use makes it anew)"
+            f"give the URL another prefix=, or let its messages run out and delete it: "
+            f"rabbitmqctl delete_queue -p {address.vhost} {queue} --if-empty (the next use makes "
+            "it anew)"
         )
     if error.code == PRECONDITION:
         return SchemaMismatch(f"the queue {queue!r} is not as we need it: {error.text}")
@@ -109,4 +110,6 @@ def declined(
 
 def _said(text: str) -> str:
     value = _VALUE.search(text)
-    return value[1] if value else text.strip("'")
+    if value is None:
+        return text.strip("'")
+    return value[1] or "'' (the default exchange)"

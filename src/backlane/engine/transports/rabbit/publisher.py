@@ -16,7 +16,7 @@ from backlane.engine.transports.rabbit.fault import REFUSED, Declined, declined
 from backlane.engine.transports.rabbit.flight import Call, Flight
 from backlane.engine.transports.rabbit.line import Line
 from backlane.engine.transports.rabbit.properties import MOST_ID, Header
-from backlane.errors import EngineUnavailable
+from backlane.errors import EngineUnavailable, SchemaMismatch
 
 SHORT_ID = MOST_ID // 4  # characters that fit in whatever they are made of
 PIECE_BYTES = 128 * 1024  # written at a time
@@ -120,17 +120,20 @@ class Publisher:
         wanted = [it for it in every if _key(it) not in self._made]
         if not wanted:
             return
-        # On a channel of its own: what goes wrong there must not end those in flight.
-        channel = await flight.connection.channel(OPEN_SECONDS)
-        try:
-            for it in wanted:
+        for it in wanted:
+            # On a channel of its own: what goes wrong there must not end those in flight.
+            channel = await flight.connection.channel(OPEN_SECONDS)
+            try:
                 if isinstance(it, int):
                     await topology.declare_delay(channel, self._address, it)
                 else:
                     await topology.declare(channel, self._address, it, self._bounds.get(it))
-                self._made.add(_key(it))
-        finally:
-            channel.close()
+            except SchemaMismatch:
+                if isinstance(it, int) or it in self._bounds:
+                    raise  # else nothing was asked of it: it is taken as it is
+            finally:
+                channel.close()
+            self._made.add(_key(it))
 
     # -- sending --
 

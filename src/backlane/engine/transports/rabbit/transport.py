@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backlane.engine.protocol import Finding
 from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing, Terms
@@ -83,9 +83,9 @@ class Rabbit:
         self._come_home()
         await self._consumer.purge(queue)
 
-    async def diagnose(self) -> list[Finding]:
-        """Say what is wrong, or right, with the broker, its queues and our rights on them."""
-        return await diagnose(self._address, self._bounds)
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
+        """Say what is wrong, or right, with the broker, our rights, and these queues."""
+        return await diagnose(self._address, {**queues, **self._bounds})
 
     async def close(self) -> None:
         """Let go of the broker; what was received is given back. The next use opens anew."""
