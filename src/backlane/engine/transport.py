@@ -96,7 +96,8 @@ class Transport(Protocol):
     async def declare(self, queue: str, bounds: Bounds) -> None:
         """Make a queue with these bounds, now and whenever it has to be made again.
 
-        A queue that was never declared is made when first named, and takes whatever comes.
+        A queue that was never declared is made when first named, and takes whatever comes;
+        one that is there already is taken as it is.
         What a broker has no bound for is passed over.
 
         Raises:
@@ -151,8 +152,12 @@ class Transport(Protocol):
     async def purge(self, queue: str) -> None:
         """Drop all messages of a queue that nobody holds."""
 
-    async def diagnose(self) -> list[Finding]:
-        """Say what is wrong, or right, with the broker, its queues and our rights on them."""
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
+        """Say what is wrong, or right, with the broker, our rights there, and its queues.
+
+        `queues` are some that it may have, and should be made with these bounds; None: they
+        may be made in any way. It makes none.
+        """
 
     async def close(self) -> None:
         """Let go of the broker; what was received is given back. The next use opens anew."""

@@ -24,8 +24,8 @@ def test_a_queue_made_otherwise_is_refused_and_others_go_on(
 ) -> None:
     """As when one prefix was used with a ledger before."""
     with contextlib.closing(connect(rabbit_url, SystemClock())) as engine:
-        other = Counter(engine)  # type: ignore[arg-type]
-        other.append(job(), bounds={"mail": Bounds(max_jobs=7)})
+        assert isinstance(engine, Bare)
+        Counter(engine).append(job(), bounds={"mail": Bounds(max_jobs=7)})
     with contextlib.closing(connect(rabbit_url, SystemClock())) as engine:
         assert isinstance(engine, Bare)
         engine.know({"mail": Bounds(), "post": Bounds()})
@@ -33,7 +33,7 @@ def test_a_queue_made_otherwise_is_refused_and_others_go_on(
         with caplog.at_level(logging.WARNING, "backlane.broker"):
             engine.run(engine.tune("mail", Declare(Kind.TASKS, Bounds())))
 
-            with pytest.raises(SchemaMismatch, match="x-max-length: 7, where .* prefix="):
+            with pytest.raises(SchemaMismatch, match=r"x-max-length: 7, where .* prefix="):
                 counter.append(job())
             counter.append(job(queue="post"))
             [lease] = counter.take(queues=("mail", "post"))

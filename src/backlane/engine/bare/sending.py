@@ -40,10 +40,10 @@ async def append(
         first_of.setdefault(name, job)
         by_queue.setdefault(name, []).append((job, _parcel(core, job, now_ms)))
     for name, part in by_queue.items():
-        await core.declare(first_of[name].queue, first_of[name].lane)
         refusal = await _full(core, name, part, admission)
         if refusal is not None:
             return refusal
+        await core.declare(first_of[name].queue, first_of[name].lane)
     fates: dict[bytes, Fate] = {}
     for name, part in by_queue.items():
         try:

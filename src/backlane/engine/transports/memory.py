@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -242,7 +242,7 @@ class MemoryTransport:
         with self.broker.lock:
             self.broker.queue(queue).ready.clear()
 
-    async def diagnose(self) -> list[Finding]:
+    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:  # noqa: ARG002 - none can be made otherwise
         """Say what it is."""
         return [
             Finding(
