@@ -214,7 +214,20 @@ class Handler(WSGIRequestHandler):
         """Say nothing."""
 
 
+def in_turn(name: str) -> None:
+    """Let others wait: moto goes through its queues while they become more."""
+    original = getattr(models.SQSBackend, name)
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with turn:
+            return original(self, *args, **kwargs)
+
+    setattr(models.SQSBackend, name, call)
+
+
 def mend() -> None:
+    for name in ("create_queue", "delete_queue", "list_queues", "set_queue_attributes"):
+        in_turn(name)
     models.Queue.add_message = add
     models.SQSBackend.receive_message = receive
     models.SQSBackend.delete_message = delete

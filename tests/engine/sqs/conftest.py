@@ -38,8 +38,8 @@ def queue() -> str:
 
 
 @pytest.fixture
-def transport(endpoint: str, run: Callable[..., Any]) -> Iterator[SqsTransport]:
-    made = open_url(f"{endpoint}?wait=1")
+def transport(endpoint: str, queue: str, run: Callable[..., Any]) -> Iterator[SqsTransport]:
+    made = open_url(f"{endpoint}?wait=1&prefix={queue.partition('.')[0]}")
     assert isinstance(made, SqsTransport)
     yield made
     run(made.close())
@@ -53,9 +53,11 @@ def bad(endpoint: str) -> Iterator[Unruly]:
 
 
 @pytest.fixture
-def through(endpoint: str, bad: Unruly, run: Callable[..., Any]) -> Iterator[SqsTransport]:
+def through(
+    endpoint: str, bad: Unruly, queue: str, run: Callable[..., Any]
+) -> Iterator[SqsTransport]:
     """A transport whose way leads through the proxy."""
-    made = open_url(f"{bad.before(endpoint)}?wait=1")
+    made = open_url(f"{bad.before(endpoint)}?wait=1&prefix={queue.partition('.')[0]}")
     assert isinstance(made, SqsTransport)
     yield made
     run(made.close())

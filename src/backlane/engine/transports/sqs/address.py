@@ -28,6 +28,7 @@ class Address:
     endpoint: str | None = None  # None: Amazon's own, by the region
     key: str | None = field(default=None, repr=False)
     secret: str | None = field(default=None, repr=False)
+    prefix: str | None = None  # of the queues that are ours; others name them with it
     fifo: bool = False
     # Seconds that a message stays ours unless extended. 30: what a worker that was killed
     # had in its hands is shown again soon, and one that lives extends or acknowledges it.
@@ -61,6 +62,7 @@ def parse(url: str) -> Address:
         endpoint=endpoint,
         key=unquote(parts.username) if parts.username else None,
         secret=unquote(parts.password) if parts.password else None,
+        prefix=options.get("prefix"),
         fifo=_yes_or_no(options, "fifo", shown),
         visibility=_seconds(options, "visibility", 30, LONGEST_VISIBILITY, shown),
         wait=_seconds(options, "wait", LONGEST_WAIT, LONGEST_WAIT, shown),

@@ -12,7 +12,7 @@ from backlane.engine.protocol import Finding
 from backlane.engine.transports.name import VERSION
 from backlane.engine.transports.sqs.client import Client
 from backlane.engine.transports.sqs.link import Link
-from backlane.engine.transports.sqs.naming import DEAD, FIFO, queue_of
+from backlane.engine.transports.sqs.naming import DEAD, FIFO, queue_of, sqs_name
 from backlane.engine.transports.sqs.places import MOST_BYTES, RECEIVES, RETENTION, read
 from backlane.engine.transports.sqs.trouble import Kind, Trouble, trouble_of
 
@@ -42,7 +42,8 @@ def _look(client: Client, link: Link) -> Iterator[Finding]:
     address = link.address
     begun = time.time()
     try:
-        answer = client.list_queues(MaxResults=1000)
+        start = {"QueueNamePrefix": sqs_name(f"{address.prefix}.")} if address.prefix else {}
+        answer = client.list_queues(MaxResults=1000, **start)
     except Exception as error:  # noqa: BLE001 - `trouble_of` judges it
         trouble = trouble_of(error, "ListQueues", None, address)
         if trouble.code not in ("AccessDenied", "AccessDeniedException"):

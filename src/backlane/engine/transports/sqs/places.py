@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from backlane.engine.transport import Bounds
 from backlane.engine.transports.sqs.address import Address
 from backlane.engine.transports.sqs.client import Client
 from backlane.engine.transports.sqs.naming import dead_name, sqs_name
+from backlane.engine.transports.sqs.pace import backoff
 from backlane.engine.transports.sqs.trouble import Kind, Trouble, trouble_of
 
 log = logging.getLogger("backlane.sqs")
@@ -23,6 +25,7 @@ RETENTION = 1_209_600  # seconds: fourteen days, the most there is
 # The most there is. Whoever holds messages for later gives them back and receives them
 # again: only what nobody can make sense of comes so often.
 RECEIVES = 1_000
+TRIES = 4  # at opening a place
 MADE_OTHERWISE = "MadeOtherwise"  # the code of the one trouble that is our own
 
 
@@ -54,7 +57,7 @@ class Places:
         found = self._known.get(queue)
         if found is None:
             bounds = self.bounds.get(queue, Bounds())
-            found = self._run(lambda client: open_place(client, self._address, queue, bounds))
+            found = self._run(lambda client: _open(client, self._address, queue, bounds))
             found.add_done_callback(_hear)
             self._known[queue] = found
         try:
@@ -77,6 +80,18 @@ def _hear(found: asyncio.Future[Place]) -> None:
     """Whoever asked may have gone: then nobody else looks at what went wrong."""
     if not found.cancelled():
         found.exception()
+
+
+def _open(client: Client, address: Address, queue: str, bounds: Bounds) -> Place:
+    """Open a place; what had no answer is asked again, for finding and making are harmless."""
+    for tries in range(1, TRIES):
+        try:
+            return open_place(client, address, queue, bounds)
+        except Trouble as trouble:
+            if trouble.kind not in (Kind.DOUBT, Kind.THROTTLED):
+                raise
+            time.sleep(backoff(tries))
+    return open_place(client, address, queue, bounds)
 
 
 def open_place(client: Client, address: Address, queue: str, bounds: Bounds) -> Place:
