@@ -34,7 +34,7 @@ T = TypeVar("T")
 EXTENT = Extent(window_least=100_000, stock_most=100_000, beyond=100_000, claim_most=100_000)
 
 PASSED_ON_SECONDS = 0.05
-SECONDS = 20.0  # that a broker may take to bring what it has
+SECONDS = 60.0  # that a broker may take to bring what it has
 
 
 class Counting:
