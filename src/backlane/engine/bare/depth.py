@@ -21,11 +21,11 @@ RECENT_SECONDS = 0.02
 
 
 class _Count:
-    __slots__ = ("asked_at", "asking", "ready", "since")
+    __slots__ = ("asked_at", "asking", "ready", "sent_at", "since")
 
     def __init__(self) -> None:
         self.ready, self.since = 0, 0  # as the broker said; published after it was asked
-        self.asked_at = float("-inf")
+        self.asked_at = self.sent_at = float("-inf")
         self.asking: asyncio.Task[None] | None = None
 
 
@@ -41,7 +41,9 @@ class Depths:
         count = self._counts.setdefault(name, _Count())
         age = time.monotonic() - count.asked_at
         if count.ready + count.since + added > bound:
-            if age > RECENT_SECONDS:
+            # What was sent while the broker was asked may be counted twice.
+            while count.asked_at <= count.sent_at or age > RECENT_SECONDS:
+                age = 0.0
                 await self._asked(name, count)
         elif age > FRESH_SECONDS:
             self._asked(name, count)
@@ -49,7 +51,9 @@ class Depths:
 
     def sent(self, name: str, number: int) -> None:
         """So many were published, or may have been."""
-        self._counts.setdefault(name, _Count()).since += number
+        count = self._counts.setdefault(name, _Count())
+        count.since += number
+        count.sent_at = time.monotonic()
 
     def known(self, name: str) -> int:
         count = self._counts.get(name)
