@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from backlane.engine.brokered import pace
 from backlane.engine.brokered.patience import Patience
-from backlane.engine.brokered.trouble import Trouble
+from backlane.engine.brokered.trouble import Notice, Trouble
 from backlane.engine.transport import Delivery
 from backlane.model.job import Lane
 from backlane.model.queue import Kind
@@ -87,7 +87,7 @@ class Belt:
         self.not_before = -math.inf  # of the next look: messages were refused
         self.refusals = 0
         self.number_published = 0
-        self.trouble = Trouble(f"the queue {self.name}")  # it refuses messages
+        self.trouble = Trouble(Notice(f"the queue {self.name}"))  # it refuses messages
         # Of the pump:
         self.down_since: float | None = None
         self.has_answered = False

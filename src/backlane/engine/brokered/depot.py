@@ -277,7 +277,8 @@ class Depot:
         if belt in self._pumps:
             self._pumps[belt][0].wake()
             return
-        pump = Pump(belt, self._transport, self.lock, self.patience, self._arrived)
+        notice = self.relay.trouble.notice
+        pump = Pump(belt, self._transport, self.lock, self.patience, self._arrived, notice)
         task = self._start(pump.serve())
         self._pumps[belt] = pump, task
         task.add_done_callback(lambda task: self._end_pump(belt, task))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from backlane.engine.brokered.belt import Belt
 from backlane.engine.brokered.patience import Patience
-from backlane.engine.brokered.trouble import Trouble
+from backlane.engine.brokered.trouble import Notice, Trouble
 from backlane.engine.transport import Delivery, Transport
 from backlane.errors import EngineUnavailable
 
@@ -37,12 +37,13 @@ class Pump:
         lock: threading.Lock,
         patience: Patience,
         arrived: Arrived,
+        notice: Notice,
     ) -> None:
         self.belt = belt
         self._transport, self._lock, self._patience = transport, lock, patience
         self._arrived = arrived
         self._waker = asyncio.Event()
-        self._trouble = Trouble(transport.terms.name)
+        self._trouble = Trouble(notice)
 
     def wake(self) -> None:
         """There may be room again."""
@@ -50,6 +51,12 @@ class Pump:
 
     async def serve(self) -> None:
         """Bring messages until nobody has claimed for a while."""
+        try:
+            await self._serve()
+        finally:
+            self._trouble.leave()
+
+    async def _serve(self) -> None:
         belt = self.belt
         while True:
             now = time.monotonic()

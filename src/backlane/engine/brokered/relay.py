@@ -19,7 +19,7 @@ from typing import Any
 from backlane.engine.brokered.belt import Belt
 from backlane.engine.brokered.letter import parcel
 from backlane.engine.brokered.patience import Patience
-from backlane.engine.brokered.trouble import Trouble
+from backlane.engine.brokered.trouble import Notice, Trouble
 from backlane.engine.offering import Carried, Ledger, Offer, Offered
 from backlane.engine.transport import Blocked, Fate, Transport
 from backlane.errors import EngineUnavailable, OutcomeUnknown
@@ -50,8 +50,8 @@ class Relay:
     ) -> None:
         self._transport, self._ledger = transport, ledger
         self._belts, self._lock, self._patience = belts, lock, patience
-        self.trouble = Trouble(transport.terms.name)
-        self._astray = Trouble("the ledger")
+        self.trouble = Trouble(Notice(transport.terms.name))
+        self._astray = Trouble(Notice("the ledger"))
         self.buried: list[JobRecord] = []
         self._dirty: dict[Belt, None] = {}
         self._looks: list[tuple[asyncio.Future[bool], frozenset[str]]] = []

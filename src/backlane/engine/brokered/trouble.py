@@ -11,11 +11,36 @@ FIRST_SECONDS = 0.1
 LONGEST_SECONDS = 2.0  # so that work goes on soon after a broker is back
 
 
-class Trouble:
-    """What stands between the relay and the other side. Times are of `time.monotonic`."""
+class Notice:
+    """What is said of one other side: that it is in trouble, and that it is well; each once.
+
+    Relay and pumps meet the same outage, each for itself.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self._telling: set[Trouble] = set()
+
+    def begin(self, trouble: Trouble) -> None:
+        if not self._telling:
+            log.warning(
+                "%s is in trouble (%s); jobs are kept, and it is tried again",
+                self.name,
+                trouble.reason,
+            )
+        self._telling.add(trouble)
+
+    def end(self, trouble: Trouble, *, is_well: bool = True) -> None:
+        self._telling.discard(trouble)
+        if is_well and not self._telling:
+            log.warning("%s is well again", self.name)
+
+
+class Trouble:
+    """What stands between the relay and the other side. Times are of `time.monotonic`."""
+
+    def __init__(self, notice: Notice) -> None:
+        self.notice, self.name = notice, notice.name
         self.since: float | None = None
         self.resume_at = 0.0
         self.reason = ""
@@ -39,11 +64,7 @@ class Trouble:
         # A first failure is mostly a restart, over before anybody could read of it.
         if self._failures > 2 and not self._is_told:
             self._is_told = True
-            log.warning(
-                "%s takes nothing (%s); jobs are kept, and it is tried again",
-                self.name,
-                self.reason,
-            )
+            self.notice.begin(self)
 
     def end(self) -> None:
         """It works."""
@@ -52,4 +73,10 @@ class Trouble:
         self.since, self._failures, self.resume_at = None, 0, 0.0
         if self._is_told:
             self._is_told = False
-            log.warning("%s takes messages again", self.name)
+            self.notice.end(self)
+
+    def leave(self) -> None:
+        """Nobody tries any more: others say when it is well."""
+        if self._is_told:
+            self._is_told = False
+            self.notice.end(self, is_well=False)
