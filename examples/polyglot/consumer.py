@@ -1,6 +1,6 @@
 """Read raw messages that an application sent, as a program that knows nothing of backlane does.
 
-python consumer.py amqp://guest:guest@127.0.0.1/
+python -m examples.polyglot.consumer amqp://guest:guest@127.0.0.1/
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 
-from plain import Plain
+from examples.polyglot.plain import Plain
 
 QUEUE = "backlane.1.orders"
 

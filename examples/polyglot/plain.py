@@ -33,7 +33,7 @@ class Plain:
         self._send(commands.Confirm.Select())
         self._expect(commands.Confirm.SelectOk)
 
-    def publish(self, queue: str, content: bytes, headers: dict[str, str], id: str) -> None:  # noqa: A002
+    def publish(self, queue: str, content: bytes, headers: dict[str, Any], id: str) -> None:  # noqa: A002
         """Publish a message that survives a restart, and wait until the broker has it."""
         properties = commands.Basic.Properties(
             delivery_mode=2, message_id=id, headers=headers, content_type="application/json"

@@ -1,6 +1,6 @@
 """Send a task, as a program that knows nothing of backlane does.
 
-python producer.py amqp://guest:guest@127.0.0.1/ welcome 7
+python -m examples.polyglot.producer amqp://guest:guest@127.0.0.1/ welcome 7
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import sys
 import uuid
 
-from plain import Plain
+from examples.polyglot.plain import Plain
 
 QUEUE = "backlane.1.mail"  # prefix, version of the set-up, name of the queue
 

@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
 from tests.servers import rabbitmq, sqs
 from tests.servers.missing import Missing, give_up
 
@@ -19,13 +18,13 @@ from backlane.engine.transports.name import physical
 from backlane.engine.transports.sqs.naming import sqs_name
 from backlane.testing import testing
 
-HERE = Path(__file__).resolve().parents[2] / "examples/polyglot"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(url: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=HERE,
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
         env={**os.environ, "BACKLANE_URL": url},
         capture_output=True,
         text=True,
@@ -45,9 +44,9 @@ def test_a_program_without_backlane_sends_a_task_and_reads_a_message(tmp_path: P
     log = tmp_path / "log"
     with log.open("w") as out, contextlib.ExitStack() as stack:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "backlane", "worker", "jobs:app"],
-            cwd=HERE,
-            env={**os.environ, "BACKLANE_URL": url, "PYTHONPATH": str(HERE)},
+            [sys.executable, "-m", "backlane", "worker", "examples.polyglot.jobs:app"],
+            cwd=ROOT,
+            env={**os.environ, "BACKLANE_URL": url},
             stdout=out,
             stderr=out,
         )
@@ -55,12 +54,12 @@ def test_a_program_without_backlane_sends_a_task_and_reads_a_message(tmp_path: P
         stack.callback(worker.terminate)
         until(lambda: "ready after" in log.read_text(), log)
 
-        python(url, "producer.py", broker, "welcome", "7", f"{prefix}.1.mail")
+        python(url, "examples.polyglot.producer", broker, "welcome", "7", f"{prefix}.1.mail")
         until(lambda: "mail 'welcome' for user 7" in log.read_text(), log)
         said = ""
         end = time.monotonic() + 10
         while not said and time.monotonic() < end:
-            said = python(url, "consumer.py", broker, f"{prefix}.1.orders")
+            said = python(url, "examples.polyglot.consumer", broker, f"{prefix}.1.orders")
 
     assert json.loads(said) == {"body": "user 7: welcome", "headers": {"shop": "7"}}
 
@@ -101,9 +100,8 @@ def until(holds, log: Path, seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def test_the_task_runs_in_a_test_without_a_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(HERE))
-    import jobs
+def test_the_task_runs_in_a_test_without_a_broker() -> None:
+    from examples.polyglot import jobs
 
     with testing(jobs.app) as kit:
         jobs.send_mail.enqueue(7, template="welcome")

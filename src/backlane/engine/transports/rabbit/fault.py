@@ -112,4 +112,4 @@ def _said(text: str) -> str:
     value = _VALUE.search(text)
     if value is None:
         return text.strip("'")
-    return value[1] or "'' (the default exchange)"
+    return value[1] or "an empty value"

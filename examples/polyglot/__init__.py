@@ -1,0 +1,1 @@
+"""Programs in other languages, on both sides of one in Python."""
