@@ -15,7 +15,7 @@ from backlane.errors import BadOption
 
 # As text: `re` compiles them when they are first needed, which few starts do.
 _LEDGER = r"(?i)[?&]ledger="
-_LOGIN = r"//([^@/?#]*)@"  # who connects, and perhaps a password
+_PLACES = r"((^|,)(\[[\da-fA-F:.]+\]|[^:,@]*)(:\d*)?)*"  # hosts and ports
 _SECRET = ("password", "secret", "token")  # what the name of an option that hides has in it
 _ENCODED = r"(?i)[a-z0-9+.-]+%(?:25)*3A"
 _DEEPEST = 4  # times that a URL may be percent-encoded, and its password still is not shown
@@ -41,6 +41,7 @@ def address_of(url: str) -> Address:
         BadOption: its ledger cannot be; says why.
     """
     own, ledger = parted(url)
+    _check(own)
     if ledger is None:
         return Address(own)
     if not ledger:
@@ -50,7 +51,27 @@ def address_of(url: str) -> Address:
         )
     if re.search(_LEDGER, ledger):
         raise BadOption(f"{shown(url)} has ledger= twice; give one, as the last option")
+    if "&" in ledger and "?" not in ledger:
+        raise BadOption(
+            f"{shown(url)}: all behind ledger= is the ledger's URL; write options of the broker "
+            "before it, and an & that the ledger's URL has as %26"
+        )
     return Address(own, ledger)
+
+
+def _check(own: str) -> None:
+    """Refuse what would be read otherwise than it is meant.
+
+    Raises:
+        BadOption: says how to write it.
+    """
+    if "://" not in own:
+        raise BadOption(f"{shown(own)} is no URL; write {own.partition(':')[0]}://…")
+    if "#" in own or _is_torn(own):
+        raise BadOption(
+            f"{shown(own)}: write what ends a part of a URL percent-encoded, also in a password: "
+            "/ as %2F, ? as %3F, # as %23, @ as %40"
+        )
 
 
 def parted(url: str) -> tuple[str, str | None]:
@@ -82,17 +103,35 @@ def shown(url: str) -> str:
 def _shown(url: str) -> str:
     from urllib.parse import parse_qsl, urlencode  # as above
 
-    address, question, query = url.partition("?")
+    address, question, query = masked(url).partition("?")
     options = [
         (name, "***" if any(it in name.lower() for it in _SECRET) else value)
         for name, value in parse_qsl(query, keep_blank_values=True)
     ]
-    return re.sub(_LOGIN, _without_password, address) + question + urlencode(options, safe="/:*")
+    return address + question + urlencode(options, safe="/:*")
 
 
-def _without_password(login: re.Match[str]) -> str:
-    user, colon, _ = login[1].partition(":")
-    return f"//{user}:***@" if colon else f"//{user}@"
+def masked(url: str) -> str:
+    """Return a URL without its password, also one that has characters which end a login."""
+    scheme, slashes, rest = url.partition("://")
+    login, at, place = _authority(rest).rpartition("@")
+    if _is_torn(url):
+        login, at, place = rest.rpartition("@")
+    else:
+        place = rest[len(login) + len(at) :]
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{slashes}{user}{':***' if colon else ''}{at}{place}"
+
+
+def _is_torn(url: str) -> bool:
+    """Whether what seems to be the host is the begin of a login, which a / or so has ended."""
+    rest = url.partition("://")[2]
+    authority = _authority(rest)
+    return "@" in rest and "@" not in authority and not re.fullmatch(_PLACES, authority)
+
+
+def _authority(rest: str) -> str:
+    return re.split(r"[/?#]", rest, maxsplit=1)[0]
 
 
 def _with(url: str, option: str) -> str:

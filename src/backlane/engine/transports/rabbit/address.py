@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from backlane.engine.address import masked
 from backlane.engine.transports.name import PREFIX, checked_prefix
 from backlane.errors import BadOption, UnknownOption, nearest
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 KNOWN = ("prefix", "heartbeat", "connect_timeout", "auth", "ca", "cert", "key", "verify")
-_LOGIN = re.compile(r"//([^@/?#]*)@")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +83,6 @@ def parse(url: str) -> Address:
         connect_seconds=_number(options, "connect_timeout", 5.0, shown),
         shown=shown,
     )
-
-
-def masked(url: str) -> str:
-    """Return a URL as it may be shown: without its password."""
-
-    def without_password(login: re.Match[str]) -> str:
-        user, colon, _ = login[1].partition(":")
-        return f"//{user}{':***' if colon else ''}@"
-
-    return _LOGIN.sub(without_password, url)
 
 
 def place(host: str, port: int) -> str:

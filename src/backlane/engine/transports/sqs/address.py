@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from backlane.engine.address import masked
 from backlane.errors import BadOption, UnknownOption, nearest
 
 SCHEMES = {"sqs": None, "sqs+http": "http", "sqs+https": "https"}
@@ -68,11 +69,6 @@ def parse(url: str) -> Address:
         wait=_seconds(options, "wait", LONGEST_WAIT, LONGEST_WAIT, shown),
         shown=shown,
     )
-
-
-def masked(url: str) -> str:
-    """Return a URL as it may be shown: without the secret."""
-    return re.sub(r"//([^@/?#:]*):[^@/?#]*@", r"//\1:***@", url)
 
 
 def _amazon(parts: SplitResult, shown: str) -> tuple[str, None]:
