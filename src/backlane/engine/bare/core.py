@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from backlane.engine import wire
-from backlane.engine.bare.bell import Belfry
 from backlane.engine.bare.depth import Depths
 from backlane.engine.bare.line import Line
 from backlane.engine.bare.routing import broker_queue, dead_queue, hop_ms
 from backlane.engine.transport import Blocked, Bounds, Delivery, Fate, Parcel, Transport
+from backlane.engine.transports.bell import Belfry
 from backlane.errors import BacklaneError, EngineUnavailable, SchemaMismatch
 from backlane.model.clock import Clock
 from backlane.model.job import Lane, Lease
@@ -160,9 +160,12 @@ class Core:
         name = self.name(queue, lane)
         line = self._lines.get(name)
         if line is None:
-            line = Line(self.transport, name, queue, lane, self._belfry.ring)
+            line = Line(self.transport, name, queue, lane, self._ring)
             self._lines[name] = line
         return line
+
+    def _ring(self, queue: str) -> None:
+        self._belfry.ring((queue,))
 
     # -- what is held --
 

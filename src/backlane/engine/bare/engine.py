@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from backlane.engine.bare import dead, ending, receiving, sending
-from backlane.engine.bare.bell import BareBell, Belfry
 from backlane.engine.bare.core import Core
 from backlane.engine.bare.standing import queue_record, sample
 from backlane.engine.capability import Capability, needs_ledger
@@ -37,6 +36,7 @@ from backlane.engine.scheduling import (
 )
 from backlane.engine.transport import Transport
 from backlane.engine.transports import loop
+from backlane.engine.transports.bell import ArrivalBell, Belfry
 from backlane.engine.transports.name import PREFIX
 from backlane.model.clock import Clock, SystemClock
 from backlane.model.job import Job, Lane, Note, Receipt, Refusal
@@ -237,8 +237,10 @@ class Bare:
 
     # -- wake-ups, owners, and the broker --
 
-    def listen(self, queues: Sequence[str]) -> BareBell:
-        return self._belfry.hang(queues)
+    def listen(self, queues: Sequence[str]) -> ArrivalBell:
+        bell = ArrivalBell(queues, self._belfry.take_down)
+        self._belfry.hang(bell)
+        return bell
 
     async def departed(self) -> tuple[str, ...]:
         """Nobody: what a dead worker had in its hands, the broker shows again by itself."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from backlane.engine.brokered.bell import Belfry, BrokeredBell
 from backlane.engine.brokered.belt import Belt, Load
 from backlane.engine.brokered.foreign import Customs
 from backlane.engine.brokered.letter import named
@@ -30,6 +29,7 @@ from backlane.engine.offering import Ledger
 from backlane.engine.protocol import Claimed, Wanted
 from backlane.engine.transport import Delivery, Transport
 from backlane.engine.transports import loop
+from backlane.engine.transports.bell import ArrivalBell, Belfry
 from backlane.engine.transports.name import physical
 from backlane.errors import EngineUnavailable
 from backlane.model.job import Lane, Lease
@@ -59,7 +59,7 @@ class Depot:
         self.relay = Relay(transport, ledger, self.belts, self.lock, patience)
         self.customs = Customs(transport, ledger, self.appended)
         self._belfry = Belfry()
-        self._hearing: dict[BrokeredBell, asyncio.Task[None]] = {}
+        self._hearing: dict[ArrivalBell, asyncio.Task[None]] = {}
         self._pumps: dict[Belt, tuple[Pump, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._poked: set[Belt] = set()
@@ -200,9 +200,9 @@ class Depot:
             self.nudge_for(belts, now)
             return False
 
-    def arrivals(self, wanted: Wanted) -> BrokeredBell:
+    def arrivals(self, wanted: Wanted) -> ArrivalBell:
         """Subscribe to what arrives, and to nothing else."""
-        bell = BrokeredBell(wanted.queues, self._belfry.take_down)
+        bell = ArrivalBell(wanted.queues, self._belfry.take_down)
         self._belfry.hang(bell)
         with self.lock:
             belts = [it for (queue, _), it in self.belts.items() if queue in wanted.queues]
@@ -210,25 +210,30 @@ class Depot:
                 bell.ring()
         return bell
 
-    def listen(self, queues: Sequence[str]) -> BrokeredBell:
-        """Subscribe here and at the ledger."""
+    def listen(self, queues: Sequence[str]) -> ArrivalBell:
+        """Subscribe here and at the ledger.
+
+        A ring of the ledger is first heard by the relay. What it then publishes rings when it
+        arrives; only where nothing will arrive (a job is to be cancelled, is due later, or the
+        broker is away) those who listen are rung at once.
+        """
         heard = self._ledger.listen(queues)
-        bell = BrokeredBell(queues, self._unhang)
+        bell = ArrivalBell(queues, self._unhang)
         self._belfry.hang(bell)
         self._call(self._hear(bell, heard))
         return bell
 
-    def _unhang(self, bell: BrokeredBell) -> None:
+    def _unhang(self, bell: ArrivalBell) -> None:
         self._belfry.take_down(bell)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.background.loop.call_soon_threadsafe(self._hush, bell)
 
-    def _hush(self, bell: BrokeredBell) -> None:
+    def _hush(self, bell: ArrivalBell) -> None:
         task = self._hearing.pop(bell, None)
         if task is not None:
             task.cancel()
 
-    async def _hear(self, bell: BrokeredBell, heard: Bell) -> None:
+    async def _hear(self, bell: ArrivalBell, heard: Bell) -> None:
         """Pass the rings of the ledger on, once the relay has looked."""
         task = asyncio.current_task()
         try:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Sequence
 from typing import TypeVar, cast
 
-from backlane.engine.brokered.bell import BrokeredBell
 from backlane.engine.brokered.depot import Depot
 from backlane.engine.brokered.errand import Errand, Step
 from backlane.engine.brokered.examination import examine
@@ -57,6 +56,7 @@ from backlane.engine.scheduling import (
 )
 from backlane.engine.selection import Amended, Change, Page, Selection
 from backlane.engine.transport import Transport
+from backlane.engine.transports.bell import ArrivalBell
 from backlane.engine.transports.name import PREFIX, physical
 from backlane.errors import BacklaneError
 from backlane.model.breaker import ResourceRecord
@@ -219,7 +219,7 @@ class Brokered:
 
     # -- wake-ups --
 
-    def listen(self, queues: Sequence[str]) -> Bell | BrokeredBell:
+    def listen(self, queues: Sequence[str]) -> Bell | ArrivalBell:
         """Ring when messages arrive for one of these queues, or something is to be cancelled."""
         return self.depot.listen(queues) if queues else self.ledger.listen(queues)
 

@@ -1,9 +1,4 @@
-"""Bells of a brokered engine: rung where messages arrive, and where the ledger says more.
-
-A ring of the ledger is first heard by the relay. What it then publishes rings when it
-arrives; only where nothing will arrive (a job is to be cancelled, is due later, or the
-broker is away) those who listen are rung at once.
-"""
+"""Bells of what has a transport: rung where messages arrive, heard in any thread or loop."""
 
 from __future__ import annotations
 
@@ -15,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from backlane.engine.waiter import Waiter
 
 
-class BrokeredBell:
+class ArrivalBell:
     """One subscription to queues. See `hearing.Bell`."""
 
-    def __init__(self, queues: Sequence[str], end: Callable[[BrokeredBell], None]) -> None:
+    def __init__(self, queues: Sequence[str], end: Callable[[ArrivalBell], None]) -> None:
         self.queues = tuple(queues)
         self._end = end
         self._change = threading.Condition()
@@ -72,16 +67,16 @@ class Belfry:
     """All bells of one process, by the queues they hear."""
 
     def __init__(self) -> None:
-        self._bells: dict[str, list[BrokeredBell]] = {}
+        self._bells: dict[str, list[ArrivalBell]] = {}
         # Re-entered where the garbage collector ends a generator that holds a bell.
         self._lock = threading.RLock()
 
-    def hang(self, bell: BrokeredBell) -> None:
+    def hang(self, bell: ArrivalBell) -> None:
         with self._lock:
             for queue in set(bell.queues):
                 self._bells.setdefault(queue, []).append(bell)
 
-    def take_down(self, bell: BrokeredBell) -> None:
+    def take_down(self, bell: ArrivalBell) -> None:
         with self._lock:
             for queue in set(bell.queues):
                 if self.has(bell, queue):
@@ -89,7 +84,7 @@ class Belfry:
                     if not self._bells[queue]:
                         del self._bells[queue]
 
-    def has(self, bell: BrokeredBell, queue: str | None = None) -> bool:
+    def has(self, bell: ArrivalBell, queue: str | None = None) -> bool:
         """Whether it hangs here still."""
         return bell in self._bells.get(queue or bell.queues[0], ())
 
