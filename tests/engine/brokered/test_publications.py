@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from tests.engine.brokered.yard import MAIL, Process, Yard, until, yard
+from tests.engine.brokered.yard import MAIL, QUICK, Process, Yard, until, yard
 
 from backlane.engine.brokered.patience import Patience
 from backlane.engine.limiting import Declared
 from backlane.engine.memory import MemoryEngine
 from backlane.engine.protocol import Tune
-from backlane.engine.transports.memory import MemoryBroker
+from backlane.engine.transport import Delivery
+from backlane.engine.transports.memory import MemoryBroker, MemoryTransport
 from backlane.model.clock import SystemClock
 from backlane.model.limit import Limit, Use
 
@@ -175,3 +177,29 @@ def _claim_for(process: Process, seconds: float) -> None:
     while time.monotonic() < end:
         process.claim()
         time.sleep(0.002)
+
+
+def test_a_receiver_that_nothing_reaches_listens_anew(place: Yard) -> None:
+    """The broker has what was offered, or had it, and brings it to nobody here."""
+    forgotten: list[str] = []
+
+    class Deaf(MemoryTransport):
+        async def receive(self, queue: str, number: int, seconds: float) -> list[Delivery]:
+            if forgotten:
+                return await super().receive(queue, number, seconds)
+            await asyncio.sleep(min(seconds, 0.01))
+            return []
+
+        async def forget(self, queue: str) -> None:
+            forgotten.append(queue)
+
+    process = place.process(Deaf(place.broker))
+    process.claim()
+    process.add(3)
+    until(lambda: place.broker.ready(MAIL) == 3, "messages")
+    place.advance(QUICK.offer + 1)
+
+    process.work()
+
+    assert forgotten[0] == MAIL
+    place.check()

@@ -188,6 +188,25 @@ def test_a_receiver_of_a_deleted_queue_listens_again(bench: Bench):
     assert bench.run(work()) == [b"2"]
 
 
+def test_who_listens_to_nothing_goes_on_when_told_to_listen_anew(bench: Bench):
+    """RabbitMQ 3.10 tells no receiver that its queue was deleted, where it is made again at
+    once: such a one waits for ever, until somebody doubts it."""
+
+    async def story() -> list[bytes]:
+        first = asyncio.ensure_future(bench.rabbit.receive(bench.queue, 5, 30.0))
+        await asyncio.sleep(0.2)
+        await bench.rabbit.forget(bench.queue)  # as who finds that nothing arrives
+        await bench.rabbit.publish(bench.queue, parcels(b"1"), 10)
+        got = await first
+        await bench.rabbit.ack(got)
+        await bench.rabbit.publish(bench.queue, parcels(b"2"), 10)
+        again = await bench.rabbit.receive(bench.queue, 5, 10.0)
+        assert len(bench.rabbit._consumer._feeds) == 1
+        return [it.body for it in [*got, *again]]
+
+    assert bench.run(story()) == [b"1", b"2"]
+
+
 def test_delays_whose_queues_were_deleted_are_made_again(bench: Bench):
     bench.publish(Parcel("1", b"1", delay_ms=1))
     delete(bench, f"{bench.prefix}.1.~delay.1s")

@@ -46,6 +46,7 @@ class Belt:
         "is_claimed",
         "kind",
         "lane",
+        "listened_at",
         "looked_at",
         "name",
         "not_before",
@@ -93,6 +94,7 @@ class Belt:
         self.has_answered = False
         # Of what has been lost:
         self.zero_at: float | None = None  # the broker was seen to have none
+        self.listened_at = -math.inf  # anew, in doubt
         self.void_to_ms: int | None = None  # by the store's clock
         self._extent = extent
         self._held = patience.held

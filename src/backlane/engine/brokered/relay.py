@@ -259,6 +259,11 @@ class Relay:
         if belt.stock or (belt.zero_at is not None and now - belt.zero_at < self._patience.settled):
             return
         try:
+            if belt.listened_at + self._patience.offer < now and not self._transport.terms.held_ms:
+                # RabbitMQ 3.10 does not always tell who listens that a queue was deleted and
+                # made again, and brings nothing then: listen anew.
+                belt.listened_at = now
+                await self._transport.forget(belt.name)
             standing = await self._transport.standing(belt.name)
         except EngineUnavailable as error:
             log.debug("%s: %s", belt.name, error)

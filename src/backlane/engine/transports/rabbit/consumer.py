@@ -143,12 +143,14 @@ class Consumer:
         """As `Transport.receive`."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        feed = self._feeds.get(queue)
-        if feed is None:
-            feed = self._feeds[queue] = Feed(queue)
+        feed = self._feeds.setdefault(queue, Feed(queue))
         feed.waiting += 1
         try:
             while True:
+                if self._feeds.get(queue) is not feed:  # it was forgotten meanwhile
+                    feed.waiting -= 1
+                    feed = self._feeds.setdefault(queue, Feed(queue))
+                    feed.waiting += 1
                 hold = feed.now
                 if hold is not None and hold.buffer:
                     return _taken(hold, queue, number)
