@@ -12,7 +12,7 @@ from tests.servers.unruly import Unruly
 
 from backlane.engine.protocol import Finding
 from backlane.engine.transport import Parcel
-from backlane.engine.transports.sqs import SqsTransport
+from backlane.engine.transports.sqs import SqsTransport, open_url
 from backlane.engine.transports.sqs.naming import dead_name, sqs_name
 from backlane.errors import EngineUnavailable
 
@@ -39,6 +39,18 @@ def test_a_good_queue_is_told_to_be_so(transport: SqsTransport, run: Run, name: 
 
     for subject in ("server", "clock", "rights", f"queue {name}"):
         assert [it.state for it in of(findings, subject)] == ["ok"], findings
+
+
+def test_queues_of_other_prefixes_are_no_business_of_ours(
+    transport: SqsTransport, run: Run, name: str, endpoint: str
+):
+    """Also where the URL gives none."""
+    assert of(run(transport.diagnose()), f"queue {name}")
+
+    findings = run(open_url(f"{endpoint}?wait=1").diagnose())
+
+    assert findings[0].state == "ok"
+    assert not [it for it in findings if name in it.subject]
 
 
 def test_a_queue_that_was_changed_is_told_with_the_remedy(

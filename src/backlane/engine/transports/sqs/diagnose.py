@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from backlane.engine.protocol import Finding
-from backlane.engine.transports.name import VERSION
+from backlane.engine.transports.name import PREFIX, VERSION
 from backlane.engine.transports.sqs.client import Client
 from backlane.engine.transports.sqs.link import Link
 from backlane.engine.transports.sqs.naming import DEAD, FIFO, queue_of, sqs_name
@@ -42,8 +42,8 @@ def _look(client: Client, link: Link) -> Iterator[Finding]:
     address = link.address
     begun = time.time()
     try:
-        start = {"QueueNamePrefix": sqs_name(f"{address.prefix}.")} if address.prefix else {}
-        answer = client.list_queues(MaxResults=1000, **start)
+        start = sqs_name(f"{address.prefix or PREFIX}.")  # others' are no business of ours
+        answer = client.list_queues(MaxResults=1000, QueueNamePrefix=start)
     except Exception as error:  # noqa: BLE001 - `trouble_of` judges it
         trouble = trouble_of(error, "ListQueues", None, address)
         if trouble.code not in ("AccessDenied", "AccessDeniedException"):
