@@ -110,7 +110,7 @@ def url_of(url: str | None, transport: str | None, ledger: str | None) -> str:
     """
     if transport is None and ledger is None:
         if url is None:
-            raise BadOption("give the URL of the store, such as 'sqlite:///jobs.db'")
+            raise BadOption("None is not a URL; give that of a store, such as 'sqlite:///jobs.db'")
         return url
     for name, given in (("transport", transport), ("ledger", ledger)):
         if not isinstance(given, str | None):
