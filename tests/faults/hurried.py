@@ -9,7 +9,7 @@ from backlane.cli import main
 from backlane.engine import brokered
 from backlane.engine.brokered.patience import Patience
 
-HURRIED = Patience(offer=2.0, held=1.0, settled=0.5, unordered=0.5, poll=0.3)
+HURRIED = Patience(offer=2.0, held=1.0, settled=0.5, inexact=1.0, unordered=0.5, poll=0.3)
 
 if __name__ == "__main__":
     brokered.Brokered = functools.partial(brokered.Brokered, patience=HURRIED)  # type: ignore[misc]

