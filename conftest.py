@@ -143,6 +143,10 @@ def evaluate(example: Example) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        # Those of schemathesis share one id, and several processes run what has one id once.
+        if item.name.endswith("]") and not item.nodeid.endswith("]") and item.parent is not None:
+            item._id = type(item.id).parse(f"{item.parent.nodeid}::{item.name}")
     if hasattr(config, "workerinput"):  # one of several processes; each sorts alike
         items.sort(key=lambda it: not it.path.relative_to(ROOT).as_posix().startswith(LONG))
 

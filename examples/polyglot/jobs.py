@@ -16,5 +16,5 @@ orders = app.messages("orders")
 @app.task(name="send_mail", queue="mail")
 async def send_mail(user_id: int, template: str) -> None:
     """Send an order's number on, for whoever reads it in whatever language."""
-    print(f"mail {template!r} for user {user_id}", flush=True)
     await orders.asend(f"user {user_id}: {template}".encode(), headers={"shop": "7"})
+    print(f"mail {template!r} for user {user_id}", flush=True)

@@ -51,11 +51,13 @@ class Plain:
         answer = self._next()
         if isinstance(answer, commands.Basic.GetEmpty):
             return None
+        if not isinstance(answer, commands.Basic.GetOk):
+            raise SystemExit(f"the broker said {answer.name}; is there a queue {queue!r}?")
         head = self._next()
         content = b""
         while len(content) < head.body_size:
             content += self._next().value
-        return content, head.properties.headers or {}, answer.delivery_tag
+        return content, dict(head.properties.headers or {}), answer.delivery_tag or 0
 
     def ack(self, tag: int) -> None:
         """Let the broker forget a message."""

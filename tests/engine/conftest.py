@@ -26,7 +26,7 @@ PARAMETERS = [
 # of the contract is run on variants by `make prove`: three more of it take two minutes.
 TELLING = {
     *("test_append", "test_bells", "test_claim", "test_joined", "test_running", "test_seal"),
-    *("test_settle", "test_sweep", "test_turn"),
+    *("test_sweep", "test_turn"),
 }
 # The same of what stands behind a real broker; each broker and each ledger once.
 CARRIED = {"test_bells", "test_claim", "test_limited_queues", "test_tune", "test_turn"}

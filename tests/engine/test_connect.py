@@ -187,7 +187,7 @@ def test_a_transport_and_its_ledger_make_one_url() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ((None, None, None), "give the URL"),
+        ((None, None, None), "None is not a URL; give that of a store"),
         (("sqlite:///a", "amqp://h", None), "not both"),
         ((None, None, "postgresql://ann:sekret@db"), "comes with transport="),
         ((None, "postgresql://ann:sekret@db", "sqlite:///a"), "carries no jobs"),

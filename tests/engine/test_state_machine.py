@@ -92,8 +92,8 @@ from backlane.model.queue import Bounds, Depth, Kind, QueueRecord, headroom
 T = TypeVar("T")
 
 IS_PROOF = bool(os.environ.get("BACKLANE_PROVE"))
-STORIES, STEPS = (2_000, 60) if IS_PROOF else (130, 30)
-STORIES_OF_SERVERS = 400 if IS_PROOF else 40  # each verb is a round trip there
+STORIES, STEPS = (2_000, 60) if IS_PROOF else (80, 30)
+STORIES_OF_SERVERS = 400 if IS_PROOF else 25  # each verb is a round trip there
 
 OWNERS = ("ann", "bob")
 BOUNDS = {

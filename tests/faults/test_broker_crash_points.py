@@ -39,7 +39,7 @@ from backlane.model.outcome import Settlement, Succeeded
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).parents[2]
-NUMBER = 20
+NUMBER = 8
 SOON = 60.0
 HASTE = Patience(offer=1.0, held=0.5, settled=1.0, inexact=1.5, unordered=3.0, poll=0.1)
 

@@ -23,7 +23,7 @@ from backlane.model.job import State
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 
-JOBS = 240 if os.environ.get("BACKLANE_PROVE") == "1" else 96
+JOBS = 240 if os.environ.get("BACKLANE_PROVE") == "1" else 60
 EVERY = 6  # payments; then somebody is killed
 LONGEST_SECONDS = 180
 FEW = {"processes": 1, "concurrency": 2}  # at a time, so that kills find most of them at work

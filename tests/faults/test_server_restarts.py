@@ -57,7 +57,7 @@ def test_no_restart_of_the_server_loses_or_repeats_a_job(
     chance: random.Random,
     record_property: Callable[[str, object], None],
 ) -> None:
-    restarts = 40 if proving else 4  # every second one is a crash
+    restarts = 40 if proving else 2  # every second one is a crash
 
     with (
         kind.opened(tmp_path) as store,
