@@ -9,7 +9,6 @@ whatever the door says.
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Sequence
 from datetime import timedelta
@@ -224,6 +223,8 @@ def _clock(line: Line, refusal: Refusal) -> SlotLine:
     whose = refusal.group or HURRIED
     while len(line.apart) >= MOST_APART and whose not in line.apart:
         line.apart.pop(next(iter(line.apart)))
+    import random  # an import of us is to be quick
+
     return line.apart.setdefault(whose, SlotLine(random.random))
 
 

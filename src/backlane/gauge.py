@@ -10,7 +10,6 @@ a while nothing is known any more, and no wait is foretold.
 from __future__ import annotations
 
 import os
-import random
 import threading
 from collections.abc import Mapping
 
@@ -44,6 +43,8 @@ class Line:
     def __init__(self, now_ms: int) -> None:
         self.lock = threading.Lock()  # of the clocks
         self.meter = Meter()
+        import random  # an import of us is to be quick
+
         self.slots = SlotLine(random.random)
         self.apart: dict[str, SlotLine] = {}
         self.due_ms = self.used_ms = now_ms

@@ -6,7 +6,6 @@ room. A visit decides and does nothing itself, so that plain and async callers s
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -133,6 +132,8 @@ class Visit:
         if self._waits_ms is None or not full.can_fit or self._left_ms <= 0:
             return None
         if full.retry_after is None:
+            import random  # an import of us is to be quick
+
             draw = random.random()  # noqa: S311 - spread, not secrecy
             return min(round(full_jitter(self._tries, draw) * 1000) + 1, self._left_ms)
         self.terms = replace(self.terms, ticket=full.ticket)
@@ -151,6 +152,8 @@ MOVING_MS = (2_000, 4_000)
 
 def moving(refusal: Refusal, visit: Visit) -> QueueFull:
     """Return what a caller is told while the store is being moved to another."""
+    import random  # an import of us is to be quick
+
     after_ms = random.randint(*MOVING_MS)  # noqa: S311 - spread, not secrecy
     return QueueFull(
         refusal.queue,

@@ -19,7 +19,6 @@ a minute). A resource that fails 2 of 10 at random trips by it once in 10 millio
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -107,6 +106,8 @@ CLOSED = Breaker()
 
 def draw(name: str, now_ms: int) -> float:
     """Return a number in [0, 1) for `settled`: by chance, and the same for all engines."""
+    import zlib  # an import of us is to be quick
+
     return zlib.crc32(f"{name} {now_ms}".encode()) / 2**32
 
 

@@ -8,7 +8,6 @@ spends the least work to let all competitors through.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -102,5 +101,7 @@ def ceiling_ms(executions: int, base_ms: int, cap_ms: int) -> int:
 
 def delay_ms(executions: int, base_ms: int, cap_ms: int, draw: float | None = None) -> int:
     """Return the delay after `executions` executions; `draw` in [0, 1) replaces chance."""
+    import random  # an import of us is to be quick
+
     share = random.random() if draw is None else draw  # noqa: S311 - spread, not secrecy
     return int(share * ceiling_ms(executions, base_ms, cap_ms))
