@@ -1,7 +1,7 @@
 """A worker whose leases are short: `python -m tests.faults.short_lease TARGET SECONDS …`.
 
-The command has no option for this: what a lease is worth to a user is that it is longer
-than any pause that a machine has. A test of what comes after it cannot wait that long.
+The command takes a second at least (`--lease`): what a lease is worth to a user is that it
+is longer than any pause that a machine has. Some tests cannot wait even that long.
 """
 
 import logging

@@ -1,5 +1,7 @@
 """The SQLite engine itself: verbs as plans, and one set of handles a process."""
 
+# long: one method a verb, and what a verb does is in its own file
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
