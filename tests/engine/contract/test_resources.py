@@ -305,6 +305,18 @@ def test_an_expired_job_is_no_trial(desk: Desk) -> None:
     assert desk.state(expired) is State.EXPIRED
 
 
+def test_a_trial_in_place_of_an_expired_one_is_at_its_place_in_line(desk: Desk) -> None:
+    """On PostgreSQL it came after jobs that were behind it in line."""
+    desk.add(resource="stripe", expires_ms=1)
+    first = desk.add_one(resource="stripe")
+    then = desk.add_one("video")
+    steer(desk, Open(1))
+
+    desk.clock.advance(milliseconds=1)
+
+    assert desk.claimed_ids(10, "mail", "video") == [first, then]
+
+
 def test_trials_that_succeed_close_it_round_by_round(desk: Desk) -> None:
     trip(desk)
     desk.add(30, resource="stripe")

@@ -333,6 +333,7 @@ class Reading:
         names, resources = memory.queues, memory.resources
         keep = memory.floors.keep if is_front else _keep_nothing
         leases: list[Lease] = []
+        ordinals: list[tuple[int, int, int]] = []
         expired: list[bytes] = []
         before: tuple[int, int, int] | None = None
         last = (0, 0)
@@ -348,6 +349,7 @@ class Reading:
             if late is not None:
                 expired.append(job)
                 continue
+            ordinals.append((rank, place, seq))
             leases.append(
                 Lease(
                     job,
@@ -370,7 +372,9 @@ class Reading:
             )
         if before is not None:
             keep((before[0], before[1]), before[2], *last)
-        return leases, expired
+        # A claim that looked again, as in place of one that had expired, found those in between.
+        in_line = sorted(range(len(leases)), key=ordinals.__getitem__)
+        return [leases[i] for i in in_line], expired
 
 
 def _keep_nothing(line: tuple[int, int], rank: int, place: int, seq: int) -> None:
