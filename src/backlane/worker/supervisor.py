@@ -19,6 +19,7 @@ from typing import Any
 
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Capability
+from backlane.engine.transports import loop
 from backlane.errors import BacklaneError, BadOption, NotSupported, UnknownQueue
 from backlane.model.clock import SystemClock
 from backlane.worker.birth import CannotLoad
@@ -90,11 +91,11 @@ class Supervisor:
 
     async def _run(self) -> int:
         self._stop, self._at_once = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
+        running = asyncio.get_running_loop()
         roster = Roster(self._staffing)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, roster.reload)
+            running.add_signal_handler(number, self._on_stop)
+        running.add_signal_handler(signal.SIGHUP, roster.reload)
         try:
             hello = await self._first_hello(roster)
             return 0 if hello is None else await self._serve(roster, hello)
@@ -119,6 +120,7 @@ class Supervisor:
         return None
 
     async def _serve(self, roster: Roster, hello: Hello) -> int:
+        loop.settle_in()
         engine = connect(hello.url, SystemClock())
         if Capability.EMBEDDED not in engine.capabilities and hello.url.startswith("memory:"):
             raise NotSupported(
@@ -147,7 +149,10 @@ class Supervisor:
             return 0 if is_settled else NOT_SETTLED
         finally:
             await session.close()
-            engine.close()
+            if loop.is_lived_in():  # closing waits for what runs here
+                await asyncio.to_thread(engine.close)
+            else:
+                engine.close()
 
     def _say_ready(self, session: Session) -> None:
         log.info(

@@ -46,6 +46,24 @@ def test_any_loop_can_wait_for_it() -> None:
         loop.leave(background)
 
 
+def test_engines_can_settle_in_a_loop_that_runs_already() -> None:
+    async def live() -> tuple[int, str]:
+        loop.settle_in()
+        guest = loop.enter()
+        assert loop.is_lived_in()
+        told = await guest.arun(_answer())
+        from_aside = await asyncio.to_thread(guest.run, _answer(), 5)
+        await asyncio.to_thread(loop.leave, guest)
+        assert not loop.is_lived_in()
+        assert told == from_aside
+        return told
+
+    before = set(threading.enumerate())
+
+    assert asyncio.run(live()) == (42, threading.current_thread().name)
+    assert set(threading.enumerate()) <= before
+
+
 def test_what_takes_too_long_is_cancelled() -> None:
     background = loop.enter()
     ended = threading.Event()

@@ -1,8 +1,10 @@
 """The loop of a process that talks to brokers: one thread, whatever the caller's colour.
 
 Engines enter it at their first use and leave it when they are closed; with the last one
-the thread ends. A child of a fork has a loop of its own, and holds no socket of its
-parent's: a broker would take the parent for alive as long as the child is.
+the thread ends. In a process that does nothing else (a worker's) they settle in its own
+loop instead, and what arrives is spared two ways between threads. A child of a fork has a
+loop of its own, and holds no socket of its parent's: a broker would take the parent for
+alive as long as the child is.
 """
 
 from __future__ import annotations
@@ -26,12 +28,21 @@ _LEAVING_SECONDS = 5.0
 
 
 class Background:
-    """A thread with an event loop in it. Coroutines are started there from anywhere."""
+    """A thread with an event loop in it. Coroutines are started there from anywhere.
 
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self._selector)
+    Args:
+        host: a loop that runs in the caller's thread already, and ends by itself.
+    """
+
+    def __init__(self, host: asyncio.AbstractEventLoop | None = None) -> None:
+        self.is_guest = host is not None
         self._pid = os.getpid()
+        self._selector: selectors.BaseSelector | None = None
+        if host is not None:
+            self.loop, self._thread = host, threading.current_thread()
+            return
+        self._selector = selectors.DefaultSelector()
+        self.loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = threading.Thread(target=self._run, name=NAME, daemon=True)
         self._thread.start()
 
@@ -73,7 +84,7 @@ class Background:
 
     def end(self) -> None:
         """Cancel what runs, close the loop and wait for the thread, in bounded time."""
-        if not self.is_own:
+        if not self.is_own or self.is_guest:
             return
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.loop.stop)
@@ -86,6 +97,8 @@ class Background:
         They are not closed: objects that are still about would close the numbers again,
         which may be another's by then.
         """
+        if self._selector is None:  # of a loop that forks nothing that goes on
+            return
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for key in list(self._selector.get_map().values()):
             with contextlib.suppress(OSError):
@@ -128,6 +141,23 @@ def enter() -> Background:
             current.background, current.number = Background(), 0
         current.number += 1
         return current.background
+
+
+def settle_in() -> None:
+    """Let what enters from now on run in the running loop, for as long as that does.
+
+    Nothing may wait for a broker in this thread then: engines are closed in another.
+    """
+    current = _current
+    with current.lock:
+        if current.background is None or not current.background.is_own:
+            current.background, current.number = Background(asyncio.get_running_loop()), 0
+
+
+def is_lived_in() -> bool:
+    """Whether engines have settled in the loop of this thread."""
+    background = _current.background
+    return background is not None and background.is_here and _current.number > 0
 
 
 def leave(background: Background) -> None:

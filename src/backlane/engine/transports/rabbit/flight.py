@@ -68,6 +68,16 @@ class Flight:
             return 0
         return max(0, WINDOW - len(self.unanswered) + self.overdue)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether messages can be sent at once, without looking first."""
+        is_well = self.channel.lost is None and self.connection.blocked is None
+        return is_well and self._is_heard and not self.overdue
+
+    @property
+    def _is_heard(self) -> bool:
+        return self._now() - self.heard < QUIET_SECONDS
+
     def take(self, call: Call, numbers: Sequence[int]) -> None:
         """Note messages as sent, in this order."""
         until = self.next + len(numbers)
@@ -84,7 +94,7 @@ class Flight:
         It tells of an alarm only to who publishes, and stops reading there: in the middle of
         a message, of which nobody can say then whether it will arrive.
         """
-        if self._now() - self.heard < QUIET_SECONDS or self.connection.blocked is not None:
+        if self._is_heard or self.connection.blocked is not None:
             return
         call = Call("", (Parcel("", b"?"),))
         number = self.channel.number

@@ -44,14 +44,16 @@ class Publisher:
         if not parcels:
             return []
         until = asyncio.get_running_loop().time() + seconds
-        try:
-            async with asyncio.timeout_at(until):
-                flight = await self._ready()
-                await self._make(flight, queue, parcels)
-        except TimeoutError as error:
-            raise EngineUnavailable(
-                f"RabbitMQ at {self._address.host} was not ready within {seconds:.1f} s"
-            ) from error
+        flight = self._flight
+        if flight is None or not flight.is_ready or self._lacks(queue, parcels):
+            try:
+                async with asyncio.timeout_at(until):
+                    flight = await self._ready()
+                    await self._make(flight, queue, parcels)
+            except TimeoutError as error:
+                raise EngineUnavailable(
+                    f"RabbitMQ at {self._address.host} was not ready within {seconds:.1f} s"
+                ) from error
         call = Call(queue, parcels)
         await self._send(flight, call, range(len(parcels)), until)
         lost = flight.channel.lost
@@ -115,12 +117,7 @@ class Publisher:
 
     async def _make(self, flight: Flight, queue: str, parcels: Sequence[Parcel]) -> None:
         """Make the queue unless we know that it is there, and those of delays."""
-        levels = {topology.level(it.delay_ms) for it in parcels if it.delay_ms > 0}
-        every: list[str | int] = [queue, *levels]
-        wanted = [it for it in every if _key(it) not in self._made]
-        if not wanted:
-            return
-        for it in wanted:
+        for it in self._lacks(queue, parcels):
             # On a channel of its own: what goes wrong there must not end those in flight.
             channel = await flight.connection.channel(OPEN_SECONDS)
             try:
@@ -134,6 +131,12 @@ class Publisher:
             finally:
                 channel.close()
             self._made.add(_key(it))
+
+    def _lacks(self, queue: str, parcels: Sequence[Parcel]) -> list[str | int]:
+        """Return what is to be made: the queue, and delays by their length."""
+        levels = {topology.level(it.delay_ms) for it in parcels if it.delay_ms > 0}
+        every: list[str | int] = [queue, *levels]
+        return [it for it in every if _key(it) not in self._made]
 
     # -- sending --
 
