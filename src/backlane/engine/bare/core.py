@@ -36,6 +36,9 @@ AGAIN_SECONDS = 1.0  # between two tries to publish what an outcome asks for
 # A message that was shown so often took its process down each time, or is not acknowledged
 # for another reason that trying again does not mend.
 SHOWN_MOST = 100
+# Deliveries whose acknowledgement nobody waits for. A broker that takes them slower than it
+# brings others would show these again before their turn came, so from here on one waits.
+SENT_OFF_MOST = 1_000
 # Of so many that succeeded it is remembered, so that one whose acknowledgement was lost with
 # the connection is not begun again here.
 DONE_MOST = 10_000
@@ -98,11 +101,13 @@ class Core:
         self._done: dict[bytes, int] = {}
         self._belfry = belfry
         self._lines: dict[str, Line] = {}
+        self.made: set[str] = set()  # of the broker's queues: those that are as they should be
         self._declared: dict[str, asyncio.Task[None]] = {}
         self._refused: dict[str, float] = {}  # queues made otherwise: when to look again
         self._told: dict[str, float] = {}  # when to say so again
         self._keeper: asyncio.Task[None] | None = None
         self._asides: set[asyncio.Task[None]] = set()
+        self._acks: dict[asyncio.Task[None], int] = {}  # on their way, and of how many
         # So that no receipt of another process, or of an earlier start, is one of ours.
         self._token = random.SystemRandom().getrandbits(52)
 
@@ -114,6 +119,8 @@ class Core:
     async def declare(self, queue: str, lane: Lane = Lane.SHARED) -> str:
         """Make one of the broker's queues, with its bounds and its dead letters; once."""
         name = self.name(queue, lane)
+        if name in self.made:
+            return name
         made = self._declared.get(name)
         if made is None:
             made = asyncio.ensure_future(self.transport.declare(name, self.asked(queue, name)))
@@ -124,6 +131,7 @@ class Core:
             if self._declared.get(name) is made and made.done():
                 del self._declared[name]
             raise
+        self.made.add(name)
         return name
 
     def asked(self, queue: str, name: str) -> Bounds:
@@ -205,6 +213,20 @@ class Core:
     def is_done(self, job: bytes, delivery: Delivery) -> bool:
         """Whether this very message was finished here."""
         return delivery.received > 1 and self._done.get(job) == _print(delivery)
+
+    async def send_off(self, deliveries: Sequence[Delivery]) -> None:
+        """Have these acknowledged; wait for it only while very many are on their way."""
+        ack = asyncio.ensure_future(self._ack(deliveries))
+        self._acks[ack] = len(deliveries)
+        ack.add_done_callback(self._acks.pop)
+        while sum(self._acks.values()) > SENT_OFF_MOST:
+            await asyncio.wait(self._acks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _ack(self, deliveries: Sequence[Delivery]) -> None:
+        try:
+            await self.transport.ack(deliveries)
+        except EngineUnavailable as error:  # what comes again here is known to be done
+            log.warning("%d jobs that are done may come again: %s", len(deliveries), error)
 
     # -- publishing --
 

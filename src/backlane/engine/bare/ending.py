@@ -57,8 +57,12 @@ class _Work(msgspec.Struct):
     buried: list[bytes] = []
 
 
-async def settle(core: Core, settlements: Sequence[Settlement]) -> Settled:
-    """Carry outcomes out; those of leases that are not current any more are lost."""
+async def settle(core: Core, settlements: Sequence[Settlement], *, awaited: bool = True) -> Settled:
+    """Carry outcomes out; those of leases that are not current any more are lost.
+
+    What is published is confirmed on return. What is acknowledged is too where that is
+    `awaited`; else it is on its way, and the next jobs are claimed meanwhile.
+    """
     if not settlements:
         return Settled()
     work = _Work()
@@ -71,7 +75,7 @@ async def settle(core: Core, settlements: Sequence[Settlement]) -> Settled:
         else:
             await _judge(core, held, settlement, work)
     await _publish(core, work)
-    await _acknowledge(core, work)
+    await _acknowledge(core, work, awaited=awaited)
     return Settled(lost=work.lost, buried=work.buried)
 
 
@@ -149,12 +153,16 @@ async def _publish(core: Core, work: _Work) -> None:
             core.keep()
 
 
-async def _acknowledge(core: Core, work: _Work) -> None:
+async def _acknowledge(core: Core, work: _Work, *, awaited: bool) -> None:
     """Acknowledge what is done. Where that fails nothing is forgotten, and it comes again."""
     if work.done:
-        await core.transport.ack([one for held in work.done for one in held.deliveries])
+        deliveries = [one for held in work.done for one in held.deliveries]
+        if awaited:
+            await core.transport.ack(deliveries)
         for held in work.done:
             core.finish(held)
+        if not awaited:
+            await core.send_off(deliveries)
     if work.released:
         for held in work.released:
             core.drop(held)

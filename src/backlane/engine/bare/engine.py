@@ -119,7 +119,7 @@ class Bare:
     async def turn(
         self, tx: Core, settlements: Sequence[Settlement], wanted: Sequence[Wanted]
     ) -> Turn:
-        settled = await ending.settle(tx, settlements)
+        settled = await ending.settle(tx, settlements, awaited=False)
         return Turn(settled, [await receiving.claim(tx, one) for one in wanted])
 
     @reading
@@ -218,6 +218,8 @@ class Bare:
         background, core = self._opened()
         if plan.reads:
             return finish(plan.within(core))
+        if background.is_here:
+            return await asyncio.shield(asyncio.ensure_future(plan.within(core)))
         return await asyncio.shield(asyncio.wrap_future(background.start(plan.within(core))))
 
     def _opened(self) -> tuple[loop.Background, Core]:

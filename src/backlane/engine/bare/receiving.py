@@ -32,7 +32,7 @@ async def claim(core: Core, wanted: Wanted) -> Claimed:
     start = core.new_token() % len(lines) if lines else 0  # so that none is always the last
     leases: list[Lease] = []
     for line in [*lines[start:], *lines[:start]]:
-        if not await core.has(line.queue, lane):
+        if not (line.name in core.made or await core.has(line.queue, lane)):
             continue
         taken = line.take(wanted.number - len(leases))
         line.ask(-(-(wanted.number - len(leases)) // len(lines)), len(taken))
