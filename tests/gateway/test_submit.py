@@ -364,7 +364,7 @@ sys.stdin.read()
 def test_a_store_that_is_locked_is_told_with_a_time_to_come_back(
     fresh: Served, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("backlane.engine.sqlite.connection.WAIT_SECONDS", 0.3)
+    monkeypatch.setattr("backlane.engine.sqlite.store.connection.WAIT_SECONDS", 0.3)
     fresh.submit("nothing")
     command = [sys.executable, "-c", HOLD, fresh.app.url.removeprefix("sqlite:///")]
     pipe = subprocess.PIPE

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from tests.engine.contract.desk import SUCCEEDED, Desk
 
-from backlane.engine.sqlite import SqliteEngine, bell
-from backlane.engine.sqlite.wants import MOST
+from backlane.engine.sqlite import SqliteEngine
+from backlane.engine.sqlite.bells import bell
+from backlane.engine.sqlite.bells.wants import MOST
 from backlane.model.clock import FakeClock
 
 

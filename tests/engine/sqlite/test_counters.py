@@ -21,7 +21,7 @@ from tests.engine.contract.desk import (
 )
 
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
-from backlane.engine.sqlite.extra import decode_extra
+from backlane.engine.sqlite.rows.extra import decode_extra
 from backlane.model.job import Lane
 from backlane.model.limit import Limit, Rate, Use
 

@@ -12,7 +12,7 @@ import pytest
 from tests.engine.test_graphs_alike import STEPS, Story
 
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.extra import decode_extra
+from backlane.engine.sqlite.rows.extra import decode_extra
 from backlane.model.clock import FakeClock
 
 LEFT = """

@@ -11,8 +11,8 @@ import pytest
 from tests.engine.contract.desk import Desk
 
 from backlane.engine.sqlite import SqliteEngine, open_url
-from backlane.engine.sqlite.address import type_of_mount
-from backlane.engine.sqlite.migrations import available
+from backlane.engine.sqlite.store.address import type_of_mount
+from backlane.engine.sqlite.store.migrations import available
 from backlane.errors import (
     BadOption,
     EngineUnavailable,
@@ -161,7 +161,7 @@ def test_the_file_system_is_that_of_the_nearest_mount(directory: str, kind: str)
 
 
 def test_a_network_file_system_is_refused(engine: SqliteEngine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("backlane.engine.sqlite.address.file_system", lambda _: "nfs4")
+    monkeypatch.setattr("backlane.engine.sqlite.store.address.file_system", lambda _: "nfs4")
 
     with pytest.raises(EngineUnavailable, match="file locks do not keep two machines apart"):
         engine.migrate()

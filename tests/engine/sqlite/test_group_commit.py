@@ -11,7 +11,8 @@ from tests.engine.contract.desk import SUCCEEDED, Desk, settlement
 
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.protocol import Admission, Declare, Wanted
-from backlane.engine.sqlite import SqliteEngine, writer
+from backlane.engine.sqlite import SqliteEngine
+from backlane.engine.sqlite.driver import writer
 from backlane.errors import StoreCorrupt, TooLarge, WrongUse
 from backlane.model.job import Key, Refusal, State
 from backlane.model.outcome import Reason, Succeeded

@@ -22,7 +22,7 @@ from backlane.engine.protocol import (
 )
 from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise, Selection
-from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.engine.sqlite.store.transaction import SqliteTx
 from backlane.model.job import Idempotency, Key, Note, Progress
 from backlane.model.limit import Limit, Rate, Use
 from backlane.model.pressure.pace import Pace

@@ -9,7 +9,7 @@ from pathlib import Path
 from backlane.engine.protocol import Admission
 from backlane.engine.selection import Selection
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.log import GROW_BYTES, IN_USE_BYTES
+from backlane.engine.sqlite.store.log import GROW_BYTES, IN_USE_BYTES
 from backlane.model.ids import new_id
 from backlane.model.job import Job
 

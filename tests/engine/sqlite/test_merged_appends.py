@@ -15,10 +15,10 @@ from backlane.engine.memory import MemoryEngine
 from backlane.engine.plan import finish
 from backlane.engine.protocol import Admission
 from backlane.engine.selection import Page, Selection
-from backlane.engine.sqlite.append import append_all
-from backlane.engine.sqlite.find import find
-from backlane.engine.sqlite.migrations import migrate
-from backlane.engine.sqlite.transaction import SqliteTx
+from backlane.engine.sqlite.append.append import append_all
+from backlane.engine.sqlite.record.find import find
+from backlane.engine.sqlite.store.migrations import migrate
+from backlane.engine.sqlite.store.transaction import SqliteTx
 from backlane.model.clock import FakeClock
 from backlane.model.job import (
     DEFAULT_RULE,

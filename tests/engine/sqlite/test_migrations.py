@@ -12,8 +12,8 @@ from tests.engine.contract.desk import FAILED, SUCCEEDED, Desk, firsts, settleme
 from backlane.engine.protocol import Tune
 from backlane.engine.selection import Cancel, Delete
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.connection import read_boot_id
-from backlane.engine.sqlite.migrations import available
+from backlane.engine.sqlite.store.connection import read_boot_id
+from backlane.engine.sqlite.store.migrations import available
 from backlane.model.clock import FakeClock
 from backlane.model.job import DEFAULT_RULE, Edge, Key, Lease, Refusal, State, When
 from backlane.model.limit import Limit, Use

@@ -19,8 +19,8 @@ from tests.engine.contract.desk import SUCCEEDED, Desk, settlement
 
 from backlane.engine.protocol import Admission, Wanted
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.gate import Gate
-from backlane.engine.sqlite.migrations import available
+from backlane.engine.sqlite.store.gate import Gate
+from backlane.engine.sqlite.store.migrations import available
 from backlane.errors import EngineBusy
 from backlane.model.job import State
 
@@ -227,7 +227,7 @@ def test_a_gate_held_for_long_is_busy_and_names_the_holder(path: Path, others: O
     gate_path = path.parent / "gate"
     holder = others.start(
         """
-        from backlane.engine.sqlite.gate import Gate
+        from backlane.engine.sqlite.store.gate import Gate
         gate = Gate(path.parent / "gate")
         gate.acquire()
         say("holding")
@@ -289,7 +289,7 @@ def test_a_foreign_transaction_that_does_not_end_is_busy(
     desk: Desk, engine: SqliteEngine, path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     engine.migrate()
-    monkeypatch.setattr("backlane.engine.sqlite.connection.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("backlane.engine.sqlite.store.connection.WAIT_SECONDS", 0.05)
     foreign = apsw.Connection(str(path))
     foreign.execute("begin immediate")
 

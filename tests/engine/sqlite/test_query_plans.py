@@ -12,8 +12,8 @@ import pytest
 import backlane.engine.sqlite as package
 from backlane.engine.plan import Sql
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.head import BEHEAD, GIVE_HEAD, HEAD, PICK
-from backlane.engine.sqlite.windows import NEXT, OFFERED, VOID
+from backlane.engine.sqlite.lease.windows import NEXT, OFFERED, VOID
+from backlane.engine.sqlite.rows.head import BEHEAD, GIVE_HEAD, HEAD, PICK
 
 # Small tables, or statements that run rarely; each reason stands beside its statement.
 MAY_SCAN = {
@@ -66,11 +66,12 @@ WALKED = {
 
 
 def statements() -> Iterator[tuple[str, Sql]]:
-    for module in pkgutil.iter_modules(package.__path__):
-        found = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+    modules = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    for noun, module in sorted((it.name.rpartition(".")[2], it.name) for it in modules):
+        found = vars(importlib.import_module(module))
         for name, value in found.items():
             if isinstance(value, Sql):
-                yield f"{module.name}.{name}", value
+                yield f"{noun}.{name}", value
 
 
 STATEMENTS = {id(sql): (name, sql) for name, sql in reversed(list(statements()))}.values()

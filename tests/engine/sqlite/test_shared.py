@@ -15,7 +15,7 @@ from tests.engine.sqlite.test_processes import Others, heard
 
 from backlane.engine.protocol import Admission, Measured, Open, Presence, Wanted
 from backlane.engine.sqlite import SqliteEngine
-from backlane.engine.sqlite.migrations import available
+from backlane.engine.sqlite.store.migrations import available
 from backlane.model.breaker import IN_A_ROW, ResourceRecord
 from backlane.model.clock import FakeClock
 from backlane.model.outcome import Failed, Reason, RetryAfter

@@ -6,8 +6,8 @@ commit.
 """
 
 from backlane.engine.protocol import Engine
-from backlane.engine.sqlite.address import parse
 from backlane.engine.sqlite.engine import SqliteEngine
+from backlane.engine.sqlite.store.address import parse
 from backlane.model.clock import Clock
 
 __all__ = ["SqliteEngine", "open_url"]

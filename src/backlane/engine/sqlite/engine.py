@@ -42,36 +42,31 @@ from backlane.engine.scheduling import (
     Timetable,
 )
 from backlane.engine.selection import Amended, Change, Page, Selection
-from backlane.engine.sqlite import amend as amending
-from backlane.engine.sqlite import block as blocks
-from backlane.engine.sqlite import claim as claiming
-from backlane.engine.sqlite import dump as dumping
-from backlane.engine.sqlite import find as finding
-from backlane.engine.sqlite import (
-    hold,
-    joining,
-    measure,
-    migrations,
-    schedules,
-    steps,
-    sweep,
-    tune,
-    workers,
-)
-from backlane.engine.sqlite import limits as limiting
-from backlane.engine.sqlite import offers as offering
-from backlane.engine.sqlite import resource as resources
-from backlane.engine.sqlite import restore as restoring
-from backlane.engine.sqlite import seal as sealing
-from backlane.engine.sqlite import settle as settling
-from backlane.engine.sqlite.address import DURABILITIES
-from backlane.engine.sqlite.append import append_all
-from backlane.engine.sqlite.connection import Database, read_boot_id
-from backlane.engine.sqlite.diagnose import diagnose
-from backlane.engine.sqlite.ear import Bell
-from backlane.engine.sqlite.handles import Handles
-from backlane.engine.sqlite.moves import Moves
-from backlane.engine.sqlite.plans import (
+from backlane.engine.sqlite.append import schedules
+from backlane.engine.sqlite.append.append import append_all
+from backlane.engine.sqlite.bells.ear import Bell
+from backlane.engine.sqlite.doctor.diagnose import diagnose
+from backlane.engine.sqlite.driver import block as blocks
+from backlane.engine.sqlite.driver import joining
+from backlane.engine.sqlite.driver.handles import Handles
+from backlane.engine.sqlite.driver.process import Process
+from backlane.engine.sqlite.driver.writer import Retired
+from backlane.engine.sqlite.lease import claim as claiming
+from backlane.engine.sqlite.lease import hold
+from backlane.engine.sqlite.lease import offers as offering
+from backlane.engine.sqlite.lease import settle as settling
+from backlane.engine.sqlite.limits import limits as limiting
+from backlane.engine.sqlite.limits import resource as resources
+from backlane.engine.sqlite.moving import dump as dumping
+from backlane.engine.sqlite.moving import restore as restoring
+from backlane.engine.sqlite.record import find as finding
+from backlane.engine.sqlite.record import steps
+from backlane.engine.sqlite.record.moves import Moves
+from backlane.engine.sqlite.store import migrations
+from backlane.engine.sqlite.store import seal as sealing
+from backlane.engine.sqlite.store.address import DURABILITIES
+from backlane.engine.sqlite.store.connection import Database, read_boot_id
+from backlane.engine.sqlite.store.plans import (
     AppendPlan,
     ClaimPlan,
     OfferPlan,
@@ -79,10 +74,10 @@ from backlane.engine.sqlite.plans import (
     SettlePlan,
     note_plan,
 )
-from backlane.engine.sqlite.presence import Presence as OwnerLock
-from backlane.engine.sqlite.process import Process
-from backlane.engine.sqlite.transaction import SqliteTx
-from backlane.engine.sqlite.writer import Retired
+from backlane.engine.sqlite.store.presence import Presence as OwnerLock
+from backlane.engine.sqlite.store.transaction import SqliteTx
+from backlane.engine.sqlite.upkeep import amend as amending
+from backlane.engine.sqlite.upkeep import measure, sweep, tune, workers
 from backlane.errors import BadOption
 from backlane.model.breaker import ResourceRecord
 from backlane.model.clock import Clock, SystemClock

@@ -1,0 +1,1 @@
+"""The driver: what carries plans out, in one process or in a transaction of the caller."""

@@ -1,0 +1,1 @@
+"""Limits: gates, fair turns and resources, and who waits in front of them."""

@@ -1,0 +1,1 @@
+"""Rows: how jobs lie in the tables."""

@@ -1,0 +1,1 @@
+"""The store: the file itself, and what it takes to open, lock and read it."""

@@ -1,0 +1,1 @@
+"""Workflows: which jobs wait for which, and what comes of it when one ends."""
