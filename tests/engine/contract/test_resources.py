@@ -217,6 +217,18 @@ def test_a_claim_says_when_what_waits_is_to_be_tried(desk: Desk) -> None:
     assert desk.claim().next_due_ms == opens_in_ms(desk)
 
 
+def test_a_claim_that_tries_says_when_others_may_try_too(desk: Desk) -> None:
+    """On Redis the first trial told of its lease's end alone, however long that was."""
+    desk.add(2, resource="stripe")
+    steer(desk, Open(1))
+    desk.clock.advance(milliseconds=1)
+
+    claimed = desk.claim(seconds=3_600)
+
+    assert len(claimed.leases) == 1
+    assert claimed.next_due_ms == TRIAL_MS
+
+
 def test_nobody_is_told_to_wake_for_what_waits_until_told(desk: Desk) -> None:
     desk.add(resource="stripe")
     steer(desk, Open())

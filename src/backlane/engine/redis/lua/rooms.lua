@@ -91,6 +91,7 @@ if #down > 0 then
         for i = 1, #it.given do trials[#trials + 1] = { to_hex(it.given[i]), wall } end
         while #trials > 16 do table.remove(trials, 1) end
         breaker[TRIALS] = trials
+        it.breaker = breaker
         local text = cmsgpack.pack(breaker)
         call('HSET', P .. 'breakers', number, text)
         local its_sources = (is_first or room_of(breaker) > 0)
