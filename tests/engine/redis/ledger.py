@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import redis
 
-from backlane.engine.redis.sheet import Row, read_row
+from backlane.engine.redis.record.sheet import Row, read_row
 
 SCHEDULED, READY, BLOCKED, RUNNING, FAILED = 1, 2, 3, 4, 6
 LEVEL = 2**43

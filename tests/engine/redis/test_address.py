@@ -7,7 +7,7 @@ import re
 import pytest
 
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis.address import masked, parse
+from backlane.engine.redis.store.address import masked, parse
 from backlane.errors import BadOption, UnknownOption
 
 

@@ -18,7 +18,7 @@ from tests.servers.redis import RedisServer
 
 from backlane.engine.protocol import Wanted
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis import ear as ears
+from backlane.engine.redis.bells import ear as ears
 from backlane.model.clock import FakeClock
 
 WANTED = Wanted(owner="ann", number=100, lease_ms=30_000, queues=("mail",))

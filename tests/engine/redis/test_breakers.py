@@ -11,9 +11,9 @@ from tests.engine.redis.ledger import Ledger
 
 from backlane.engine.plan import Plan
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis.resource import packed, unpacked
-from backlane.engine.redis.settle import SETTLE
-from backlane.engine.redis.sheet import raw
+from backlane.engine.redis.lease.settle import SETTLE
+from backlane.engine.redis.limits.resource import packed, unpacked
+from backlane.engine.redis.record.sheet import raw
 from backlane.model.breaker import CLOSED, Breaker, Count, Standing, Trial
 
 

@@ -17,10 +17,10 @@ from tests.servers.redis import RedisServer
 
 from backlane.engine.protocol import Finding
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis.address import parse
-from backlane.engine.redis.diagnose import diagnose, judged
-from backlane.engine.redis.driver import Driver
-from backlane.engine.redis.facts import Facts
+from backlane.engine.redis.doctor.diagnose import diagnose, judged
+from backlane.engine.redis.doctor.facts import Facts
+from backlane.engine.redis.driver.driver import Driver
+from backlane.engine.redis.store.address import parse
 from backlane.model.clock import FakeClock
 
 

@@ -15,7 +15,7 @@ from tests.servers.missing import Missing
 
 from backlane.engine.protocol import Admission
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis.durability import Level
+from backlane.engine.redis.store.durability import Level
 from backlane.errors import EngineUnavailable, NotSupported, OutcomeUnknown
 from backlane.model.clock import FakeClock
 

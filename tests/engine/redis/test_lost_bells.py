@@ -11,7 +11,7 @@ from tests.servers.faulty import network
 from tests.servers.redis import RedisServer
 
 from backlane.engine.redis import RedisEngine
-from backlane.engine.redis import ear as ears
+from backlane.engine.redis.bells import ear as ears
 
 
 def test_a_lost_connection_is_opened_again_and_rings(server: RedisServer) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from backlane.engine.redis import append, claim, settle
-from backlane.engine.redis.script import Script, folded
+from backlane.engine.redis.append import append
+from backlane.engine.redis.lease import claim, settle
+from backlane.engine.redis.store.script import Script, folded
 
 SCRIPTS = [append.APPEND, append.APPEND_PLAIN, claim.CLAIM, settle.SETTLE, settle.TURN]
 

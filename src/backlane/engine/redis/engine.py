@@ -28,28 +28,31 @@ from backlane.engine.protocol import (
     WorkerRecord,
 )
 from backlane.engine.recalling import Latest
-from backlane.engine.redis import amend as amending
-from backlane.engine.redis import append as appending
-from backlane.engine.redis import claim as claiming
-from backlane.engine.redis import diagnose as diagnosing
-from backlane.engine.redis import dump as dumping
-from backlane.engine.redis import find as finding
-from backlane.engine.redis import hold, limits, schedules, workers
-from backlane.engine.redis import latest as newest
-from backlane.engine.redis import offers as offering
-from backlane.engine.redis import queues as lines
-from backlane.engine.redis import resource as resources
-from backlane.engine.redis import restore as restoring
-from backlane.engine.redis import seal as sealing
-from backlane.engine.redis import settle as settling
-from backlane.engine.redis import sweep as sweeping
-from backlane.engine.redis.address import masked, parse
-from backlane.engine.redis.belfry import Belfry
-from backlane.engine.redis.bell import Bell
-from backlane.engine.redis.driver import Driver
-from backlane.engine.redis.durability import Durability
-from backlane.engine.redis.transaction import RedisTx
-from backlane.engine.redis.workers import RedisEnlisted
+from backlane.engine.redis.append import append as appending
+from backlane.engine.redis.append import schedules
+from backlane.engine.redis.bells.belfry import Belfry
+from backlane.engine.redis.bells.bell import Bell
+from backlane.engine.redis.doctor import diagnose as diagnosing
+from backlane.engine.redis.driver.driver import Driver
+from backlane.engine.redis.lease import claim as claiming
+from backlane.engine.redis.lease import hold
+from backlane.engine.redis.lease import offers as offering
+from backlane.engine.redis.lease import settle as settling
+from backlane.engine.redis.limits import limits
+from backlane.engine.redis.limits import resource as resources
+from backlane.engine.redis.moving import dump as dumping
+from backlane.engine.redis.moving import restore as restoring
+from backlane.engine.redis.record import find as finding
+from backlane.engine.redis.record import latest as newest
+from backlane.engine.redis.store import seal as sealing
+from backlane.engine.redis.store.address import masked, parse
+from backlane.engine.redis.store.durability import Durability
+from backlane.engine.redis.store.transaction import RedisTx
+from backlane.engine.redis.upkeep import amend as amending
+from backlane.engine.redis.upkeep import queues as lines
+from backlane.engine.redis.upkeep import sweep as sweeping
+from backlane.engine.redis.upkeep import workers
+from backlane.engine.redis.upkeep.workers import RedisEnlisted
 from backlane.engine.retention import Retention, Swept
 from backlane.engine.scheduling import (
     Pause,

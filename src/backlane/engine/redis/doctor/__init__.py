@@ -1,0 +1,1 @@
+"""The doctor: what loses jobs or time, and what mends it."""

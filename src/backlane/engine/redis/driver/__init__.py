@@ -1,0 +1,1 @@
+"""The driver: what carries plans out, for threads and for event loops."""
