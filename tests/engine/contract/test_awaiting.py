@@ -380,6 +380,20 @@ def test_what_it_waited_for_is_kept_until_it_has_ended(desk: Desk) -> None:
     assert [desk.is_known(it) for it in (before, leaf)] == [False, False]
 
 
+def test_what_it_waited_for_before_it_was_redriven_is_not_kept(desk: Desk) -> None:
+    """On Redis it was, until the job had ended once more."""
+    before, leaf = desk.finished(), desk.add_one()
+    job, _ = waiting(desk, before, leaf)
+    end(desk, leaf)
+    desk.amend(Cancel(), job)
+    desk.amend(Redrive(), job)
+    desk.clock.advance(hours=25)
+
+    desk.sweep()
+
+    assert [desk.is_known(it) for it in (before, leaf, job)] == [False, False, True]
+
+
 def test_its_queue_and_its_watchers_are_rung(desk: Desk) -> None:
     leaf = desk.add_one()
     job, _ = waiting(desk, leaf)

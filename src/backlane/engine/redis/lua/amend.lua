@@ -100,6 +100,7 @@ local function redrive(id, row)
   if row[GROUP] then line_of.groups[row[GROUP]] = held_by(row[QUEUE], row[GROUP]) + 1 end
   if row[KEY] and would_hold_again(row) then redriven_keys[row[KEY]] = id end
   edging().close(id)
+  if row[EXTRA] and row[EXTRA][E_GENERATION] > 0 then edging().forget_awaited(id) end
   if row[EXTRA] and row[EXTRA][E_AFTER] > 0 then
     edging().tie_after(id, row, edging().after(id, row))
   end

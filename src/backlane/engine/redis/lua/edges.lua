@@ -3,7 +3,8 @@
 --   edges    hash id of who is waited for -> [16 bytes id of who waits][6 bytes generation][when] of
 --            each; when is 0 ended, 1 succeeded, 2 failed, as in a sheet. Kept until that job is
 --            forgotten: what an unfinished job waited for is not pruned
---   awaits   hash id -> [16 bytes id][when] of all that it ever gave its lease back for
+--   awaits   hash id -> [16 bytes id][when] of all that it gave its lease back for, since it came
+--            or was redriven last
 -- An edge counts while its generation is that of the job that waits: what is left of earlier
 -- times need not be looked for. Generation 0 never counts.
 
@@ -175,6 +176,28 @@ local function edging()
     if not text then return end
     push(hsets, 'edges', job, (string.gsub(text, '(' .. string.rep('.', 16) .. ')......(.)',
       '%1\0\0\0\0\0\0%2')))
+  end
+
+  -- A job that had ended runs again: it needs nothing of what it gave its lease back for before.
+  function it.forget_awaited(id)
+    local edges = each_edge(call('HGET', P .. 'awaits', id) or '')
+    if #edges == 0 then return end
+    flush()
+    for i = 1, #edges do
+      local job = edges[i][1]
+      local text, left = call('HGET', P .. 'edges', job) or '', {}
+      for at = 1, #text, 23 do
+        if string.sub(text, at, at + 15) ~= id then
+          left[#left + 1] = string.sub(text, at, at + 22)
+        end
+      end
+      if #left > 0 then
+        call('HSET', P .. 'edges', job, table.concat(left))
+      else
+        call('HDEL', P .. 'edges', job)
+      end
+    end
+    call('HDEL', P .. 'awaits', id)
   end
 
   -- Of some jobs that have ended those that an unfinished one waits or waited for, as a set.

@@ -192,7 +192,6 @@ local function finish(id, row, state, reason, result, is_taken)
   local x = row[EXTRA]
   if x then
     x[E_ON], x[E_OPEN], x[E_RETAINED] = 0, 0, false
-    if x[E_GENERATION] > 0 then push(hdels, 'awaits', id) end
     if x[E_TURNS] then gating().let_go_of_turns(x) end
   end
   count(id, row, 1)
