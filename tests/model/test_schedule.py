@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backlane.errors import BadOption, Undecodable
 from backlane.model.cron import Cron
-from backlane.model.ids import derived_id, id_ms, parse_id
+from backlane.model.ids import derived_id, derived_ids, id_ms, parse_id
 from backlane.model.schedule import (
     At,
     Every,
@@ -305,3 +305,12 @@ def test_an_id_is_derived_from_a_schedule_and_its_due_time() -> None:
 
 def test_derived_ids_do_not_meet() -> None:
     assert len({derived_id(NOON_MS, str(number)) for number in range(50_000)}) == 50_000
+
+
+def test_ids_of_one_name_follow_each_other_and_meet_none_of_another() -> None:
+    ours, theirs = derived_ids(NOON_MS, b"a slice", 1_000), derived_ids(NOON_MS, b"other", 1_000)
+
+    assert ours == sorted(set(ours)) == derived_ids(NOON_MS, b"a slice", 1_000)
+    assert not set(ours) & set(theirs)
+    assert {id_ms(made) for made in ours} == {NOON_MS}
+    assert all(parse_id(made) == made for made in ours)

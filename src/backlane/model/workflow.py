@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import cache
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from backlane.errors import BadOption
 from backlane.model.ids import derived_ids
-from backlane.model.job import DEFAULT_POLICY, Edge, Job, When
+from backlane.model.job import DEFAULT_POLICY, DEFAULT_RULE, Edge, Job, When
 
 SLICE_TASK = "backlane.slice"  # appends leaves and gathers their results
 SPREAD_TASK = "backlane.spread"  # cuts a list that another job results in
@@ -78,12 +78,24 @@ class _Templated(msgspec.Struct, frozen=True):
 
 def decode_slice(body: bytes) -> Slice:
     """Return the body of a slice."""
-    return cast(Slice, _decoder(Slice).decode(body))
+    found: Slice = _decoder(Slice).decode(body)
+    return replace(found, template=_plain(found.template))
 
 
 def decode_spread(body: bytes) -> Spread:
     """Return the body of what makes slices."""
-    return cast(Spread, _decoder(Spread).decode(body))
+    found: Spread = _decoder(Spread).decode(body)
+    return replace(found, template=_plain(found.template))
+
+
+def _plain(template: Job) -> Job:
+    """Return it with the defaults themselves, by which a store tells at a glance what is plain."""
+    policy, rule = template.policy, template.rule
+    return replace(
+        template,
+        policy=DEFAULT_POLICY if policy == DEFAULT_POLICY else policy,
+        rule=DEFAULT_RULE if rule == DEFAULT_RULE else rule,
+    )
 
 
 @cache

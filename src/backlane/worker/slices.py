@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from backlane.content import leaf_body
+from backlane.engine.recalling import Resulted
 from backlane.engine.selection import Cancel, Redrive, Selection
 from backlane.errors import QueueFull
 from backlane.model.codec.envelope import as_list, joined
@@ -92,7 +93,7 @@ def _slice(app: Backlane, lease: Lease, cut: Slice) -> Outcome:
     ended = family.ended(child, len(cut.bodies))
     if not isinstance(ended, list):
         return ended
-    return Succeeded(as_list(map(_result, ended)) if cut.gathers else NULL)
+    return Succeeded(as_list(ended) if cut.gathers else NULL)
 
 
 def _spread(app: Backlane, lease: Lease, spread: Spread) -> Outcome:
@@ -121,7 +122,7 @@ def _spread(app: Backlane, lease: Lease, spread: Spread) -> Outcome:
     ended = _Family(app, lease, partial=spread.partial).ended(child, len(parts))
     if not isinstance(ended, list):
         return ended
-    return Succeeded(joined(map(_result, ended)) if spread.gathers else NULL)
+    return Succeeded(joined(ended) if spread.gathers else NULL)
 
 
 def _child(lease: Lease, spread: Spread, part: list[msgspec.Raw], ids: list[bytes], at: int) -> Job:
@@ -145,8 +146,8 @@ class _Family:
         self._app, self._lease, self._partial = app, lease, partial
         self._engine = app.engine
 
-    def ended(self, child: Child, number: int) -> list[JobRecord] | Outcome:
-        """Return how all of them ended; or what is to become of the slice meanwhile."""
+    def ended(self, child: Child, number: int) -> list[bytes] | Outcome:
+        """Return what all of them resulted in; or what is to become of the slice meanwhile."""
         steps = self._steps()
         began = steps.get(BEGAN_STEP)
         if began is None:
@@ -154,29 +155,27 @@ class _Family:
             if not self._keep(BEGAN_STEP, began):
                 return Awaiting(())  # another has the slice by now: this is not heard
         ids = leaf_ids(self._lease.job, decode_began(began)[0], number)
-        known = {} if self._lease.token == 1 else self._read(ids)
+        known = {} if self._lease.token == 1 else self._results(ids)
         missing = [child(at, ids) for at, job in enumerate(ids) if job not in known]
-        waited = [job for job, record in known.items() if not record.state.is_final]
+        waited = [job for job, found in known.items() if found.state is None]
         if missing:
             waited += self._append(missing, is_alone=not waited)
             self._cancel_with_us(waited)
             return Awaiting(tuple(waited))
         if waited:
             return Awaiting(tuple(waited))
-        records = [known[job] for job in ids]
-        bad = [record for record in records if record.state is not State.SUCCEEDED]
+        bad = [job for job in ids if known[job].state is not State.SUCCEEDED]
         if bad and not self._partial:
-            return self._fail(bad, len(records), is_again=steps.get(REDRIVE_STEP) == b"true")
-        return records
+            return self._fail(bad, len(ids), is_again=steps.get(REDRIVE_STEP) == b"true")
+        return [known[job].result or NULL for job in ids]
 
-    def _fail(self, bad: list[JobRecord], number: int, *, is_again: bool) -> Outcome:
+    def _fail(self, bad: list[bytes], number: int, *, is_again: bool) -> Outcome:
         if is_again:  # it was redriven: so are those it failed by
-            ids = tuple(record.id for record in bad)
             self._keep(REDRIVE_STEP, b"false")
-            self._engine.run(self._engine.amend(Selection(ids=ids), Redrive()))
-            return Awaiting(ids)
+            self._engine.run(self._engine.amend(Selection(ids=tuple(bad)), Redrive()))
+            return Awaiting(tuple(bad))
         self._keep(REDRIVE_STEP, b"true")
-        first = bad[0]
+        first = self._engine.run(self._engine.find(Selection(ids=(bad[0],)))).records[0]
         last = first.errors[-1].error if first.errors else None
         told = f": {last.kind}: {last.message}" if last else ""
         message = (
@@ -244,10 +243,13 @@ class _Family:
         found: dict[bytes, JobRecord] = {}
         for at in range(0, len(ids), READ_AT_ONCE):
             part = Selection(ids=tuple(ids[at : at + READ_AT_ONCE]))
-            page = self._engine.run(self._engine.find(part, READ_AT_ONCE))
+            page = self._engine.run(self._engine.find(part, READ_AT_ONCE, brief=True))
             found |= {record.id: record for record in page.records}
         return found
 
-
-def _result(record: JobRecord) -> bytes:
-    return record.result or NULL
+    def _results(self, ids: list[bytes]) -> dict[bytes, Resulted]:
+        found: dict[bytes, Resulted] = {}
+        for at in range(0, len(ids), LEAVES):
+            part = self._engine.run(self._engine.results(ids[at : at + LEAVES]))
+            found |= {one.job: one for one in part}
+        return found

@@ -194,6 +194,7 @@ class Bare:
     watch = _lacking("waiting for a job (result, events)")
     amend = _lacking("changing jobs (cancel, redrive, delete)")
     recall = _lacking("a step of a job")
+    results = _lacking("results of jobs")
     latest = _lacking("the latest result of a task")
     alter_schedule = _lacking("a schedule")
     list_workers = _lacking("a list of workers")

@@ -42,7 +42,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
-from backlane.engine.recalling import Latest
+from backlane.engine.recalling import Latest, Resulted
 from backlane.engine.retention import Retention, Swept
 from backlane.engine.scheduling import (
     Pause,
@@ -267,6 +267,9 @@ class Brokered:
 
     def recall(self, job: bytes) -> Plan[list[JobStep]]:
         return self.ledger.recall(job)
+
+    def results(self, jobs: Sequence[bytes]) -> Plan[list[Resulted]]:
+        return self.ledger.results(jobs)
 
     def latest(self, task: str) -> Plan[Latest | None]:
         return self.ledger.latest(task)

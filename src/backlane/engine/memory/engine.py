@@ -39,7 +39,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
-from backlane.engine.recalling import Latest
+from backlane.engine.recalling import Latest, Resulted
 from backlane.engine.retention import Retention, Swept
 from backlane.engine.scheduling import (
     Pause,
@@ -143,6 +143,10 @@ class MemoryEngine:
     @reading
     async def recall(self, tx: Store, job: bytes) -> list[Step]:
         return steps.recall(tx, job)
+
+    @reading
+    async def results(self, tx: Store, jobs: Sequence[bytes]) -> list[Resulted]:
+        return steps.results(tx, jobs)
 
     @reading
     async def latest(self, tx: Store, task: str) -> Latest | None:

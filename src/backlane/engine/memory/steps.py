@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backlane.engine.memory.store import Store
+from backlane.engine.recalling import Resulted
 from backlane.model.job import Note, Step
 
 
@@ -26,3 +27,11 @@ def note(store: Store, notes: Sequence[Note]) -> list[bytes]:
 def recall(store: Store, job: bytes) -> list[Step]:
     """Return the steps of a job in the order of their first note."""
     return [Step(name, result) for name, result in store.steps.get(job, {}).items()]
+
+
+def results(store: Store, jobs: Sequence[bytes]) -> list[Resulted]:
+    """Return what those of these jobs that are stored resulted in."""
+    rows = [store.rows[job] for job in dict.fromkeys(jobs) if job in store.rows]
+    return [
+        Resulted(row.job.id, row.state if row.state.is_final else None, row.result) for row in rows
+    ]

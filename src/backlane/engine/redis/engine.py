@@ -27,7 +27,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
-from backlane.engine.recalling import Latest
+from backlane.engine.recalling import Latest, Resulted
 from backlane.engine.redis.append import append as appending
 from backlane.engine.redis.append import schedules
 from backlane.engine.redis.bells.belfry import Belfry
@@ -164,6 +164,10 @@ class RedisEngine:
     @reading
     async def recall(self, tx: RedisTx, job: bytes) -> list[Step]:
         return await hold.recall(tx, job)
+
+    @reading
+    async def results(self, tx: RedisTx, jobs: Sequence[bytes]) -> list[Resulted]:
+        return await newest.results(tx, jobs)
 
     @reading
     async def latest(self, tx: RedisTx, task: str) -> Latest | None:

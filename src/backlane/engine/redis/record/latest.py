@@ -1,20 +1,32 @@
-"""Latest: the newest result of a task, as settle copied it."""
+"""Latest: the newest result of a task, as settle copied it; and results of jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backlane.engine.recalling import Latest
-from backlane.engine.redis.record.sheet import raw
+from backlane.engine.recalling import Latest, Resulted
+from backlane.engine.redis.record.sheet import STATES, raw
 from backlane.engine.redis.store.script import Script
 from backlane.engine.redis.store.transaction import RedisTx
 
 LATEST = Script("latest", "model")
 ALL = Script("all_latest", "model")
+RESULTS = Script("results", "model")
 RESTORE = Script("restore_latest", "model", "moves")
 
 FIELDS = 4  # of one, with its task
+
+
+async def results(tx: RedisTx, jobs: Sequence[bytes]) -> list[Resulted]:
+    """See `Recalling.results`."""
+    if not jobs:
+        return []
+    _, told = await tx.call(RESULTS, [raw(job) for job in dict.fromkeys(jobs)])
+    return [
+        Resulted(told[at], STATES[told[at + 1]] if told[at + 1] else None, told[at + 2])
+        for at in range(0, len(told), 3)
+    ]
 
 
 async def latest(tx: RedisTx, task: str) -> Latest | None:

@@ -1,4 +1,4 @@
-"""Steps: what a job of several steps did already. Latest: the newest result of a task."""
+"""Steps: what a job of several steps did already. Results: of jobs, and the newest of a task."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from backlane.engine.plan import Sql
-from backlane.engine.recalling import Latest
-from backlane.engine.sqlite.record.moves import storable
+from backlane.engine.recalling import Latest, Resulted
+from backlane.engine.sqlite.record.moves import FINAL_STATES, storable
 from backlane.engine.sqlite.rows.policy import decode_policy
-from backlane.engine.sqlite.store.transaction import SqliteTx, integers
+from backlane.engine.sqlite.store.transaction import SqliteTx, array, integers
 from backlane.model.job import Step
 
 # A step that is told again keeps its number. Served by backlane_step_of.
@@ -42,6 +42,15 @@ FORGET: Sql[tuple[()]] = Sql(
     """
     delete from backlane_step
     where seq = ?
+    """
+)
+# Served by backlane_job_id; a job that has not ended has a null for its state.
+RESULTS: Sql[tuple[bytes, int | None, bytes | None]] = Sql(
+    """
+    select id, state, result
+    from carray(?) as given
+    cross join backlane_job as job on job.id = given.value
+    left join backlane_finished as finished on finished.seq = job.seq
     """
 )
 LATEST: Sql[tuple[bytes, int, bytes]] = Sql(
@@ -113,6 +122,14 @@ async def recall_all(tx: SqliteTx, seqs: Sequence[int]) -> dict[int, tuple[Step,
     for seq, name, result in await tx.rows(OF_JOBS, integers(seqs)):
         steps[seq] = (*steps.get(seq, ()), Step(name, result))
     return steps
+
+
+async def results(tx: SqliteTx, jobs: Sequence[bytes]) -> list[Resulted]:
+    """Return what those of these jobs that are stored resulted in."""
+    if not jobs:
+        return []
+    rows = await tx.rows(RESULTS, array(list(dict.fromkeys(jobs))))
+    return [Resulted(job, FINAL_STATES.get(code or 0), result) for job, code, result in rows]
 
 
 async def latest(tx: SqliteTx, task: str) -> Latest | None:
