@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from backlane.engine.plan import Plan
@@ -22,10 +22,10 @@ from backlane.worker.verdict import judge, spoilt
 if TYPE_CHECKING:
     from backlane.app import Backlane
 
-READ_AT_ONCE = 200  # whole jobs: a slice has its leaves' arguments with it
+READ_AT_ONCE = 200  # a slice results in some kilobytes
 HOPS = 100  # from a job that was skipped to the one that failed
 
-Reading = Generator[Plan[Page], Page, bytes]
+Reading = Generator[Plan[Any], Any, bytes]
 
 
 def resolve(app: Backlane, lease: Lease) -> bytes | Outcome:
@@ -57,7 +57,7 @@ def _resolved(engine: Engine, body: bytes) -> bytes:
     reading, answer = _read(engine, body), None
     while True:
         try:
-            plan = reading.send(answer)  # type: ignore[arg-type]  # None begins it
+            plan = reading.send(answer)  # None begins it
         except StopIteration as done:
             resolved: bytes = done.value
             return resolved
@@ -68,7 +68,7 @@ async def _aresolved(engine: Engine, body: bytes) -> bytes:
     reading, answer = _read(engine, body), None
     while True:
         try:
-            plan = reading.send(answer)  # type: ignore[arg-type]  # as above
+            plan = reading.send(answer)
         except StopIteration as done:
             resolved: bytes = done.value
             return resolved
@@ -77,12 +77,15 @@ async def _aresolved(engine: Engine, body: bytes) -> bytes:
 
 def _read(engine: Engine, body: bytes) -> Reading:
     envelope, arguments = opened(body)
-    ids = list(dict.fromkeys(job for it in envelope.references for job in it.ids))
-    records: dict[bytes, JobRecord] = {}
-    for at in range(0, len(ids), READ_AT_ONCE):
-        part = Selection(ids=tuple(ids[at : at + READ_AT_ONCE]))
-        page = yield engine.find(part, READ_AT_ONCE)
-        records |= {record.id: record for record in page.records}
+    values = yield from _values(engine, envelope.references)
+    # The whole record only where more is to be told: that of a slice is as large as its leaves.
+    wanted = dict.fromkeys(
+        job
+        for reference in envelope.references
+        for job in reference.ids
+        if reference.what is What.FAILURE or job not in values
+    )
+    records = yield from _records(engine, list(wanted))
     failures: dict[bytes, bytes] = {}
     for reference in envelope.references:
         if reference.what is What.FAILURE:
@@ -92,7 +95,10 @@ def _read(engine: Engine, body: bytes) -> Reading:
     def value(reference: Reference) -> bytes:
         if reference.what is What.FAILURE:
             return failures[reference.ids[0]]
-        results = [_result(records.get(job), job, reference) for job in reference.ids]
+        results = [
+            values[job] if job in values else _lacking(records.get(job), job, reference)
+            for job in reference.ids
+        ]
         match reference.what:
             case What.LIST:
                 return as_list(results)
@@ -104,9 +110,31 @@ def _read(engine: Engine, body: bytes) -> Reading:
     return filled(arguments, envelope.references, value)
 
 
-def _result(record: JobRecord | None, job: bytes, reference: Reference) -> bytes:
-    if record is not None and record.state is State.SUCCEEDED and record.result is not None:
-        return record.result
+def _values(
+    engine: Engine, references: Iterable[Reference]
+) -> Generator[Plan[Any], Any, dict[bytes, bytes]]:
+    """Read what those of the jobs resulted in that have a result."""
+    ids = list({job: None for reference in references for job in reference.ids})
+    values: dict[bytes, bytes] = {}
+    for at in range(0, len(ids), READ_AT_ONCE):
+        found = yield engine.results(ids[at : at + READ_AT_ONCE])
+        values |= {one.job: one.result for one in found if one.result is not None}
+    return values
+
+
+def _records(
+    engine: Engine, ids: Sequence[bytes]
+) -> Generator[Plan[Any], Any, dict[bytes, JobRecord]]:
+    records: dict[bytes, JobRecord] = {}
+    for at in range(0, len(ids), READ_AT_ONCE):
+        part = Selection(ids=tuple(ids[at : at + READ_AT_ONCE]))
+        page = yield engine.find(part, READ_AT_ONCE)
+        records |= {record.id: record for record in page.records}
+    return records
+
+
+def _lacking(record: JobRecord | None, job: bytes, reference: Reference) -> bytes:
+    """Return what stands for a result that is not there; only some may be missing."""
     if reference.partial and (record is None or record.state is not State.SUCCEEDED):
         return b"null"
     where = "/".join(map(str, reference.at))
