@@ -127,7 +127,17 @@ def _is_torn(url: str) -> bool:
     """Whether what seems to be the host is the begin of a login, which a / or so has ended."""
     rest = url.partition("://")[2]
     authority = _authority(rest)
-    return "@" in rest and "@" not in authority and not re.fullmatch(_PLACES, authority)
+    if "@" not in rest or "@" in authority:
+        return False
+    if not re.fullmatch(_PLACES, authority):
+        return True
+    # A user and the digits that a password begins with look like a host and its port; but no
+    # path of ours has an @, and an option has its name before it.
+    before = rest[len(authority) : rest.rindex("@")]
+    path, _, option = before.partition("?")
+    return bool(re.fullmatch(r"[^:,\[\]]+:\d*", authority)) and (
+        "@" in rest.partition("?")[0] or "#" in path or "=" not in option
+    )
 
 
 def _authority(rest: str) -> str:
