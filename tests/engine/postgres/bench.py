@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from backlane.engine.plan import Plan, Sql
-from backlane.engine.postgres.plans import StepPlan
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.store.plans import StepPlan
+from backlane.engine.postgres.store.transaction import PostgresTx
 
 ECHO: Sql[tuple[int]] = Sql("select $1::bigint")
 SLEEP: Sql[tuple[str]] = Sql("select pg_sleep($1::float8)::text")

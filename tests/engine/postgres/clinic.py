@@ -13,9 +13,9 @@ import psycopg
 from tests.servers.postgres import PostgresServer, binaries
 from tests.servers.process import humble_user
 
-from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
 from backlane.engine.postgres.doctor.limits import Limits
+from backlane.engine.postgres.store.address import parse
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock, SystemClock
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from backlane.engine.postgres.address import parse
+from backlane.engine.postgres.store.address import parse
 from backlane.errors import BadOption, UnknownOption
 
 

@@ -245,7 +245,7 @@ def test_a_block_within_anothers_block_is_refused(shop: Shop):
 def test_a_process_is_lent_as_many_connections_as_its_pool_is_large(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("backlane.engine.postgres.lent.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("backlane.engine.postgres.driver.lent.PATIENCE_SECONDS", 0.2)
     engine = shop.app.engine
     held = [engine.transaction() for _ in range(8)]
     for one in held:

@@ -13,8 +13,8 @@ from tests.servers.missing import Missing, give_up
 from tests.servers.pgbouncer import PgBouncer
 
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.address import parse
 from backlane.engine.postgres.doctor.examination import diagnose
+from backlane.engine.postgres.store.address import parse
 from backlane.engine.protocol import Admission, Presence, Wanted
 from backlane.model.clock import FakeClock, SystemClock
 from backlane.model.ids import new_id

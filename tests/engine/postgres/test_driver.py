@@ -14,9 +14,11 @@ from tests.servers.faulty import Network, network
 from tests.servers.missing import Missing, give_up
 
 from backlane.engine.plan import Plan, Sql
-from backlane.engine.postgres import PostgresEngine, opener, pool
-from backlane.engine.postgres.plans import BeatPlan
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres import PostgresEngine
+from backlane.engine.postgres.driver import pool
+from backlane.engine.postgres.store import opener
+from backlane.engine.postgres.store.plans import BeatPlan
+from backlane.engine.postgres.store.transaction import PostgresTx
 from backlane.errors import EngineBusy, EngineUnavailable, OutcomeUnknown, SchemaMismatch
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from backlane.engine.postgres.floor import FROM_BEGINNING, LOWEST, Floors
+from backlane.engine.postgres.lease.floor import FROM_BEGINNING, LOWEST, Floors
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tests.engine.postgres.bench import echo, session
 
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.store.transaction import PostgresTx
 
 CONNECTED: Sql[tuple[int]] = Sql("select count(*) from pg_stat_activity where pid = $1::int")
 

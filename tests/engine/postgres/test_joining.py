@@ -14,7 +14,7 @@ from psycopg_pool import ConnectionPool
 from tests.engine.postgres.shop import ORDER, Shop, opened
 
 from backlane import Backlane, QueueFull, WrongUse
-from backlane.engine.postgres.opener import LOCK_SECONDS
+from backlane.engine.postgres.store.opener import LOCK_SECONDS
 from backlane.worker import Worker
 
 

@@ -10,7 +10,8 @@ import time
 import pytest
 from tests.engine.postgres.bench import echo, end, keep, kept, session, sleep
 
-from backlane.engine.postgres import PostgresEngine, pool
+from backlane.engine.postgres import PostgresEngine
+from backlane.engine.postgres.driver import pool
 from backlane.errors import EngineBusy, OutcomeUnknown
 
 

@@ -12,7 +12,8 @@ import psycopg
 import pytest
 from tests.servers import postgres
 
-from backlane.engine.postgres import PostgresEngine, migrations
+from backlane.engine.postgres import PostgresEngine
+from backlane.engine.postgres.store import migrations
 from backlane.engine.protocol import Admission
 from backlane.engine.selection import Selection
 from backlane.errors import EngineUnavailable, SchemaMismatch

@@ -13,7 +13,7 @@ import pytest
 
 from backlane.engine.offering import Offer
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.windows import Begin, Windows
+from backlane.engine.postgres.lease.windows import Begin, Windows
 from backlane.engine.protocol import Admission, Claimed, Presence, Wanted
 from backlane.engine.retention import Retention
 from backlane.engine.selection import Cancel, Reprioritise, Selection

@@ -15,7 +15,7 @@ import pytest
 from backlane.cli.mover import stubborn
 from backlane.engine.moving import Seal
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.opener import LOCK_SECONDS
+from backlane.engine.postgres.store.opener import LOCK_SECONDS
 from backlane.engine.protocol import Admission
 from backlane.model.job import Idempotency, Job, Key, Receipt, Refusal
 from backlane.model.queue import Bounds

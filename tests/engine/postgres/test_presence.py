@@ -17,8 +17,8 @@ from tests.servers.missing import Missing, give_up
 
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.presence import Sight
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.store.presence import Sight
+from backlane.engine.postgres.store.transaction import PostgresTx
 from backlane.engine.protocol import Admission, Wanted
 from backlane.errors import OutcomeUnknown
 from backlane.model.ids import new_id

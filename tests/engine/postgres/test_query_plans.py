@@ -15,8 +15,9 @@ from tests.servers import postgres
 
 import backlane.engine.postgres as package
 from backlane.engine.plan import Sql
-from backlane.engine.postgres import find, record, statement, taking
-from backlane.engine.postgres.opener import SESSION
+from backlane.engine.postgres.record import find, record, taking
+from backlane.engine.postgres.store import statement
+from backlane.engine.postgres.store.opener import SESSION
 from backlane.model.clock import SystemClock
 
 # As long as there are queues, workers, resources, leases or changes that no sweep has
@@ -74,11 +75,12 @@ from job
 
 
 def statements() -> Iterator[tuple[str, Sql[Any]]]:
-    for module in pkgutil.iter_modules(package.__path__):
-        found = vars(importlib.import_module(f"{package.__name__}.{module.name}"))
+    modules = pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    for noun, module in sorted((it.name.rpartition(".")[2], it.name) for it in modules):
+        found = vars(importlib.import_module(module))
         for name, value in found.items():
             if isinstance(value, Sql):
-                yield f"{module.name}.{name}", value
+                yield f"{noun}.{name}", value
 
 
 STATEMENTS = {id(sql): (name, sql) for name, sql in reversed(list(statements()))}.values()

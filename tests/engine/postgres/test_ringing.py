@@ -19,8 +19,8 @@ from tests.servers.missing import Missing, give_up
 
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.bell import Bell
-from backlane.engine.postgres.transaction import PostgresTx, Rings
+from backlane.engine.postgres.bells.bell import Bell
+from backlane.engine.postgres.store.transaction import PostgresTx, Rings
 from backlane.model.ids import new_id
 
 SOON = 3.0

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from backlane.engine.plan import Plan, Sql
 from backlane.engine.postgres import PostgresEngine
-from backlane.engine.postgres.statement import TYPES, Statements, in_schema
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.store.statement import TYPES, Statements, in_schema
+from backlane.engine.postgres.store.transaction import PostgresTx
 
 BIGINTS = st.integers(-(2**63), 2**63 - 1)
 INTS = st.integers(-(2**31), 2**31 - 1)

@@ -1,5 +1,6 @@
 """The PostgreSQL engine itself: verbs as plans, and one set of links a process."""
 
+# long: one method a verb, and what a verb does is in its own file
 from __future__ import annotations
 
 import asyncio
@@ -12,33 +13,37 @@ from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
 from backlane.engine.offering import Offer, Offered
 from backlane.engine.plan import Plan, plan, reading
-from backlane.engine.postgres import amend as amending
-from backlane.engine.postgres import append as appending
-from backlane.engine.postgres import block as blocks
-from backlane.engine.postgres import dump as dumping
-from backlane.engine.postgres import find as finding
-from backlane.engine.postgres import joining, limits, measure, migrations, steps, tune, workers
-from backlane.engine.postgres import lease as leasing
-from backlane.engine.postgres import offers as offering
-from backlane.engine.postgres import resource as resources
-from backlane.engine.postgres import restore as restoring
-from backlane.engine.postgres import schedules as scheduling
-from backlane.engine.postgres import seal as sealing
-from backlane.engine.postgres import settings as stating
-from backlane.engine.postgres import sweep as sweeping
-from backlane.engine.postgres import turn as turning
-from backlane.engine.postgres.address import parse
-from backlane.engine.postgres.bell import Belfry, Bell
-from backlane.engine.postgres.credit import Purse
+from backlane.engine.postgres.append import append as appending
+from backlane.engine.postgres.append import schedules as scheduling
+from backlane.engine.postgres.append.credit import Purse
+from backlane.engine.postgres.bells.bell import Belfry, Bell
 from backlane.engine.postgres.doctor.examination import diagnose
-from backlane.engine.postgres.head import Heads
-from backlane.engine.postgres.links import Links
-from backlane.engine.postgres.memory import Memory
-from backlane.engine.postgres.plans import beat, step
-from backlane.engine.postgres.pool import Retired
-from backlane.engine.postgres.presence import Enlisted
-from backlane.engine.postgres.statement import Statements
-from backlane.engine.postgres.transaction import PostgresTx
+from backlane.engine.postgres.driver import block as blocks
+from backlane.engine.postgres.driver import joining
+from backlane.engine.postgres.driver.links import Links
+from backlane.engine.postgres.driver.pool import Retired
+from backlane.engine.postgres.lease import lease as leasing
+from backlane.engine.postgres.lease import offers as offering
+from backlane.engine.postgres.lease import turn as turning
+from backlane.engine.postgres.lease.head import Heads
+from backlane.engine.postgres.lease.memory import Memory
+from backlane.engine.postgres.limits import limits
+from backlane.engine.postgres.limits import resource as resources
+from backlane.engine.postgres.moving import dump as dumping
+from backlane.engine.postgres.moving import restore as restoring
+from backlane.engine.postgres.moving import settings as stating
+from backlane.engine.postgres.record import find as finding
+from backlane.engine.postgres.record import steps
+from backlane.engine.postgres.store import migrations
+from backlane.engine.postgres.store import seal as sealing
+from backlane.engine.postgres.store.address import parse
+from backlane.engine.postgres.store.plans import beat, step
+from backlane.engine.postgres.store.presence import Enlisted
+from backlane.engine.postgres.store.statement import Statements
+from backlane.engine.postgres.store.transaction import PostgresTx
+from backlane.engine.postgres.upkeep import amend as amending
+from backlane.engine.postgres.upkeep import measure, tune, workers
+from backlane.engine.postgres.upkeep import sweep as sweeping
 from backlane.engine.protocol import (
     Admission,
     Capability,

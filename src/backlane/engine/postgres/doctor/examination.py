@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg
 
-from backlane.engine.postgres.address import Address
 from backlane.engine.postgres.doctor import server, session, settings, signs, tables, vacuum
 from backlane.engine.postgres.doctor.limits import LIMITS, Limits
+from backlane.engine.postgres.store.address import Address
 from backlane.engine.protocol import Finding
 from backlane.model.clock import Clock
 

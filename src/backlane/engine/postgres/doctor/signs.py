@@ -8,8 +8,8 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from backlane.engine.postgres.measure import LIVE_MS
-from backlane.engine.postgres.statement import in_schema
+from backlane.engine.postgres.store.statement import in_schema
+from backlane.engine.postgres.upkeep.measure import LIVE_MS
 from backlane.engine.protocol import Finding
 
 Connection = psycopg.Connection[tuple[Any, ...]]

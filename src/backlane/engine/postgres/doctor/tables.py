@@ -11,8 +11,8 @@ import psycopg
 from backlane.engine.postgres.doctor.limits import Limits
 from backlane.engine.postgres.doctor.remedy import command
 from backlane.engine.postgres.doctor.vacuum import NAMED, span
-from backlane.engine.postgres.migrations import available
-from backlane.engine.postgres.statement import in_schema, quoted
+from backlane.engine.postgres.store.migrations import available
+from backlane.engine.postgres.store.statement import in_schema, quoted
 from backlane.engine.protocol import Finding
 
 Connection = psycopg.Connection[tuple[Any, ...]]

@@ -1,0 +1,1 @@
+"""Append: how jobs come in: admitted, deduplicated, or put there by a schedule."""

@@ -1,0 +1,1 @@
+"""Bells: how who waits hears that something changed, in whatever process."""

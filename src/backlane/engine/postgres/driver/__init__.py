@@ -1,0 +1,1 @@
+"""The driver: what carries plans out, on connections of ours or in a transaction of the caller."""

@@ -1,0 +1,1 @@
+"""The lease: how jobs are claimed, held, offered and settled."""

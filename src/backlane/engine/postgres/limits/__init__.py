@@ -1,0 +1,1 @@
+"""Limits: what is declared and tuned, and the resources that jobs depend on."""

@@ -1,0 +1,1 @@
+"""Moving: jobs and settings on their way from one store to another."""

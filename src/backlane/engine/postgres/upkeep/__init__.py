@@ -1,0 +1,1 @@
+"""Upkeep: what people and sweeps do to jobs, queues and workers."""
