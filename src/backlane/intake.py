@@ -154,7 +154,7 @@ class Intake:
         engine, queue = self.place.engine, jobs[0].queue
         try:
             if terms.connection is not None:
-                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs))
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs, terms))
                 return engine.joined(terms.connection).run(plan)
             due = self._gauge.due(engine, queue)
             if due is not None:
@@ -163,7 +163,9 @@ class Intake:
             refusal = self._turned_away(line, jobs, terms)
             if refusal is not None:
                 return refusal
-            answer = engine.run(engine.append(jobs, self._admission(self._gauge.paces, jobs)))
+            answer = engine.run(
+                engine.append(jobs, self._admission(self._gauge.paces, jobs, terms))
+            )
             return self._let_in(line, answer, len(jobs))
         except OutcomeUnknown as error:
             raise naming(jobs, error) from error
@@ -172,7 +174,7 @@ class Intake:
         engine, queue = self.place.engine, jobs[0].queue
         try:
             if terms.connection is not None:
-                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs))
+                plan = engine.append(jobs, self._admission(self._gauge.known(engine), jobs, terms))
                 return await engine.joined(terms.connection).arun(plan)
             due = self._gauge.due(engine, queue)
             if due is not None:
@@ -181,7 +183,7 @@ class Intake:
             refusal = self._turned_away(line, jobs, terms)
             if refusal is not None:
                 return refusal
-            plan = engine.append(jobs, self._admission(self._gauge.paces, jobs))
+            plan = engine.append(jobs, self._admission(self._gauge.paces, jobs, terms))
             return self._let_in(line, await engine.arun(plan), len(jobs))
         except OutcomeUnknown as error:
             raise naming(jobs, error) from error
@@ -204,10 +206,12 @@ class Intake:
         finally:
             due.end(measured)
 
-    def _admission(self, paces: Mapping[str, Pace], jobs: Sequence[Job]) -> Admission:
+    def _admission(self, paces: Mapping[str, Pace], jobs: Sequence[Job], terms: Terms) -> Admission:
         judged = self._judged
         if judged.paces is not paces:
             judged = self._judged = msgspec.structs.replace(judged, paces=paces)
+        if terms.remade:
+            judged = msgspec.structs.replace(judged, remade=True)
         if not self._limits:
             return judged
         names = {each.limit for job in jobs for each in job.uses}

@@ -67,12 +67,16 @@ class EnqueueOptions(SendOptions, total=False):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """How the jobs of an enqueue are to come in, whatever they are; None: as their queue says."""
+    """How the jobs of an enqueue are to come in, whatever they are; None: as their queue says.
+
+    Those that are `remade` are enqueued again by who lost them with the power.
+    """
 
     connection: object | None = None
     on_full: OnFull | None = None
     on_full_timeout_ms: int | None = None
     ticket: str | None = None
+    remade: bool = False
 
 
 def checked_items(given: Iterable[Item], what: str, of: str) -> Iterable[Item]:

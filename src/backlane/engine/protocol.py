@@ -53,7 +53,8 @@ class Admission(msgspec.Struct, frozen=True):
     the caller knows of the speed of queues, at most a second old: with it the wait of a
     job is foretold, without it no wait is. `limits` are those the code declares of what the
     jobs use; `fair` are the queues whose order is by virtual time (a queue is as the latest
-    append or `declare` said).
+    append or `declare` said). Jobs that are `remade` may be lost with the power until a later
+    commit is on the disk: who appends them appends the same ones again.
     """
 
     declared: Mapping[str, Bounds] = {}
@@ -61,6 +62,7 @@ class Admission(msgspec.Struct, frozen=True):
     paces: Mapping[str, Pace] = {}
     limits: Mapping[str, Limit] = {}
     fair: frozenset[str] = frozenset()
+    remade: bool = False
 
 
 class Wanted(msgspec.Struct, frozen=True):

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 NULL = b"null"
 READ_AT_ONCE = 200
 PORTIONS = (LEAVES, 100, 10)  # what is tried to be appended at once in a queue that is full
-TERMS = Terms(on_full="refuse")
+TERMS = Terms(on_full="refuse", remade=True)
 
 Child = Callable[[int, list[bytes]], Job]  # by its place among the ids of all
 

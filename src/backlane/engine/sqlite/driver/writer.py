@@ -24,7 +24,7 @@ from backlane.engine.sqlite.append.append import append_all
 from backlane.engine.sqlite.driver.store import Store
 from backlane.engine.sqlite.store.faults import BREAKING, OF_THE_VALUES, translated
 from backlane.engine.sqlite.store.fork import inside_sqlite
-from backlane.engine.sqlite.store.plans import AppendPlan, SettlePlan, UnsyncedPlan
+from backlane.engine.sqlite.store.plans import AppendPlan, SettlePlan, UnsyncedPlan, needs_no_sync
 from backlane.engine.sqlite.store.transaction import Rings, SqliteTx
 from backlane.errors import OutcomeUnknown
 from backlane.model.breaker import ResourceRecord
@@ -253,7 +253,7 @@ class Writer:
 
     def _commit_inside(self, group: Sequence[Request]) -> Rings:
         store = self._store
-        unsynced = [one for one in group if isinstance(one.plan, UnsyncedPlan)]
+        unsynced = [one for one in group if needs_no_sync(one.plan)]
         must_sync = len(unsynced) < len(group)
         try:
             connection = store.begin(is_synced=must_sync)

@@ -97,6 +97,18 @@ class ClaimPlan(UnsyncedPlan[Turn]):
         return any(_is_last(lease) for each in turn.claimed for lease in each.leases)
 
 
+def needs_no_sync(plan: Plan[Any]) -> bool:
+    """Whether a plan's commit may be answered before it is on the disk.
+
+    Leaves of a slice are remade: until the slice has settled that it waits for them, a power
+    cut that takes them back lets it run again, and make them again. The settle that ends this
+    syncs the log that they are in, and so does the settle of each leaf.
+    """
+    if isinstance(plan, AppendPlan):
+        return plan.batch[1].remade
+    return isinstance(plan, UnsyncedPlan)
+
+
 def note_plan(
     notes: Sequence[Note], within: Callable[[Any], Coroutine[Any, Any, list[bytes]]]
 ) -> Plan[list[bytes]]:
