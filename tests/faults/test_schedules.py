@@ -119,6 +119,9 @@ def test_no_due_time_makes_two_jobs_though_clocks_jump_and_workers_die(
     record_property: Callable[[str, object], None],
 ) -> None:
     seconds, jump_every, kill_every = (300.0, 12.0, 5.0) if proving else (8.0, 1.5, 2.0)
+    # Where the clock that jumps is the store's, it stands behind its peak for a while, and whoever
+    # looked then looks again 5 s later only: chance may let a few seconds pass without a tick.
+    least = seconds if kind is POSTGRES else WORKERS * 3
     # A file is on one machine, whose clock jumps for all; of several machines each has its
     # own, and none of them is asked.
     clocks = Clocks(tmp_path, wrong_clock, 1 if kind is SQLITE else WORKERS)
@@ -136,7 +139,9 @@ def test_no_due_time_makes_two_jobs_though_clocks_jump_and_workers_die(
             wait_until(lambda: len({span.name for span in spans()}) == 3, 30, "all have fired")
             began = time.monotonic()
             jump_at, kill_at = began + 1.0, began + kill_every
-            while (now := time.monotonic()) < began + seconds:
+            while (now := time.monotonic()) < began + seconds or (
+                len(spans()) < least and now < began + 5 * seconds
+            ):
                 if now >= jump_at:
                     jump_at += jump_every
                     clocks.jump(
@@ -164,8 +169,7 @@ def test_no_due_time_makes_two_jobs_though_clocks_jump_and_workers_die(
         for way in WAYS
         for moment in _due([span for span in found if span.name == way], way)
     }
-    # Where clocks jump with the store's, it stands behind its peak most of the time.
-    assert len(found) >= (seconds if kind is POSTGRES else WORKERS * (3 if proving else 1))
+    assert len(found) >= least
     assert verdict.is_valid, (verdict.lost + verdict.overlaps + verdict.unexplained)[:5]
 
 
