@@ -6,6 +6,7 @@ that was acknowledged, and may show a job twice.
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ BETWEEN = 1.2  # seconds that the broker serves
 AGAIN = 5.0  # seconds within which workers consume again
 LONGEST_CALL = 15.0
 ENDS = ("stop", "kill", "cut")
+TIMES = int(os.environ.get("BACKLANE_ENDS", "20"))  # of each, where it is to be proved
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_whatever_becomes_of_the_broker_no_job_before_a_ledger_is_lost_or_repeat
         fleet(tmp_path, WORKERS, store=_before(store.url, node, net)) as workers,
     ):
         producer = Producer(diarist(workers.url), workers.diary, chance, RATE)
-        waits = _troubled(workers, producer, node, net, ENDS * (20 if proving else 1))
+        waits = _troubled(workers, producer, node, net, ENDS * (TIMES if proving else 1))
         wait_until(producer.is_drained, 90, "all jobs are done after the last outage")
         verdict = judge(producer.calls, producer.finished(), read_diary(workers.diary), [])
         producer.work.app.close()
@@ -89,7 +91,7 @@ def test_whatever_becomes_of_the_broker_alone_what_it_acknowledged_runs(
     ends = ENDS if proving else ("kill", "cut")
     with fleet(tmp_path, WORKERS, store=_alone(node, net)) as workers:
         producer = Producer(diarist(workers.url), workers.diary, chance, RATE)
-        waits = _troubled(workers, producer, node, net, ends * (20 if proving else 1))
+        waits = _troubled(workers, producer, node, net, ends * (TIMES if proving else 1))
 
         def left() -> set[str]:
             ended = {
@@ -177,7 +179,9 @@ def _troubled(
         else:
             getattr(node, end)()
             node.start()
-        waits[end] = max(waits[end], until_jobs_start(workers))
+        took = until_jobs_start(workers)
+        print(f"{end}: jobs start again after {took:.2f} s")
+        waits[end] = max(waits[end], took)
     producer.stop()
     return waits
 

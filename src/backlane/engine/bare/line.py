@@ -25,7 +25,7 @@ RECEIVE_SECONDS = 20.0
 KEPT_SECONDS = 1.0  # what nobody asked for in this time goes back
 HASTE_SECONDS = 0.1  # who asks again so soon is to find something here
 AGAIN_SECONDS = 0.2
-AGAIN_LONGEST_SECONDS = 3.0
+AGAIN_LONGEST_SECONDS = 1.0  # the transport pauses by itself, for as long again
 
 
 class Line:

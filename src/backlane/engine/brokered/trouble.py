@@ -8,7 +8,7 @@ import random
 log = logging.getLogger("backlane.broker")
 
 FIRST_SECONDS = 0.1
-LONGEST_SECONDS = 2.0  # so that work goes on soon after a broker is back
+LONGEST_SECONDS = 1.0  # so that work goes on soon after a broker is back
 
 
 class Notice:

@@ -28,7 +28,7 @@ OPEN_SECONDS = 5.0
 MOST_PREFETCH = 4_096
 # A queue that nobody asks for messages keeps none of them from others for longer.
 IDLE_SECONDS = 30.0
-LONGEST_PAUSE = 2.0
+LONGEST_PAUSE = 1.0
 
 _tag = Struct(">QB")
 

@@ -10,8 +10,9 @@ from backlane.engine.transports.rabbit.connection import Connection, connect
 from backlane.errors import EngineUnavailable
 
 # A node that takes connections again is found within this (and the handshake), whatever
-# its outage lasted; many processes that lost it together come back spread over it.
-LONGEST_PAUSE = 2.0
+# its outage lasted; many processes that lost it together come back spread over it. Callers
+# pause as well, so that the two add up.
+LONGEST_PAUSE = 1.0
 FIRST_PAUSE = 0.1
 STEADY_SECONDS = 5.0  # a connection that lasted so long ends a row of failures
 
