@@ -61,7 +61,7 @@ from backlane.engine.protocol import (
     Wanted,
     WorkerRecord,
 )
-from backlane.engine.recalling import Latest
+from backlane.engine.recalling import Latest, Resulted
 from backlane.engine.retention import Retention, Swept
 from backlane.engine.scheduling import (
     Pause,
@@ -173,6 +173,10 @@ class PostgresEngine:
     @reading
     async def recall(self, tx: PostgresTx, job: bytes) -> list[Step]:
         return await steps.recall(tx, job)
+
+    @reading
+    async def results(self, tx: PostgresTx, jobs: Sequence[bytes]) -> list[Resulted]:
+        return await steps.results(tx, jobs)
 
     @reading
     async def latest(self, tx: PostgresTx, task: str) -> Latest | None:

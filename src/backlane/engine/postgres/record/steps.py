@@ -1,13 +1,14 @@
-"""Steps: what a job of several steps did already. Latest: the newest result of a task."""
+"""Steps: what a job of several steps did already. Results: of jobs, and the newest of a task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from backlane.engine.plan import Sql
+from backlane.engine.postgres.record.record import STATES
 from backlane.engine.postgres.store.text import loaded, stored
 from backlane.engine.postgres.store.transaction import PostgresTx
-from backlane.engine.recalling import Latest
+from backlane.engine.recalling import Latest, Resulted
 from backlane.model.job import Step
 
 # Served by step_name.
@@ -34,6 +35,25 @@ KEEP: Sql[tuple[()]] = Sql(
     from unnest($1::bigint[], $2::text[], $3::bytea[])
         with ordinality as given (seq, name, result, at)
     order by at
+    """
+)
+# Served by job_id, and a key of what ended.
+RESULTS: Sql[tuple[bytes, int | None, bytes | None]] = Sql(
+    """
+    select job.id, ended.state, ended.result
+    from unnest($1::bytea[]) as given (id)
+    cross join lateral (
+        select seq, id
+        from backlane.job
+        where job.id = given.id
+        offset 0
+    ) as job
+    left join lateral (
+        select state, result
+        from backlane.ended
+        where ended.seq = job.seq
+        limit 1
+    ) as ended on true
     """
 )
 LATEST: Sql[tuple[bytes, int, bytes]] = Sql(
@@ -76,6 +96,14 @@ async def recall_all(tx: PostgresTx, seqs: Sequence[int]) -> dict[int, tuple[Ste
     for seq, name, result in await tx.rows(OF_JOBS, seqs):
         steps[seq] = (*steps.get(seq, ()), Step(loaded(name), result))
     return steps
+
+
+async def results(tx: PostgresTx, jobs: Sequence[bytes]) -> list[Resulted]:
+    """Return what those of these jobs that are stored resulted in."""
+    rows = await tx.rows(RESULTS, list(dict.fromkeys(jobs))) if jobs else []
+    return [
+        Resulted(job, None if code is None else STATES[code], result) for job, code, result in rows
+    ]
 
 
 async def latest(tx: PostgresTx, task: str) -> Latest | None:
