@@ -169,8 +169,6 @@ class EnginesAgree(RuleBasedStateMachine):
         kind=st.sampled_from(KINDS),
     )
     def open(self, data: st.DataObject, kind: str) -> None:
-        if not IS_PROOF and self.beside is not engines.SQLITE and kind not in ("plain", "tied"):
-            kind = "tied"  # the short form leaves limits on servers to `test_limits_alike.py`
         self.is_tied = "tied" in kind
         self.is_limited = kind not in ("plain", "tied")
         self.fair = frozenset({"video"} if "fair" in kind else ())
