@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import Enum, auto
+from typing import Any
 
-from backlane.engine.protocol import Finding
-from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing, Transport
-from backlane.engine.transports.memory import MemoryTransport
+from backlane.engine.transport import Delivery, Fate, Parcel, Transport
 
 
 class Stop(Enum):
@@ -25,8 +24,11 @@ class Stopping:
 
     def __init__(self, transport: Transport, stop: Stop) -> None:
         self._transport, self._stop = transport, stop
-        self.url, self.terms = transport.url, transport.terms
         self.is_there = threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        """All other calls pass through."""
+        return getattr(self._transport, name)
 
     async def _pass(self, stop: Stop) -> None:
         if stop is self._stop:
@@ -49,31 +51,3 @@ class Stopping:
         await self._pass(Stop.BEFORE_ACK)
         await self._transport.ack(deliveries)
         await self._pass(Stop.AFTER_ACK)
-
-    def cut(self) -> None:
-        if isinstance(self._transport, MemoryTransport):
-            self._transport.cut()
-
-    async def declare(self, queue: str, bounds: Bounds) -> None:
-        await self._transport.declare(queue, bounds)
-
-    async def release(self, deliveries: Sequence[Delivery]) -> None:
-        await self._transport.release(deliveries)
-
-    async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[Delivery]:
-        return await self._transport.extend(deliveries, seconds)
-
-    async def forget(self, queue: str) -> None:
-        await self._transport.forget(queue)
-
-    async def standing(self, queue: str) -> Standing:
-        return await self._transport.standing(queue)
-
-    async def purge(self, queue: str) -> None:
-        await self._transport.purge(queue)
-
-    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
-        return await self._transport.diagnose(queues)
-
-    async def close(self) -> None:
-        await self._transport.close()

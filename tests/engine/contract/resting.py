@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -21,8 +21,8 @@ from backlane.engine.brokered.belt import Belt
 from backlane.engine.brokered.pace import Extent
 from backlane.engine.hearing import Bell
 from backlane.engine.plan import Plan
-from backlane.engine.protocol import Claimed, Finding, Turn, Wanted
-from backlane.engine.transport import Bounds, Delivery, Fate, Parcel, Standing, Transport
+from backlane.engine.protocol import Claimed, Turn, Wanted
+from backlane.engine.transport import Delivery, Fate, Parcel, Transport
 from backlane.model.job import Lane
 from backlane.model.outcome import Settlement
 from backlane.model.queue import Kind
@@ -42,12 +42,12 @@ class Counting:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self.url, self.terms = transport.url, transport.terms
         self.afloat: dict[str, Counter[str]] = {}
         self.number_published = 0
 
-    async def declare(self, queue: str, bounds: Bounds) -> None:
-        await self._transport.declare(queue, bounds)
+    def __getattr__(self, name: str) -> Any:
+        """All other calls pass through."""
+        return getattr(self._transport, name)
 
     async def publish(self, queue: str, parcels: Sequence[Parcel], seconds: float) -> list[Fate]:
         afloat = self.afloat.setdefault(queue, Counter())
@@ -70,24 +70,6 @@ class Counting:
         for delivery in deliveries:
             self.afloat[delivery.queue][delivery.id or ""] += 1
         await self._transport.release(deliveries)
-
-    async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        await self._transport.ack(deliveries)
-
-    async def extend(self, deliveries: Sequence[Delivery], seconds: float) -> list[Delivery]:
-        return await self._transport.extend(deliveries, seconds)
-
-    async def forget(self, queue: str) -> None:
-        await self._transport.forget(queue)
-
-    async def standing(self, queue: str) -> Standing:
-        return await self._transport.standing(queue)
-
-    async def purge(self, queue: str) -> None:
-        await self._transport.purge(queue)
-
-    async def diagnose(self, queues: Mapping[str, Bounds | None] = {}) -> list[Finding]:
-        return await self._transport.diagnose(queues)
 
     async def close(self) -> None:
         """The connection is kept for the next test: to open one takes longer than a test."""
