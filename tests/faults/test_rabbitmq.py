@@ -99,7 +99,7 @@ def test_whatever_becomes_of_the_broker_alone_what_it_acknowledged_runs(
                 for job, attempts in read_diary(workers.diary).items()
                 if any(it.has_ended for it in attempts)
             }
-            return producer.calls.acknowledged.keys() - ended
+            return set(producer.calls.acknowledged) - ended
 
         wait_until(lambda: not left(), 90, "all that was acknowledged has run")
         repeated = sum(len(it) > 1 for it in read_diary(workers.diary).values())

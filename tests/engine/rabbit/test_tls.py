@@ -34,7 +34,7 @@ def tls() -> Iterator[tuple[int, Path]]:
     if shutil.which("openssl") is None:
         give_up("rabbitmq", Missing("install openssl"))
     folder = folder_of(None, "tls")
-    for name, signer in (("ca", None), ("server", "ca"), ("stranger", None)):
+    for name, signer in (("ca", None), ("server", "ca"), ("stranger", None), ("guest", "ca")):
         make(folder, name, signer)
     folder.chmod(0o755)
     (folder / "server.key").chmod(0o644)  # of a server that is another user
@@ -44,18 +44,29 @@ def tls() -> Iterator[tuple[int, Path]]:
         "ssl_options.cacertfile": str(folder / "ca.crt"),
         "ssl_options.certfile": str(folder / "server.crt"),
         "ssl_options.keyfile": str(folder / "server.key"),
+        "ssl_options.verify": "verify_peer",
+        "ssl_options.fail_if_no_peer_cert": "false",
+        "ssl_cert_login_from": "common_name",
+        "auth_mechanisms.1": "PLAIN",
+        "auth_mechanisms.2": "EXTERNAL",
     }
     try:
-        with rabbitmq.started(**files):
-            yield port, folder
+        node = rabbitmq.Node(**files)
     except Missing as why:
         give_up("rabbitmq", why)
+    (node.folder / "plugins").write_text("[rabbitmq_auth_mechanism_ssl].\n")
+    try:
+        node.start()
+        yield port, folder
     finally:
+        node.remove()
         shutil.rmtree(folder)
 
 
-def opened(tls: tuple[int, Path], host: str = "localhost", **options: object) -> Bench:
-    return Bench(f"amqps://guest:guest@{host}:{tls[0]}/", **options)
+def opened(
+    tls: tuple[int, Path], host: str = "localhost", login: str = "guest:guest@", **options: object
+) -> Bench:
+    return Bench(f"amqps://{login}{host}:{tls[0]}/", **options)
 
 
 def test_messages_go_over_tls(tls: tuple[int, Path]) -> None:
@@ -83,3 +94,19 @@ def test_whom_nobody_vouches_for_is_not_trusted(
 def test_anybody_is_trusted_where_that_is_asked_for(tls: tuple[int, Path]) -> None:
     with contextlib.closing(opened(tls, "127.0.0.1", verify="no")) as bench:
         assert bench.publish(b"1") == [Fate.CONFIRMED]
+
+
+def test_a_certificate_tells_who_we_are(tls: tuple[int, Path]) -> None:
+    ours = {"cert": tls[1] / "guest.crt", "key": tls[1] / "guest.key", "auth": "certificate"}
+    with contextlib.closing(opened(tls, login="", ca=tls[1] / "ca.crt", **ours)) as bench:
+        assert bench.publish(b"1") == [Fate.CONFIRMED]
+        assert bench.bodies(1) == [b"1"]
+
+
+def test_a_certificate_of_nobody_the_broker_knows_is_refused(tls: tuple[int, Path]) -> None:
+    ours = {"cert": tls[1] / "server.crt", "key": tls[1] / "server.key", "auth": "certificate"}
+    with (
+        contextlib.closing(opened(tls, login="", ca=tls[1] / "ca.crt", **ours)) as bench,
+        pytest.raises(EngineUnavailable, match="refuses the login"),
+    ):
+        bench.publish(b"1")
