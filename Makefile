@@ -14,9 +14,12 @@ PUBLIC := src/backlane/__init__.py src/backlane/app.py src/backlane/task.py src/
 	src/backlane/messages.py src/backlane/context.py src/backlane/middleware.py \
 	src/backlane/errors.py src/backlane/testing src/backlane/client src/backlane/integrations
 
+# Each process that a test starts would compile all it imports: 0.15 s, a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo timeline test check prove bench clean
+.PHONY: help demo timeline test check static mypy pyright ruff layers prove bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z]+:.*  ## ' Makefile | sed 's/:.*  ## /\t/' | expand -t 10
@@ -27,17 +30,26 @@ demo: $(VENV)/.package  ## index real files with two workers, kill one half-way,
 timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:8080, with its worker
 	@$(BIN)/python -m examples.timeline $(ARGUMENTS)
 
-test: $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers  ## install what tests need, check the house, run all tests
-	@$(MAKE) --no-print-directory check
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+test:  ## install what tests need, check the house, run all tests
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync static
+	$(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder  # see tests/sharing.py
 
 check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentation, house rules
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync static
+	$(BIN)/pytest docs README.md tests/house
+
+# What needs no test run; the longest first, for they run side by side.
+static: mypy pyright ruff layers
+mypy: $(VENV)/.dev
+	$(BIN)/mypy
+pyright: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python $(PUBLIC)
+ruff: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+layers: $(VENV)/.dev
 	$(BIN)/lint-imports
-	$(BIN)/pyright --pythonpath $(BIN)/python $(PUBLIC)
-	$(BIN)/pytest docs README.md tests/house
 
 prove: $(VENV)/.dev $(VENV)/.servers  ## the full figures and fault runs, printed as a table (takes long)
 	$(BIN)/python -m bench prove
@@ -86,7 +98,7 @@ $(VENV)/.browser: $(VENV)/.pip
 SERVERS := test -x /usr/lib/postgresql/15/bin/postgres && command -v redis-server && \
 	{ command -v pgbouncer || test -x /usr/sbin/pgbouncer; } && \
 	test -x /usr/lib/rabbitmq/bin/rabbitmq-server
-$(VENV)/.servers: $(VENV)/.pip Makefile
+$(VENV)/.servers: $(VENV)/.pip Makefile | $(VENV)/.browser  # one at a time: they share apt
 	@{ $(SERVERS); } >/dev/null || test "$$(id -u)" -ne 0 || ! grep -qx ID=debian /etc/os-release || \
 		{ held=/usr/sbin/policy-rc.d; test -e $$held && held= || \
 			{ printf '#!/bin/sh\nexit 101\n' >$$held && chmod +x $$held; }; \

@@ -34,22 +34,6 @@ from backlane import Backlane
 settings.register_profile("any-speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any-speed")
 
-# Where processes share the tests, a file is one's. These take longest and go first: what is
-# left for the end is short, and all are done at about the same time.
-LONG = (
-    "tests/faults/",
-    "tests/engine/rabbit/",
-    "tests/engine/sqs/",
-    *(f"tests/worker/test_{it}.py" for it in ("limited", "deaths", "jobs", "signals", "limits")),
-    *(f"tests/worker/test_{it}.py" for it in ("timetable", "breaker")),
-    *("tests/engine/sqlite/test_disk_faults.py", "tests/engine/redis/test_failover.py"),
-    *("tests/engine/postgres/test_diagnose.py", "tests/engine/test_state_machine.py"),
-    *(f"tests/engine/contract/test_{it}.py" for it in ("settle", "sweep", "key_rules", "append")),
-    *("tests/client/test_faults.py", "tests/gateway/test_schemathesis.py"),
-    *("tests/examples/test_timeline.py", "tests/demo/test_play.py", "tests/cli/test_processes.py"),
-    *("tests/test_fifty_producers.py", "tests/test_bounds.py", "tests/bad_input/"),
-)
-ROOT = Path(__file__).parent
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md"]
 MODULE = "shop"  # what the pages call the application's module
 
@@ -142,13 +126,21 @@ def evaluate(example: Example) -> None:
     page.run(code)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # Those of schemathesis share one id, and several processes run what has one id once.
         if item.name.endswith("]") and not item.nodeid.endswith("]") and item.parent is not None:
             item._id = type(item.id).parse(f"{item.parent.nodeid}::{item.name}")
-    if hasattr(config, "workerinput"):  # one of several processes; each sorts alike
-        items.sort(key=lambda it: not it.path.relative_to(ROOT).as_posix().startswith(LONG))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Deal files out to processes by what they do, where they are dealt out at all."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from tests.sharing import Sharing  # there may be no xdist
+
+    return Sharing(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -78,10 +78,10 @@ def _maker(item: pytest.Item) -> object:
 def _leave_out(
     config: pytest.Config, items: list[pytest.Item], is_out: Callable[[pytest.Item], bool]
 ) -> None:
-    left_out = [item for item in items if is_out(item)]
+    left_out = {item for item in items if is_out(item)}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture
