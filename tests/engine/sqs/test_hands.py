@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -38,6 +40,29 @@ def test_one_thread_is_enough_for_one_call_at_a_time():
 
     assert len(asyncio.run(work())) <= 2
     hands.close()
+
+
+NARROW = """
+import asyncio, resource, threading, time
+from backlane.engine.transports.sqs.hands import Hands
+
+threading.stack_size(64 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+hands = Hands("hands", 100)
+
+async def work():
+    futures = [hands.start(lambda: time.sleep(0.02) or threading.get_ident()) for _ in range(60)]
+    return set(await asyncio.gather(*futures))
+
+print(len(asyncio.run(work())))
+"""
+
+
+def test_where_the_machine_allows_no_more_threads_those_there_are_do_it_all():
+    ran = subprocess.run([sys.executable, "-c", NARROW], capture_output=True, text=True, timeout=60)
+
+    assert ran.returncode == 0, ran.stderr
+    assert 1 <= int(ran.stdout) < 20
 
 
 def test_what_a_call_raises_is_the_callers():

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from backlane.engine.address import masked
-from backlane.errors import BadOption, UnknownOption, nearest
+from backlane.engine.url import options_of
+from backlane.errors import BadOption
 
 SCHEMES = {"sqs": None, "sqs+http": "http", "sqs+https": "https"}
 KNOWN = ("prefix", "fifo", "visibility", "wait")  # the prefix is for who names our queues
@@ -57,7 +58,7 @@ def parse(url: str) -> Address:
     region, endpoint = _amazon(parts, shown) if protocol is None else _other(parts, shown)
     if not REGION.fullmatch(region):
         raise BadOption(f"{shown}: {region!r} is no region; use one such as 'eu-central-1'")
-    options = _options(parts, shown)
+    options = options_of(parts.query, KNOWN, shown)
     return Address(
         region=region,
         endpoint=endpoint,
@@ -97,17 +98,6 @@ def _other(parts: SplitResult, shown: str) -> tuple[str, str]:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     place = f"{host}:{port}" if port else host
     return parts.path.strip("/"), f"{SCHEMES[parts.scheme]}://{place}"
-
-
-def _options(parts: SplitResult, shown: str) -> dict[str, str]:
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in options:
-        if name not in KNOWN:
-            raise UnknownOption(
-                f"{shown}: there is no option {name!r}{nearest(name, KNOWN)}; "
-                f"use one of {', '.join(KNOWN)}"
-            )
-    return options
 
 
 def _yes_or_no(options: dict[str, str], name: str, shown: str) -> bool:

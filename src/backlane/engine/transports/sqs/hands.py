@@ -54,8 +54,24 @@ class Hands:
                 self._free += 1
         self._work.put(carry_out)
         if needs_one:
-            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+            self._hire()
         return future
+
+    def _hire(self) -> None:
+        """Start a thread. Where the machine allows no more, those there are do it all.
+
+        Raises:
+            RuntimeError: there is none at all.
+        """
+        try:
+            threading.Thread(target=self._run, name=self.name, daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._threads -= 1
+                self._free -= 1
+                self.most = max(1, self._threads)
+                if not self._threads:
+                    raise
 
     def close(self) -> None:
         """Let the threads end: each when its call has."""

@@ -16,7 +16,10 @@ from backlane.engine.transports.sqs.trouble import Kind, Trouble, trouble_of
 T = TypeVar("T")
 
 CALLS = 16  # calls at a time that wait for nothing; botocore's own work is one core's anyway
-POLLS = 64  # queues that are waited at, at a time; more take turns
+# Queues that are waited at, at a time. More take turns of a second: 200 queues, each with its
+# lane for what runs alone, cost 60 requests a second by 64 threads, and jobs waited for up to
+# 6 s; by a thread each they cost 20 requests and 15 MB, and jobs wait for nothing.
+POLLS = 512
 
 
 class Link:

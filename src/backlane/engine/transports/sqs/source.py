@@ -19,7 +19,7 @@ from backlane.engine.transport import Delivery
 from backlane.engine.transports.sqs.client import Client
 from backlane.engine.transports.sqs.entry import delivery_of, digest_of
 from backlane.engine.transports.sqs.held import BATCH, Hold, Holder
-from backlane.engine.transports.sqs.link import POLLS, Link
+from backlane.engine.transports.sqs.link import Link
 from backlane.engine.transports.sqs.places import Place, Places
 from backlane.engine.transports.sqs.trouble import Kind, Trouble, trouble_of
 
@@ -195,7 +195,7 @@ class Sources:
         """See `Source.receive`."""
         source = self._known.get(queue)
         if source is None:
-            if len(self._known) > 2 * POLLS:
+            if len(self._known) > 2 * self._link.polls.most:
                 self._known = {n: it for n, it in self._known.items() if not it.is_idle}
             source = Source(queue, self._link, self._places, self._holder)
             self._known[queue] = source
@@ -217,7 +217,7 @@ class Sources:
         Then all wait shortly, and take turns in the order in which they asked.
         """
         polls = sum(source.polls for source in self._known.values())
-        return self._link.address.wait if polls <= POLLS else SHORT_WAIT
+        return self._link.address.wait if polls <= self._link.polls.most else SHORT_WAIT
 
 
 def _no_wait() -> int:
