@@ -63,10 +63,16 @@ def tls() -> Iterator[tuple[int, Path]]:
         shutil.rmtree(folder)
 
 
-def opened(
-    tls: tuple[int, Path], host: str = "localhost", login: str = "guest:guest@", **options: object
-) -> Bench:
-    return Bench(f"amqps://{login}{host}:{tls[0]}/", **options)
+def opened(tls: tuple[int, Path], host: str = "localhost", **options: object) -> Bench:
+    return Bench(f"amqps://guest:guest@{host}:{tls[0]}/", **options)
+
+
+def named(tls: tuple[int, Path], name: str) -> Bench:
+    """Return a bench that logs in by a certificate alone."""
+    port, folder = tls
+    ours = {it: folder / f"{name}.{end}" for it, end in (("cert", "crt"), ("key", "key"))}
+    ca = folder / "ca.crt"
+    return Bench(f"amqps://localhost:{port}/", ca=ca, auth="certificate", **ours)
 
 
 def test_messages_go_over_tls(tls: tuple[int, Path]) -> None:
@@ -97,16 +103,14 @@ def test_anybody_is_trusted_where_that_is_asked_for(tls: tuple[int, Path]) -> No
 
 
 def test_a_certificate_tells_who_we_are(tls: tuple[int, Path]) -> None:
-    ours = {"cert": tls[1] / "guest.crt", "key": tls[1] / "guest.key", "auth": "certificate"}
-    with contextlib.closing(opened(tls, login="", ca=tls[1] / "ca.crt", **ours)) as bench:
+    with contextlib.closing(named(tls, "guest")) as bench:
         assert bench.publish(b"1") == [Fate.CONFIRMED]
         assert bench.bodies(1) == [b"1"]
 
 
 def test_a_certificate_of_nobody_the_broker_knows_is_refused(tls: tuple[int, Path]) -> None:
-    ours = {"cert": tls[1] / "server.crt", "key": tls[1] / "server.key", "auth": "certificate"}
     with (
-        contextlib.closing(opened(tls, login="", ca=tls[1] / "ca.crt", **ours)) as bench,
+        contextlib.closing(named(tls, "server")) as bench,
         pytest.raises(EngineUnavailable, match="refuses the login"),
     ):
         bench.publish(b"1")
