@@ -239,6 +239,23 @@ def test_the_first_in_line_is_woken_first(desk: Desk) -> None:
     assert desk.claimed_ids() == [urgent, *middle, low]
 
 
+def test_a_job_keeps_what_it_aged_while_it_waits_for_room(desk: Desk) -> None:
+    """On PostgreSQL it stood in line by its own priority again, until the next sweep."""
+    desk.limits["stripe"] = TWO
+    old = desk.add_one(uses=STRIPE)
+    desk.clock.advance(minutes=10)
+    assert desk.sweep().aged == 1
+    desk.tune_limit("stripe", NO_TIME)
+    assert desk.claimed_ids() == []
+    assert desk.blocked_on(old) == ["stripe"]
+
+    young = desk.add_one(uses=STRIPE, priority=6)
+    beside = desk.add_one(priority=6)
+    desk.tune_limit("stripe", None)
+
+    assert [desk.claimed_ids(1) for _ in range(3)] == [[old], [young], [beside]]
+
+
 def test_only_as_many_are_woken_as_there_is_room(desk: Desk) -> None:
     desk.limits["stripe"] = NO_TIME
     jobs = desk.add(5, uses=STRIPE)

@@ -61,8 +61,9 @@ create table backlane.blocked (
     size int not null,
     limit_no int,                           -- of the gate
     waits_for int not null default 0,       -- jobs that have not ended
-    rank smallint not null,                 -- 9 - priority; for a turn 0
-    priority smallint not null
+    rank smallint not null,                 -- of the ready job that it was or is; for a turn 0
+    priority smallint not null,
+    raised smallint                         -- the rank that ageing gave it; null: none did
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_cost_delay = 0, autovacuum_vacuum_insert_threshold = -1,
     vacuum_truncate = off);
@@ -268,6 +269,7 @@ create function backlane.held_back(
     boot_ms bigint,
     seqs bigint[],
     their_places bigint[],
+    raised smallint[],                      -- the ranks that ageing gave them, where it did
     woken_at bigint,                        -- the gate that lets them in; null: none
     may_hold boolean,
     out held bigint[],
@@ -300,8 +302,8 @@ declare
 begin
     for one in
         select job.seq, job.queue, job.gates, job.limits, given.place,
-            (9 - job.priority)::smallint as rank
-        from unnest(seqs, their_places) with ordinality as given (seq, place, nth)
+            coalesce(given.rank, 9 - job.priority)::smallint as rank
+        from unnest(seqs, their_places, raised) with ordinality as given (seq, place, rank, nth)
         join backlane.job on job.seq = given.seq
         where job.gates is not null
         order by nth
@@ -399,6 +401,7 @@ create function backlane.get_in_line(
     given backlane.waiter[],
     may_hold boolean default true,
     woken_at bigint default null,           -- the gate that lets them in; null: none
+    raised smallint[] default null,         -- the ranks that ageing gave them, where it did
     out come int,                           -- that are ready now
     out rung int[]                          -- and their queues
 )
@@ -418,6 +421,7 @@ declare
     virtual_lines bigint[];                 -- whose place is of virtual time
     virtual_places bigint[];
     places bigint[];
+    ranks smallint[];
 begin
     select array_agg(id) into fair from backlane.queue where is_fair;
     if fair is not null then
@@ -434,8 +438,9 @@ begin
         ), get_in_line.may_hold) as it;
     end if;
     select array_agg(it.seq order by it.ordinality),
-        array_agg(coalesce(virtual.place_ms, it.place, it.due_ms) order by it.ordinality)
-    into lines, places
+        array_agg(coalesce(virtual.place_ms, it.place, it.due_ms) order by it.ordinality),
+        array_agg(get_in_line.raised[it.ordinality] order by it.ordinality)
+    into lines, places, ranks
     from unnest(given) with ordinality as it
     left join unnest(virtual_lines, virtual_places) as virtual (seq, place_ms)
     on virtual.seq = it.seq
@@ -443,20 +448,20 @@ begin
     and coalesce(it.due_ms, get_in_line.wall_ms) <= get_in_line.wall_ms;
     select * into back
     from backlane.held_back(
-        get_in_line.wall_ms, get_in_line.boot_ms, lines, places, get_in_line.woken_at,
+        get_in_line.wall_ms, get_in_line.boot_ms, lines, places, ranks, get_in_line.woken_at,
         get_in_line.may_hold
     );
     with line as materialized (
         select it.*, job.queue, job.lane, job.size, job.priority, job.place as old_place,
             job.due_ms as old_due_ms, job.gates is not null as is_gated, virtual.place_ms,
-            held.gate, held.limit_no,
+            held.gate, held.limit_no, get_in_line.raised[it.ordinality] as raised,
             case
                 when it.waits_for > 0 then 1
                 when it.due_ms > get_in_line.wall_ms then 2
                 when held.gate is not null then 3
                 else 4
             end as stage
-        from unnest(given) as it
+        from unnest(given) with ordinality as it
         join backlane.job on job.seq = it.seq
         left join unnest(virtual_lines, virtual_places) as virtual (seq, place_ms)
         on virtual.seq = it.seq
@@ -478,10 +483,11 @@ begin
     ),
     blocked as (
         insert into backlane.blocked (place, seq, token, gate, parked_ms, queue, lane, attempt,
-            revision, crashes, size, limit_no, waits_for, rank, priority)
+            revision, crashes, size, limit_no, waits_for, rank, priority, raised)
         select place_then, seq, token, gate, parked_ms, queue, lane, attempt, revision, crashes,
-            size, limit_no, waits_for, case when limit_no < 0 then 0 else 9 - priority end,
-            priority
+            size, limit_no, waits_for,
+            case when limit_no < 0 then 0 else coalesce(raised, 9 - priority) end, priority,
+            raised
         from placed
         where stage in (1, 3)
     ),
@@ -497,7 +503,7 @@ begin
         insert into backlane.ready (place, seq, token, parked_ms, queue, lane, attempt, revision,
             crashes, size, rank, priority, is_gated)
         select place_then, seq, token, parked_ms, queue, lane, attempt, revision, crashes, size,
-            9 - priority, priority, nullif(is_gated, false)
+            coalesce(raised, 9 - priority), priority, nullif(is_gated, false)
         from placed
         where stage = 4
     ),
@@ -914,6 +920,7 @@ declare
     free bigint;
     room bigint;
     got backlane.waiter[];
+    raised smallint[];
     wait_ms bigint;
 begin
     moved := 0;
@@ -1039,12 +1046,14 @@ begin
                 (seq, token, parked_ms, attempt, revision + 1, crashes, null, place, 0)
                     ::backlane.waiter
                 order by rank, place, seq
-            )
-            into got
+            ),
+            array_agg(gone.raised order by rank, place, seq)
+            into got, raised
             from gone;
             exit when got is null;
             moved := moved + cardinality(got);
-            select * into come from backlane.get_in_line(wall_ms, boot_ms, got, true, one.gate);
+            select * into come
+            from backlane.get_in_line(wall_ms, boot_ms, got, true, one.gate, raised);
             woken := woken || come.rung;
         end loop;
         -- Full by its number: who gives up what he holds opens it. By its rate: in a while. And
@@ -1320,9 +1329,10 @@ begin
             group by queue, priority
         )
         insert into backlane.blocked (place, seq, token, gate, parked_ms, queue, lane, attempt,
-            revision, crashes, size, limit_no, rank, priority)
+            revision, crashes, size, limit_no, rank, priority, raised)
         select place, seq, token, gate, parked_ms, queue, lane, attempt, revision + 1, crashes,
-            size, limit_no, case when limit_no < 0 then 0 else 9 - priority end, priority
+            size, limit_no, case when limit_no < 0 then 0 else rank end, priority,
+            nullif(rank, 9 - priority)
         from left_line;
         -- Others may be ready in their place, for the sake of their other uses; and the next
         -- token that they wait for is told.
