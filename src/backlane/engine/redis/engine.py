@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn, TypeVar
 
+from backlane.engine.address import shown
 from backlane.engine.hearing import Enlisted
 from backlane.engine.limiting import Acquired, Declared, Tuned
 from backlane.engine.moving import Part, Seal, Settings
@@ -45,7 +46,7 @@ from backlane.engine.redis.moving import restore as restoring
 from backlane.engine.redis.record import find as finding
 from backlane.engine.redis.record import latest as newest
 from backlane.engine.redis.store import seal as sealing
-from backlane.engine.redis.store.address import masked, parse
+from backlane.engine.redis.store.address import parse
 from backlane.engine.redis.store.durability import Durability
 from backlane.engine.redis.store.transaction import RedisTx
 from backlane.engine.redis.upkeep import amend as amending
@@ -88,7 +89,7 @@ class RedisEngine:
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         address = parse(url)
-        self.url = masked(url)
+        self.url = shown(url)
         self._driver = Driver(address, clock or SystemClock())
         self._belfry = Belfry(self._driver.open, address.prefix.encode())
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from backlane.errors import BadOption, UnknownOption, nearest
+from backlane.engine.address import shown as without_secrets
+from backlane.engine.url import choice, file, host, options_of
+from backlane.errors import BadOption
 
 T = TypeVar("T")
 
@@ -70,12 +71,12 @@ def parse(url: str) -> Address:
         UnknownOption: it has an option that does not exist.
     """
     parts = urlsplit(url)
-    shown = masked(url)
+    shown = without_secrets(url)
     scheme = parts.scheme.lower()
     if scheme not in SCHEMES:
         raise BadOption(f"{shown}: use one of {', '.join(f'{it}://' for it in SCHEMES)}")
     kind, tls = SCHEMES[scheme]
-    options = _options(parts, shown)
+    options = options_of(parts.query, KNOWN, shown)
     user, password, hosts = _authority(parts, kind, shown)
     path = master = None
     if scheme == "redis+unix":
@@ -100,12 +101,12 @@ def parse(url: str) -> Address:
         password=password,
         sentinel_password=options.get("sentinel_password"),
         tls=tls,
-        ca=_file(options, "ca", shown),
-        cert=_file(options, "cert", shown),
-        key=_file(options, "key", shown),
-        is_verified=_choice(options, "verify", ("yes", "no"), shown) != "no",
+        ca=file(options, "ca", shown),
+        cert=file(options, "cert", shown),
+        key=file(options, "key", shown),
+        is_verified=choice(options, "verify", ("yes", "no"), shown) != "no",
         namespace=_namespace(options, shown),
-        durability=_choice(options, "durability", DURABILITIES, shown) or "server",
+        durability=choice(options, "durability", DURABILITIES, shown) or "server",
         pool=_number(options, "pool", int, 32, shown),
         seconds=_number(options, "timeout", float, 4.0, shown),
         connect_seconds=_number(options, "connect_timeout", float, 5.0, shown),
@@ -118,34 +119,13 @@ KNOWN = (
 )
 
 
-def masked(url: str) -> str:
-    """Return a URL as it may be shown: without its passwords."""
-    head, at, tail = url.rpartition("@")
-    if at:
-        scheme, _, login = head.partition("://")
-        user = login.partition(":")[0]
-        url = f"{scheme}://{user}{':***' if ':' in login else ''}@{tail}"
-    return re.sub(r"(sentinel_password=)[^&#]*", r"\1***", url)
-
-
-def _options(parts: SplitResult, shown: str) -> dict[str, str]:
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    for name in options:
-        if name not in KNOWN:
-            raise UnknownOption(
-                f"{shown}: there is no option {name!r}{nearest(name, KNOWN)}; "
-                f"use one of {', '.join(KNOWN)}"
-            )
-    return options
-
-
 def _authority(
     parts: SplitResult, kind: str, shown: str
 ) -> tuple[str | None, str | None, tuple[tuple[str, int], ...]]:
     login, at, places = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
     standard = SENTINEL_PORT if kind == "sentinel" else PORT
-    hosts = tuple(_host(it, standard, shown) for it in places.split(",") if it)
+    hosts = tuple(host(it, standard, shown) for it in places.split(",") if it)
     if len(hosts) > 1 and kind == "single":
         raise BadOption(
             f"{shown} names several hosts: use redis+cluster:// or redis+sentinel:// for those"
@@ -153,13 +133,6 @@ def _authority(
     if not at:
         return None, None, hosts
     return unquote(user) or None, unquote(password) if colon else None, hosts
-
-
-def _host(place: str, standard: int, shown: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::(\d{1,5}))?", place)
-    if match is None or int(match[2] or standard) > 65_535:
-        raise BadOption(f"{shown}: {place!r} is no host and port; write host:6379")
-    return unquote(match[1].strip("[]")) or "localhost", int(match[2] or standard)
 
 
 def _db(
@@ -184,15 +157,6 @@ def _namespace(options: dict[str, str], shown: str) -> str:
     return namespace
 
 
-def _choice(options: dict[str, str], name: str, known: tuple[str, ...], shown: str) -> str | None:
-    value = options.get(name)
-    if value is not None and value not in known:
-        raise BadOption(
-            f"{shown}: {name} is {value!r}{nearest(value, known)}; use one of {', '.join(known)}"
-        )
-    return value
-
-
 def _number(
     options: dict[str, str], name: str, convert: Callable[[str], T], standard: T, shown: str
 ) -> T:
@@ -206,15 +170,3 @@ def _number(
     if number is None or not 0 < number <= 3_600:  # type: ignore[operator]
         raise BadOption(f"{shown}: {name} is {value!r}; use a number above 0, at most 3600")
     return number
-
-
-def _file(options: dict[str, str], name: str, shown: str) -> str | None:
-    value = options.get(name)
-    if value is not None and not Path(value).is_file():
-        raise BadOption(f"{shown}: {name} is {value!r}, and there is no such file")
-    return value
-
-
-def place(host: str, port: int) -> str:
-    """Return a host and port as people write them."""
-    return f"[{host}]:{port}" if ":" in host else f"{quote(host)}:{port}"

@@ -19,8 +19,9 @@ from typing import Any
 
 import hiredis
 
-from backlane.engine.redis.store.address import Address, place
+from backlane.engine.redis.store.address import Address
 from backlane.engine.redis.store.faults import Said, refused, unreachable
+from backlane.engine.url import place
 
 RECEIVE_BYTES = 65_536
 IDLE_SECONDS = 0.05  # after a rest of so long it is looked whether the server has hung up

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from backlane.errors import BadOption, EngineUnavailable, StoreCorrupt, UnknownOption, nearest
+from backlane.engine.url import options_of
+from backlane.errors import BadOption, EngineUnavailable, StoreCorrupt
 
 DURABILITIES = ("full", "normal")
 SMALLEST_DATABASE = 512  # bytes: one page of the least size
@@ -48,14 +49,7 @@ def parse(url: str) -> Address:
     path = unquote(parts.path[1:])
     if "\0" in path or path.startswith(":memory:"):
         raise BadOption(f"{url!r}: this engine keeps jobs in a file; use memory:// for tests")
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
-    known = ("durability", "filesystem")
-    for name in options:
-        if name not in known:
-            raise UnknownOption(
-                f"{url!r}: there is no option {name!r}{nearest(name, known)}; "
-                f"use one of {', '.join(known)}"
-            )
+    options = options_of(parts.query, ("durability", "filesystem"), repr(url))
     durability = options.get("durability", "full")
     if durability not in DURABILITIES:
         raise BadOption(

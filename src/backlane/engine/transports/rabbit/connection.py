@@ -16,7 +16,7 @@ from typing import TypeVar, cast
 from pamqp import base, commands
 from pamqp import frame as codec
 
-from backlane.engine.transports.rabbit.address import Address, place
+from backlane.engine.transports.rabbit.address import Address
 from backlane.engine.transports.rabbit.channel import Channel, nobody_cares, unmarshalled
 from backlane.engine.transports.rabbit.fault import no_broker, not_let_in, unreachable
 from backlane.engine.transports.rabbit.frame import (
@@ -29,6 +29,7 @@ from backlane.engine.transports.rabbit.frame import (
     Cutter,
     Nonsense,
 )
+from backlane.engine.url import place
 from backlane.errors import EngineUnavailable
 
 # A frame is held in memory whole at both ends; 128 KiB is RabbitMQ's own default.
