@@ -10,7 +10,7 @@ from enum import IntEnum
 from hashlib import sha1
 from typing import Protocol
 
-from backlane.engine.waiter import Waiter
+from backlane.engine.rung import Rung
 
 
 class Topic(IntEnum):
@@ -67,9 +67,7 @@ class Bell:
         "_ear",
         "_is_open",
         "_names",
-        "_rang",
-        "_rang_all",
-        "_waiting",
+        "rung",
         "sure_by",
         "topics",
         "unsure",
@@ -81,10 +79,8 @@ class Bell:
         self.sure_by = 0.0  # until when a confirmation is waited for
         self._ear = ear
         self._is_open = True
+        self.rung = Rung()
         self._names: set[bytes] = set()
-        self._rang: set[bytes] = set()
-        self._rang_all = False
-        self._waiting: list[Sleeper | Waiter] = []
 
     def add(self, names: Iterable[bytes]) -> None:
         """Hear these names too."""
@@ -103,7 +99,7 @@ class Bell:
     def heard(self, seconds: float) -> bool:
         """Wait for a ring; False when there was none for `seconds`."""
         until = time.monotonic() + seconds
-        while not self.has_rung:
+        while not self.rung:
             left = self._left(until)
             if left <= 0:
                 self._ear.take_in()  # nobody may have waited, and so read
@@ -118,7 +114,7 @@ class Bell:
     async def arang(self, seconds: float) -> set[bytes]:
         """Wait for a ring; return the names that rang."""
         until = time.monotonic() + seconds
-        while not self.has_rung:
+        while not self.rung:
             left = self._left(until)
             if left <= 0:
                 self._ear.take_in()  # nobody may have waited, and so read
@@ -134,9 +130,7 @@ class Bell:
     def take(self) -> set[bytes]:
         """Take the names that have rung."""
         with self._ear.mutex:
-            rang, self._rang = self._rang, set()
-            rang_all, self._rang_all = self._rang_all, False
-            return set(self._names) if rang_all else rang
+            return self.rung.take(self._names)
 
     def close(self) -> None:
         """End the subscription."""
@@ -145,35 +139,10 @@ class Bell:
             self.discard(tuple(self._names))
             self._ear.take_down()
 
-    # -- for the ear, under its lock --
-
-    def ring(self, name: bytes | None) -> None:
-        """A name has rung, or any may have."""
-        if name is None:
-            self._rang_all = True
-        else:
-            self._rang.add(name)
-        for one in tuple(self._waiting):
-            one.wake()
-
     def hush(self) -> None:
         """Forget what has rung: it rang for the process that this one was forked from."""
-        self._rang, self._rang_all = set(), False
+        self.rung.take(self._names)
         self.unsure = set()
-
-    def begin(self, one: Sleeper | Waiter) -> bool:
-        """Someone waits; False if it has rung."""
-        if self.has_rung:
-            return False
-        self._waiting.append(one)
-        return True
-
-    def end(self, one: Sleeper | Waiter) -> None:
-        self._waiting.remove(one)
-
-    @property
-    def has_rung(self) -> bool:
-        return self._rang_all or bool(self._rang)
 
 
 class Sleeper:

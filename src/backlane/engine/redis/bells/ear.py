@@ -177,7 +177,7 @@ class Ear:
             self._sure.add(message[1])
             for bell in self._unsure.pop(message[1], ()):
                 bell.unsure.discard(message[1])
-                bell.ring(None)
+                bell.rung.ring(None)
         elif kind == b"sunsubscribe" and message[1] in self._wanted:
             # Not by our wish (then it is forgotten before): its slot went to another node.
             raise Lost("the server moved the namespace elsewhere")
@@ -185,7 +185,7 @@ class Ear:
     def _ring(self, letter: bytes, payload: bytes) -> None:
         if letter == b"q":
             for bell in tuple(self._bells[Topic.QUEUES].get(payload, ())):
-                bell.ring(payload)
+                bell.rung.ring(payload)
             return
         bells = self._bells[Topic.STARTS if letter == b"s" else Topic.JOBS]
         if not bells:
@@ -193,7 +193,7 @@ class Ear:
         for start in range(0, len(payload), 16):
             name = payload[start : start + 16]
             for bell in tuple(bells.get(name, ())):
-                bell.ring(name)
+                bell.rung.ring(name)
 
     def _lose(self, error: Exception | None) -> None:
         """The connection has ended: by an error, so that the thread opens another, or by us."""
@@ -228,7 +228,7 @@ class Ear:
         """Let this thread wait until the bell rings."""
         sleeper = Sleeper()
         with self.mutex:
-            if not bell.begin(sleeper):
+            if not bell.rung.begin(sleeper):
                 return
             self._sleepers += 1
             if not self._is_watching:
@@ -238,14 +238,14 @@ class Ear:
         finally:
             with self.mutex:
                 self._sleepers -= 1
-                bell.end(sleeper)
+                bell.rung.end(sleeper)
 
     async def await_ring(self, bell: Bell, seconds: float) -> None:
         """Suspend the coroutine until the bell rings."""
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop)
         with self.mutex:
-            if not bell.begin(waiter):
+            if not bell.rung.begin(waiter):
                 return
             self._enter(loop)
         timer = loop.call_later(seconds, waiter.set)
@@ -254,7 +254,7 @@ class Ear:
         finally:
             timer.cancel()
             with self.mutex:
-                bell.end(waiter)
+                bell.rung.end(waiter)
             if not loop.is_closed():
                 # In the next turn: who waits again by then keeps the socket in the loop's poll.
                 loop.call_soon(self._leave, loop)

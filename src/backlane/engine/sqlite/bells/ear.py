@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from backlane.engine.rung import Rung
 from backlane.engine.sqlite.bells.sleep import Sleeper
 from backlane.engine.sqlite.bells.wants import Table, Wants, file_of
 from backlane.engine.waiter import Waiter
@@ -163,7 +164,7 @@ class Ear:
         bells = self._bells[message[0]]
         for name in _names(message):
             for bell in tuple(bells.get(name, ())):
-                bell.ring(name)
+                bell.rung.ring(name)
 
     def _look_at_version(self) -> None:
         now = time.monotonic()
@@ -177,7 +178,7 @@ class Ear:
 
     def _ring_all(self) -> None:
         for bell in {bell for table in self._bells for bells in table.values() for bell in bells}:
-            bell.ring(None)
+            bell.rung.ring(None)
 
     # -- waiting --
 
@@ -188,7 +189,7 @@ class Ear:
             return
         sleeper = Sleeper(self._rouse)
         with self.mutex:
-            if not bell.begin(sleeper):
+            if not bell.rung.begin(sleeper):
                 return
             if self._leader is None:
                 self._leader = sleeper
@@ -202,7 +203,7 @@ class Ear:
                 self._wait_for_socket(bell, until - time.monotonic())
         finally:
             with self.mutex:
-                bell.end(sleeper)
+                bell.rung.end(sleeper)
                 if self._leader is sleeper:
                     self._leader = self._line.pop(0) if self._line else None
                     if self._leader is not None:
@@ -213,7 +214,7 @@ class Ear:
     def _wait_for_socket(self, bell: Bell, seconds: float) -> None:
         """Wait for a datagram or a poke; `poll`, for `select` ends at descriptor 1,023."""
         with self.mutex:
-            if self._socket is None or bell.has_rung or seconds <= 0:
+            if self._socket is None or bell.rung or seconds <= 0:
                 return
             if self._poke is None:
                 self._poke = os.pipe()
@@ -244,7 +245,7 @@ class Ear:
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop)
         with self.mutex:
-            if not bell.begin(waiter):
+            if not bell.rung.begin(waiter):
                 return
         timer = loop.call_later(seconds, waiter.set)
         self._enter(loop)
@@ -254,7 +255,7 @@ class Ear:
             timer.cancel()
             self._leave(loop)
             with self.mutex:
-                bell.end(waiter)
+                bell.rung.end(waiter)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> None:
         number = self._loops.get(loop, 0)
@@ -274,16 +275,14 @@ class Ear:
 class Bell:
     """One subscription to queues, or to jobs. See `protocol.Watch`."""
 
-    __slots__ = ("_ear", "_is_open", "_names", "_rang", "_rang_all", "_waiting", "tables")
+    __slots__ = ("_ear", "_is_open", "_names", "rung", "tables")
 
     def __init__(self, ear: Ear, tables: Sequence[Table]) -> None:
         self.tables = tuple(tables)
         self._ear = ear
         self._is_open = True
+        self.rung = Rung()
         self._names: set[bytes] = set()
-        self._rang: set[bytes] = set()
-        self._rang_all = False
-        self._waiting: list[Sleeper | Waiter] = []
 
     def add(self, names: Iterable[bytes]) -> None:
         """Hear these names too."""
@@ -304,7 +303,7 @@ class Bell:
         until = time.monotonic() + seconds
         while True:
             self._ear.take_in()
-            if self.has_rung:
+            if self.rung:
                 self.take()
                 return True
             left = until - time.monotonic()
@@ -321,7 +320,7 @@ class Bell:
         until = time.monotonic() + seconds
         while True:
             self._ear.take_in()
-            if self.has_rung:
+            if self.rung:
                 return self.take()
             left = until - time.monotonic()
             if left <= 0:
@@ -331,9 +330,7 @@ class Bell:
     def take(self) -> set[bytes]:
         """Take the names that have rung."""
         with self._ear.mutex:
-            rang, self._rang = self._rang, set()
-            rang_all, self._rang_all = self._rang_all, False
-            return set(self._names) if rang_all else rang
+            return self.rung.take(self._names)
 
     def close(self) -> None:
         """End the subscription."""
@@ -341,31 +338,6 @@ class Bell:
             self._is_open = False
             self.discard(tuple(self._names))
             self._ear.take_down()
-
-    # -- for the ear, under its lock --
-
-    def ring(self, name: bytes | None) -> None:
-        """A name has rung, or any may have."""
-        if name is None:
-            self._rang_all = True
-        else:
-            self._rang.add(name)
-        for one in tuple(self._waiting):
-            one.wake()
-
-    def begin(self, one: Sleeper | Waiter) -> bool:
-        """Someone waits; False if it has rung."""
-        if self.has_rung:
-            return False
-        self._waiting.append(one)
-        return True
-
-    def end(self, one: Sleeper | Waiter) -> None:
-        self._waiting.remove(one)
-
-    @property
-    def has_rung(self) -> bool:
-        return self._rang_all or bool(self._rang)
 
 
 def datagrams() -> socket.socket:
