@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any, LiteralString
 
+from backlane.engine.counted import queue_record
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.append.reading import TAKE_BACK
 from backlane.engine.postgres.lease.head import Heads
 from backlane.engine.postgres.store.lock import LOCK
 from backlane.engine.postgres.store.transaction import PostgresTx
 from backlane.engine.protocol import Declare, Tune
-from backlane.model.queue import Bounds, Depth, Kind, QueueRecord
+from backlane.model.queue import QueueRecord
 
 _Row = tuple[Any, ...]
 
@@ -138,30 +139,6 @@ async def _find(tx: PostgresTx, queue: str) -> QueueRecord | None:
 
 
 def _record(row: _Row) -> QueueRecord:
-    name, kind, paused, *bounds = row[:11]
-    declared, tuned = Bounds(*bounds[:4]), bounds[4:]
-    scheduled, ready, running, held = row[11:15]
     head, wall_ms, blocked, is_fair = row[24:]
-    return QueueRecord(
-        name=name,
-        kind=Kind(kind),
-        paused=paused,
-        is_fair=is_fair,
-        bounds=declared.tuned(*tuned),
-        declared=declared,
-        tuned_max_jobs=tuned[0],
-        tuned_max_bytes=tuned[1],
-        tuned_max_wait_ms=tuned[2],
-        tuned_group_share=tuned[3],
-        depth=Depth(scheduled, ready, running, blocked, held),
-        oldest_ready_ms=None if head is None else max(0, wall_ms - head[5]),
-        appended=row[15],
-        succeeded=row[16],
-        failed=row[17],
-        cancelled=row[18],
-        expired=row[19],
-        retried=row[20],
-        started=row[21],
-        ended=row[22],
-        ran_ms=row[23],
-    )
+    oldest = None if head is None else max(0, wall_ms - head[5])
+    return queue_record(row, blocked=blocked, is_fair=is_fair, oldest_ready_ms=oldest)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from backlane.engine.counted import queue_record
 from backlane.engine.plan import Sql
 from backlane.engine.protocol import Declare, Tune
 from backlane.engine.sqlite.append import enter
 from backlane.engine.sqlite.append.append import make_line
 from backlane.engine.sqlite.store.transaction import SqliteTx
 from backlane.model.clock import Clock
-from backlane.model.queue import Bounds, Depth, Kind, QueueRecord
+from backlane.model.queue import QueueRecord
 
 _Row = tuple[Any, ...]
 
@@ -135,29 +136,6 @@ async def _find(tx: SqliteTx, clock: Clock, queue: str) -> QueueRecord | None:
 
 
 def _record(row: _Row, now: int) -> QueueRecord:
-    name, kind, paused, *bounds = row[:11]
-    declared, tuned = Bounds(*bounds[:4]), bounds[4:]
-    scheduled, ready, running, held = row[11:15]
-    return QueueRecord(
-        name=name,
-        kind=Kind(kind),
-        paused=bool(paused),
-        is_fair=bool(row[25]),
-        bounds=declared.tuned(*tuned),
-        declared=declared,
-        tuned_max_jobs=tuned[0],
-        tuned_max_bytes=tuned[1],
-        tuned_max_wait_ms=tuned[2],
-        tuned_group_share=tuned[3],
-        depth=Depth(scheduled, ready, running, row[24], held),
-        oldest_ready_ms=None if row[26] is None else max(0, now - row[26]),
-        appended=row[15],
-        succeeded=row[16],
-        failed=row[17],
-        cancelled=row[18],
-        expired=row[19],
-        retried=row[20],
-        started=row[21],
-        ended=row[22],
-        ran_ms=row[23],
-    )
+    blocked, is_fair, first_ms = row[24:]
+    oldest = None if first_ms is None else max(0, now - first_ms)
+    return queue_record(row, blocked=blocked, is_fair=bool(is_fair), oldest_ready_ms=oldest)
