@@ -12,8 +12,10 @@ from tests.servers import sqs
 from tests.servers.unruly import Unruly
 
 from backlane.engine.bare import Bare
+from backlane.engine.bare.sending import publish_seconds
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Turn
+from backlane.engine.transports.sqs import open_url
 from backlane.engine.transports.sqs.naming import sqs_name
 from backlane.model.clock import SystemClock
 from backlane.model.job import Lease
@@ -85,6 +87,13 @@ def test_an_acknowledgement_that_fails_runs_nothing_again_here(
     while number_there(endpoint, url):  # it comes again, is known, and is acknowledged
         assert not alone.claim().leases
         time.sleep(0.05)
+
+
+def test_many_jobs_have_more_time_than_one_by_as_many_calls_as_they_take():
+    """Of a thousand an endpoint of a second a call had taken a part when the time was over."""
+    terms = open_url("sqs://eu-central-1").terms
+
+    assert [publish_seconds(terms, number) for number in (1, 500, 1_000)] == [10, 10, 20]
 
 
 def number_there(endpoint: str, url: str) -> int:
