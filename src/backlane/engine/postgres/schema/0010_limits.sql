@@ -1130,9 +1130,10 @@ as $$
         from backlane.queue
         where queue.id = any (queues)
         and limit_no is not null
-        and (
-            exists (select 1 from backlane.ready where ready.queue = queue.id)
-            or exists (select 1 from backlane.opening where opening.queue = queue.id)
+        -- One look each. As `exists` it may be planned as a list of all that are ready.
+        and coalesce(
+            (select true from backlane.ready where ready.queue = queue.id limit 1),
+            (select true from backlane.opening where opening.queue = queue.id limit 1)
         )
     ) as waits
 $$;
