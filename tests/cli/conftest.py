@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tests.engine.contract.engines import lay
 
 from backlane.cli import main
 from backlane.engine.connect import connect
@@ -65,8 +66,8 @@ def url(here: Path) -> str:
 @pytest.fixture
 def engine(url: str) -> Iterator[Engine]:
     """The store that `url` names, open."""
+    lay(Path(url.removeprefix("sqlite:///")))
     with closing(connect(url, SystemClock())) as opened:
-        opened.migrate()
         yield opened
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.engine.contract.engines import lay
 from tests.gateway.served import Served, served
 
 from backlane import Backlane, Queue
@@ -75,7 +76,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[Served]:
     """A gateway of this test alone."""
-    with shop(tmp_path / "jobs.db") as app, served(app) as made:
+    with shop(lay(tmp_path / "jobs.db")) as app, served(app) as made:
         yield made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.engine.contract.engines import lay
 from tests.hand import succeed, take
 
 from backlane import Backlane, JobNotFound
@@ -21,7 +22,7 @@ from backlane.model.job import State
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Backlane]:
-    with Backlane(f"sqlite:///{tmp_path}/jobs.db") as made:
+    with Backlane(f"sqlite:///{lay(tmp_path / 'jobs.db')}") as made:
         made.task(name="double")(double)
         yield made
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine.contract.engines import lay
 from tests.gateway.live import Live, live
 from tests.hand import fail, succeed, take
 
@@ -51,7 +52,7 @@ def read(text: str) -> Figures:
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Backlane]:
     queues = [Queue("default", max_jobs=5, max_wait=30), Queue("other")]
-    with Backlane(f"sqlite:///{tmp_path}/jobs.db", queues=queues) as made:
+    with Backlane(f"sqlite:///{lay(tmp_path / 'jobs.db')}", queues=queues) as made:
         made.task(double)
         yield made
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.engine.contract.engines import lay
 from tests.gateway.live import Live, live
 from tests.hand import BOOM, fail, only, settle, succeed, take
 
@@ -22,7 +23,7 @@ SOON = 10.0  # seconds, on a busy machine: as against polling that waits longer
 
 @pytest.fixture
 def app(tmp_path: Path) -> Iterator[Backlane]:
-    with Backlane(f"sqlite:///{tmp_path}/jobs.db") as made:
+    with Backlane(f"sqlite:///{lay(tmp_path / 'jobs.db')}") as made:
         yield made
 
 
