@@ -1,15 +1,11 @@
-"""`import backlane` is quick, and loads nothing that an application may not need."""
+"""`import backlane` loads nothing that an application may not need."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-ROUNDS = 7
-BUDGET = 2.0  # times `import asyncio`, which every application of ours pays anyway
-
+MOST_MODULES = 85  # of ours: it was 79 when this was written
 LIBRARIES = {"apsw", "sqlite3", "click", "rich", "uvloop", "pydantic", "attrs", "watchfiles"}
 UPPER = (
     "backlane.engine.sqlite",
@@ -19,24 +15,17 @@ UPPER = (
     "backlane.cli",
 )
 
-TIMED = """
-import time
-started = time.process_time()
-import {module}
-print(time.process_time() - started)
-"""
-
 LOADED = """
 import sys
+before = set(sys.modules)
 import backlane
-print("\\n".join(sys.modules))
+print("\\n".join(sys.modules.keys() - before))
 """
 
 
-def run(program: str, **environment: str) -> str:
+def run(program: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
@@ -45,25 +34,15 @@ def run(program: str, **environment: str) -> str:
     return done.stdout
 
 
-def seconds(module: str, cache: Path) -> float:
-    """Return the processor time of one import, from bytecode as an installed package has it."""
-    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache)}
-    return float(run(TIMED.format(module=module), **compiled))
+def test_importing_loads_little():
+    """How long it takes beside `import asyncio` is measured by `python -m bench import`."""
+    loaded = run(LOADED).split()
 
+    ours = [name for name in loaded if name.startswith("backlane")]
+    others = {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names
 
-def test_importing_costs_at_most_twice_what_asyncio_costs(tmp_path):
-    """The least of several interleaved runs: noise only ever adds."""
-    for module in ("asyncio", "backlane"):
-        seconds(module, tmp_path)
-
-    ours, theirs = [], []
-    for _ in range(ROUNDS):
-        theirs.append(seconds("asyncio", tmp_path))
-        ours.append(seconds("backlane", tmp_path))
-        if min(ours) <= BUDGET * min(theirs) and len(ours) >= 3:
-            break
-
-    assert min(ours) <= BUDGET * min(theirs), f"{min(ours) / min(theirs):.2f} times import asyncio"
+    assert len(ours) <= MOST_MODULES, "load what is not always needed where it is needed"
+    assert others == {"backlane", "msgspec", "typing_extensions"}  # msgspec imports the last
 
 
 def test_importing_loads_no_engine_no_command_line_and_no_optional_library():
