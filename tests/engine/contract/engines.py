@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -22,6 +23,9 @@ from tests.servers.missing import Missing, give_up
 from backlane.engine.connect import connect
 from backlane.engine.protocol import Engine
 from backlane.model.clock import Clock, SystemClock
+
+MEMORY_DISK = Path("/dev/shm")
+ROOM = 1 << 30  # in a container it may be of 64 MiB
 
 Place = Callable[[Path, Clock], AbstractContextManager[str]]
 
@@ -58,13 +62,28 @@ class Maker:
 
 
 @contextlib.contextmanager
-def _in_memory(folder: Path, clock: Clock) -> Iterator[str]:
+def _of_this_process(folder: Path, clock: Clock) -> Iterator[str]:
     yield "memory://"
 
 
 @contextlib.contextmanager
 def _in_a_file(folder: Path, clock: Clock) -> Iterator[str]:
-    yield f"sqlite:///{lay(folder / 'jobs.db')}"
+    with in_memory(folder) as quick:
+        yield f"sqlite:///{lay(quick / 'jobs.db')}"
+
+
+@contextlib.contextmanager
+def in_memory(folder: Path) -> Iterator[Path]:
+    """Lend a folder in memory where there is room, else the given one.
+
+    A sync of a disk takes milliseconds, and a store syncs with each commit. What a crash
+    leaves is the business of the fault tests, as with the servers of `tests/servers/`.
+    """
+    if not MEMORY_DISK.is_dir() or shutil.disk_usage(MEMORY_DISK).free < ROOM:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY_DISK, ignore_cleanup_errors=True) as made:
+        yield Path(made)
 
 
 def lay(path: Path) -> Path:
@@ -121,7 +140,7 @@ def _on_a_cluster(folder: Path, clock: Clock) -> Iterator[str]:
     yield f"{redis.cluster()}?namespace={redis.namespace()}"
 
 
-MEMORY = Maker("memory", _in_memory)
+MEMORY = Maker("memory", _of_this_process)
 SQLITE = Maker("sqlite", _in_a_file)
 POSTGRES = Maker("postgresql", _on_postgres)
 REDIS = Maker("redis", _on_redis)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -37,13 +36,13 @@ class Till:
 
 
 @pytest.fixture
-def till(engine: Engine, tmp_path: Path, desk: Desk) -> Iterator[Till]:
+def till(engine: Engine, desk: Desk) -> Iterator[Till]:
     if Capability.JOINS not in engine.capabilities:
         pytest.skip("this engine does not join")
     desk.claim(0)  # the first use makes the store
     url = getattr(engine, "ledger", engine).url  # behind a broker it is the ledger that joins
     if url.startswith("sqlite"):
-        made: Any = apsw.Connection(str(tmp_path / "jobs.db"))
+        made: Any = apsw.Connection(url.removeprefix("sqlite:///").partition("?")[0])
         begin = "begin immediate"
     else:
         plain = url.partition("?")[0]
