@@ -43,6 +43,7 @@ NOT_BROKERED = {
     "test_a_claim_says_when_what_waits_is_to_be_tried",
     # Where a job has to wait after all, the next one is offered then, for the next claim.
     "test_leases_of_several_queues_are_in_line_though_some_had_to_wait",
+    "test_who_goes_instead_of_one_that_has_to_wait_goes_before_those_behind",
 }
 # The bell of a server rings once when it is hung, and is passed on a moment later.
 NOT_ON_SERVERS = {"test_nobody_rings_where_nothing_happened", "test_a_fake_clock_ends_a_wait"}

@@ -60,6 +60,24 @@ def test_leases_of_several_queues_are_in_line_though_some_had_to_wait(desk: Desk
     assert desk.claimed_ids(3, "mail", "sms") == [first, *others]
 
 
+@pytest.mark.parametrize("by_ids", [False, True])
+def test_who_goes_instead_of_one_that_has_to_wait_goes_before_those_behind(
+    desk: Desk, by_ids: bool
+) -> None:
+    """On SQLite and Redis a job of another queue took the one place of a limit before it."""
+    desk.limits |= {"queue:mail": ONE, "eu": ONE, "stripe": ONE}
+    eu = desk.add_one(uses=(Use("eu"),))
+    first, then = desk.add_one(uses=STRIPE), desk.add_one("sms", uses=STRIPE)
+    last = desk.add_one("sms")
+    desk.acquire("eu")
+
+    ids = (eu, first, then, last) if by_ids else ()
+    claimed = desk.claimed_ids(10, "mail", "sms", ids=ids)
+
+    assert claimed == [first, last]
+    assert desk.blocked_on(eu, then) == ["eu", "stripe"]
+
+
 def test_nothing_is_moved_in_a_full_queue(desk: Desk) -> None:
     desk.limits |= {"queue:mail": ONE, "stripe": ONE}
     first, second, third = desk.add(1) + desk.add(2, uses=STRIPE)

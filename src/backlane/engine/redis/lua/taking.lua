@@ -45,6 +45,7 @@ local function bring_in(departed)
       push(zrems, 'leases', lapsed[i])
     end
   end
+  follow() -- who waited for them is in line before what is due: a fair queue is not idle then
   for i = 1, #due do
     local id, row = ids[#lapsed + i], rows[ids[#lapsed + i]]
     if row then
@@ -99,7 +100,8 @@ local function sources_of(queues, lane)
   return found
 end
 
--- The next members of some sets, merged, at most `number`: {member, score, key, resource}.
+-- The next members of some sets, merged: {member, score, key, resource, queue}. Of each set at
+-- most `number`, and no more than one beyond what may come of it.
 local function merged(sources, number)
   local all = {}
   for i = 1, #sources do
@@ -109,6 +111,7 @@ local function merged(sources, number)
       most = min(most, rooms[source.resource].left)
     end
     most = min(most, line(source.queue).left or most)
+    if most > 0 then most = min(number, most + 1) end
     local got = most > 0 and call('ZRANGE', source.key, 0, most - 1, 'WITHSCORES') or {}
     for j = 1, #got, 2 do all[#all + 1] = { got[j], tonumber(got[j + 1]), source.key, source.resource, source.queue } end
   end
@@ -142,12 +145,12 @@ local function take_next(sources, number)
   end
   local all, by_key, room, taken_of = merged(sources, number), {}, {}, {}
   for i = 1, #all do
-    if #ids == number then break end
     local it = all[i]
-    if fits(room, it[4]) and fits_queue(taken_of, it[5]) then
-      ids[#ids + 1] = id_of(it[1])
-      push(by_key, it[3], it[1])
-    end
+    -- What does not fit would, should one before it have expired or have to wait: so nothing
+    -- behind it may go first.
+    if #ids == number or not (fits(room, it[4]) and fits_queue(taken_of, it[5])) then break end
+    ids[#ids + 1] = id_of(it[1])
+    push(by_key, it[3], it[1])
   end
   for key, list in pairs(by_key) do send('ZREM', key, list) end
   return ids, #ids == number
@@ -161,8 +164,9 @@ local function take_these(wanted, lane, kind, number)
   for i = 1, #wanted do
     local id, row = wanted[i], rows[wanted[i]]
     if row and row[STATE] == READY and (not lane or row[LANE] == lane) and not ids_of[row[SEQ]] then
-      local it = line(row[QUEUE])
-      if it.kind == kind and not it.paused then
+      local it, its_room = line(row[QUEUE]), row[RESOURCE] and rooms[row[RESOURCE]]
+      local is_full = it.left == 0 or its_room and its_room.left <= 0
+      if it.kind == kind and not it.paused and not is_full then
         local score, seq = score_of(row), row[SEQ]
         ids_of[seq] = id
         local of_score = seqs_of[score]
@@ -176,18 +180,20 @@ local function take_these(wanted, lane, kind, number)
   end
   table.sort(scores)
   local ids, by_key, room, taken_of = {}, {}, {}, {}
+  local is_cut = false -- as in `take_next`
   for i = 1, #scores do
-    if #ids == number then break end
     local seqs = seqs_of[scores[i]]
     table.sort(seqs)
     for j = 1, #seqs do
       local id = ids_of[seqs[j]]
       local row = rows[id]
-      if #ids < number and fits(room, row[RESOURCE]) and fits_queue(taken_of, row[QUEUE]) then
-        push(by_key, P .. ready_key(row), member(id, row))
-        ids[#ids + 1] = id
-      end
+      is_cut = is_cut or #ids == number
+        or not (fits(room, row[RESOURCE]) and fits_queue(taken_of, row[QUEUE]))
+      if is_cut then break end
+      push(by_key, P .. ready_key(row), member(id, row))
+      ids[#ids + 1] = id
     end
+    if is_cut then break end
   end
   for key, list in pairs(by_key) do send('ZREM', key, list) end
   return ids
@@ -257,16 +263,6 @@ local function lease_all(ids, owner, lease_ms, leases)
   end
 end
 
--- Puts leases in the order of the line: some were found behind others that had to wait.
-local function sort_leases(leases)
-  local scores = {}
-  for i = 1, #leases do scores[leases[i][1]] = score_of(rows[leases[i][1]]) end
-  table.sort(leases, function(a, b)
-    if scores[a[1]] ~= scores[b[1]] then return scores[a[1]] < scores[b[1]] end
-    return member(a[1], rows[a[1]]) < member(b[1], rows[b[1]])
-  end)
-end
-
 local function cancelled_of(owner)
   local found = {}
   if call('EXISTS', P .. 'flagged') == 0 then return found end
@@ -326,18 +322,17 @@ local function claim(wanted)
       end
     elseif number > 0 then
       local sources = sources_of(queues, lane)
-      local more, looked, rounds, are_limited = #sources > 0, 0, 0, false
+      local more, looked, are_limited = #sources > 0, 0, false
       for i = 1, #queues do are_limited = are_limited or line(queues[i]).is_limited end
       while more and #leases < number and looked < MOVES + number and stopped < MOVES do
         local these
         these, more = take_next(sources, number - #leases)
-        looked, rounds = looked + #these, rounds + 1
+        looked = looked + #these
         lease_all(these, owner, lease_ms, leases)
         if next(rooms) or stopped > 0 or are_limited then
           more = #these > 0
         end
       end
-      if rounds > 1 then sort_leases(leases) end
       if #leases < number then
         for i = 1, #sources do arm(sources[i].queue) end
       end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from operator import itemgetter
 from types import NoneType
 
 import msgspec
@@ -112,12 +111,15 @@ class Taking:
             await self._take_within_limits(self._waking)
             return
         opened = await self._tx.rows(OPEN, array(wanted.queues), wanted.kind)
-        sources = await self._sources(opened)
-        orders: list[Order] = []
-        while sources and (missing := wanted.number - len(self._leases)) > 0:
+        lined_up = await self._sources(opened)
+        while (missing := wanted.number - len(self._leases)) > 0:
+            sources = [it for it in lined_up if self._left(it) != 0]
+            if not sources:
+                break
             taken: list[tuple[TakenRow, Source]] = []
             ended = len(self._ended)
-            for source, share in await self._shares(sources, missing):
+            shares, is_cut = await self._shares(sources, missing)
+            for source, share in shares:
                 head = await self._head(source, share)
                 await self._give_head(source, head)
                 taken += [(row, source) for row in head]
@@ -125,16 +127,8 @@ class Taking:
                 taken.sort(key=lambda one: one[0][14:17])
             for row, source in taken:
                 self._take_row(row, source.queue, source.name)
-                if self._rooms.are_limited and len(orders) < len(self._leases):
-                    orders.append(row[14:17])
-            if len(taken) < missing and len(self._ended) == ended:
+            if len(taken) < missing and len(self._ended) == ended and not is_cut:
                 break
-        self._sort(orders)
-
-    def _sort(self, orders: Sequence[Order]) -> None:
-        if orders:  # a trial may have been found behind one that had expired
-            inline = sorted(zip(orders, self._leases, strict=True), key=itemgetter(0))
-            self._leases = [lease for _, lease in inline]
 
     async def _sources(self, opened: Sequence[tuple[int, str]]) -> list[Source]:
         """Where leases may come from; lanes of resources only where something waits there."""
@@ -150,25 +144,31 @@ class Taking:
             if lane & 1 in kinds and self._rooms.left(resource_of(lane)) != 0
         ]
 
-    async def _shares(self, sources: Sequence[Source], number: int) -> list[tuple[Source, int]]:
-        """How many to take of each source, so that together they are the first in line."""
+    async def _shares(
+        self, sources: Sequence[Source], number: int
+    ) -> tuple[list[tuple[Source, int]], bool]:
+        """How many to take of each source, to have the first in line; and whether to look again."""
         if len(sources) == 1:
             left = self._left(sources[0])
-            return [(sources[0], number if left is None else min(left, number))]
+            return [(sources[0], number if left is None else min(left, number))], False
         orders = []
         for source in sources:
             rows = await self._tx.rows(ORDER, source.queue, source.lane, number)
             orders += [(order, source) for order in rows]
-        orders.sort()
+        orders = sorted(orders)[:number]
+        within = orders
         if self._rooms.are_limited or self._waking is not None:
-            orders = self._within_rooms(orders)
+            within = self._within_rooms(orders)
         shares: dict[Source, int] = {}
-        for _, source in orders[:number]:
+        for _, source in within:
             shares[source] = shares.get(source, 0) + 1
-        return list(shares.items())
+        return list(shares.items()), len(within) < len(orders)
 
     def _within_rooms(self, orders: Sequence[tuple[Order, Source]]) -> list[tuple[Order, Source]]:
-        """Leave out what resources that are tried, or queues' own limits, do not allow."""
+        """Up to the first that a resource that is tried, or a queue's own limit, does not allow.
+
+        It would, should one before it have expired or have to wait: nothing may pass it by yet.
+        """
         picked: Counter[int] = Counter()
         of_queue: Counter[int] = Counter()
         within = []
@@ -176,10 +176,11 @@ class Taking:
             number, queue = resource_of(source.lane), source.queue
             left = self._rooms.left(number)
             own = self._waking.left(queue) if self._waking is not None else None
-            if (left is None or picked[number] < left) and (own is None or of_queue[queue] < own):
-                picked[number] += 1
-                of_queue[queue] += 1
-                within.append((order, source))
+            if picked[number] == left or of_queue[queue] == own:
+                break
+            picked[number] += 1
+            of_queue[queue] += 1
+            within.append((order, source))
         return within
 
     def _left(self, source: Source) -> int | None:
@@ -208,13 +209,12 @@ class Taking:
 
     async def _take_within_limits(self, waking: Waking) -> None:
         """Like `_take_heads`, where jobs or queues are under limits."""
-        orders: list[Order] = []
         lined_up = await self._sources(waking.giving)
         while (missing := self._wanted.number - len(self._leases)) > 0:
-            sources = [source for source in lined_up if waking.left(source.queue) != 0]
+            sources = [source for source in lined_up if self._left(source) != 0]
             if not sources or waking.is_at_its_end:
                 break
-            shares = await self._shares(sources, missing)
+            shares, is_cut = await self._shares(sources, missing)
             heads = [(source, await self._head(source, share)) for source, share in shares]
             rows = [(row, source) for source, head in heads for row in head]
             rows.sort(key=lambda one: one[0][14:17])
@@ -225,10 +225,9 @@ class Taking:
                 for source, head in heads:
                     await self._give_head(source, head)
                 leased = [row for row, source in rows if self._lease(waking, row, source)]
-            orders += [row[14:17] for row in leased]
-            if len(leased) < missing and len(self._ended) + waking.stopped == before:
+            stayed = len(self._ended) + waking.stopped == before
+            if len(leased) < missing and stayed and not is_cut:
                 break
-        self._sort(orders)
 
     async def _take_limited(
         self, waking: Waking, rows: Sequence[tuple[TakenRow, Source]]
