@@ -32,11 +32,11 @@ timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:80
 
 test:  ## install what tests need, check the house, run all tests
 	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync static
+	@$(MAKE) --no-print-directory --jobs=2 static
 	$(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder  # see tests/sharing.py
 
 check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentation, house rules
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync static
+	@$(MAKE) --no-print-directory --jobs=2 static
 	$(BIN)/pytest docs README.md tests/house
 
 # What needs no test run; the longest first, for they run side by side.
