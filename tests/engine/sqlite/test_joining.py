@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from tests.engine.contract.desk import Desk
 
 from backlane.engine.protocol import Admission
+from backlane.engine.selection import Selection
 from backlane.engine.sqlite import SqliteEngine
 from backlane.errors import WrongUse
+from backlane.model.clock import FakeClock
 
 
 @pytest.fixture
@@ -49,6 +52,18 @@ def test_a_joined_job_vanishes_with_the_rollback(desk: Desk, shop: apsw.Connecti
 
     assert not desk.is_known(job)
     assert shop.execute("select count(*) from orders").get == 0
+
+
+def test_a_file_is_opened_beside_a_callers_transaction(
+    desk: Desk, shop: apsw.Connection, path: Path, clock: FakeClock
+):
+    shop.execute("begin immediate; insert into orders values (1)")
+    job = enqueue(desk, shop)
+
+    with contextlib.closing(SqliteEngine(path, clock=clock)) as beside:
+        found = beside.run(beside.find(Selection(ids=(job,)), 1))  # EngineBusy, if it wants a lock
+
+    assert not found.records
 
 
 def test_async_callers_join_too(desk: Desk, shop: apsw.Connection):

@@ -11,7 +11,7 @@ from backlane.engine.sqlite.store.connection import Database, read_boot_id
 from backlane.engine.sqlite.store.fork import inside_sqlite
 from backlane.engine.sqlite.store.gate import Gate
 from backlane.engine.sqlite.store.log import Log
-from backlane.engine.sqlite.store.migrations import migrate
+from backlane.engine.sqlite.store.migrations import migrate, newest, version
 
 # A page that stays the same would not be written, and a commit of nothing not be synced.
 COUNT_SYNC = """
@@ -131,15 +131,28 @@ class Store:
         return connection
 
     def _bring_up_to_date(self, connection: apsw.Connection) -> None:
+        """Migrate, and look whether the machine was started anew.
+
+        Where neither is needed nothing is locked: who opens a file to read does not wait
+        until the transaction of a caller ends.
+        """
+        boot, found = self._boot_id(), []
+        self.database.patiently(lambda: found.append(self._stands_at(connection)))
+        if found == [(newest(), boot)]:
+            return
         self.database.begin(connection)
         self.migrated += migrate(connection, self.database.name)
-        boot = self._boot_id()
-        stored = connection.execute(
-            "select value from backlane_meta where name = 'boot'"
-        ).fetchall()
-        if stored != [(boot,)]:
+        if self._stands_at(connection)[1] != boot:
             _forget_boot(connection, boot)
         connection.execute("commit")
+
+    def _stands_at(self, connection: apsw.Connection) -> tuple[int, object]:
+        """Return the file's schema, and the start of the machine that it knows of."""
+        schema = version(connection, self.database.name)
+        if not schema:
+            return 0, None
+        stored = connection.execute("select value from backlane_meta where name = 'boot'")
+        return schema, next((value for (value,) in stored), None)
 
     def _set_synced(self, connection: apsw.Connection, *, is_synced: bool) -> None:
         connection.pragma("synchronous", self.database.durability if is_synced else "normal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 
 import apsw
@@ -12,11 +13,17 @@ from backlane.errors import SchemaMismatch, StoreCorrupt
 APPLICATION_ID = 0x626C6E65
 
 
+@cache
 def available() -> list[tuple[int, str, str]]:
     """Return number, name and text of every migration, in order."""
     folder = resources.files("backlane.engine.sqlite") / "schema"
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     return [(int(name[:4]), name[:-4], (folder / name).read_text("utf-8")) for name in names]
+
+
+def newest() -> int:
+    """Return the number of the newest migration that there is."""
+    return available()[-1][0]
 
 
 def script() -> str:
@@ -39,16 +46,15 @@ def version(connection: apsw.Connection, path: str) -> int:
             )
         return 0
     rows = connection.execute("select value from backlane_meta where name = 'schema'").fetchall()
-    newest = available()[-1][0]
     if not rows or not isinstance(rows[0][0], int):
         raise StoreCorrupt(
             f"{path}: its table backlane_meta holds no schema version, so it is not ours or "
             "is damaged; use another file, or restore this one from a backup"
         )
     applied: int = rows[0][0]
-    if applied > newest:
+    if applied > newest():
         raise SchemaMismatch(
-            f"{path} has schema {applied}, and this backlane knows {newest}: a newer version "
+            f"{path} has schema {applied}, and this backlane knows {newest()}: a newer version "
             "wrote it; upgrade backlane, or use another file"
         )
     return applied
