@@ -55,13 +55,13 @@ def with_password(url: str) -> str:
 
 
 @pytest.fixture
-def here(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SHOP_URL", url)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "shop", raising=False)
     (tmp_path / "shop.py").write_text(SHOP)
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("shop", None)  # or the next test's `shop` would be this one
 
 
 def told(*arguments: str, code: int = 0) -> str:
