@@ -10,9 +10,9 @@ from tests.engine.contract.desk import CRASHED, RELEASED, SUCCEEDED, Desk, retry
 
 from backlane.engine.protocol import Declare
 from backlane.engine.selection import Cancel, Move, Reprioritise
-from backlane.model.job import State
+from backlane.model.job import Policy, State
 from backlane.model.limit import Limit, Use
-from backlane.model.outcome import Settlement
+from backlane.model.outcome import Awaiting, Settlement
 from backlane.model.queue import DEFAULT_BOUNDS, Kind
 
 
@@ -369,3 +369,20 @@ def test_how_long_the_head_has_waited_is_told_of_its_due_time(fair: Desk) -> Non
     assert fair.queue().oldest_ready_ms == 300
     (sample,) = fair.run(fair.engine.measure(["mail"])).queues
     assert sample.oldest_ready_ms == 300
+
+
+def test_a_queue_is_not_idle_where_a_lapse_lets_one_of_it_go_on(desk: Desk) -> None:
+    """On Redis what came due in the same claim was placed as if it were."""
+    desk.fair = {"video"}
+    leaf = desk.add_one("sms", policy=Policy(attempts=1))
+    assert desk.claimed_ids(1, "sms") == [leaf]
+    waits = desk.add_one("video", group="ann")
+    (lease,) = desk.claim(1, "video").leases
+    desk.settle(lease, Awaiting((leaf,)))
+    then = desk.add_one("video", group="bob", delay_ms=20_000)
+    desk.clock.advance(seconds=10)
+    beside = desk.add_one("mail")
+
+    desk.clock.advance(seconds=21)
+
+    assert desk.claimed_ids(10, "video", "mail") == [waits, then, beside]
