@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import threading
 import time
 
+import psycopg
 import pytest
 from tests.engine.postgres.bench import echo, end, keep, kept, session, sleep
+from tests.servers import postgres
 
 from backlane.engine.postgres import PostgresEngine
 from backlane.engine.postgres.driver import pool
+from backlane.engine.postgres.store.waits import Suspending
 from backlane.errors import EngineBusy, OutcomeUnknown
 
 
@@ -53,6 +58,26 @@ def test_what_a_loop_that_ended_left_is_closed(engine: PostgresEngine):
         if len(left) <= 1:  # that of the loop before this one may just be closing
             break
     assert len(left) <= 1
+
+
+def test_a_lost_connection_leaves_what_has_its_number_alone(server: postgres.Shared):
+    """libpq closes its socket whenever it likes, and another descriptor gets its number."""
+
+    async def work() -> bytes:
+        loop, (theirs, ours) = asyncio.get_running_loop(), socket.socketpair()
+        connection = psycopg.connect(server.url)
+        waits, number = Suspending(connection.pgconn, loop), connection.fileno()
+        connection.close()
+        os.dup2(theirs.fileno(), number)
+        with theirs, ours, socket.socket(fileno=number) as heir:
+            heir.settimeout(0)
+            waiting = asyncio.ensure_future(loop.sock_recv(heir, 1))
+            await asyncio.sleep(0)
+            waits.close()
+            ours.send(b".")
+            return await asyncio.wait_for(waiting, 5)
+
+    assert asyncio.run(work()) == b"."
 
 
 def test_a_cancelled_caller_leaves_what_has_begun_going_on(engine: PostgresEngine):

@@ -158,6 +158,16 @@ def test_who_came_back_and_went_again_is_missing_anew():
         assert sight.look([("ann", taken, False, True, True)], taken / 1.0) == ([], [])
 
 
+def test_who_lost_a_connection_itself_waits_longer_for_others():
+    """What ended it may have ended all, and all come back at once."""
+    sight = Sight()
+    missing = [("ann", 1, False, True, True)]
+
+    assert sight.look(missing, 10.0, lost=9.9) == ([], [])
+    assert sight.look(missing, 14.0, lost=9.9) == ([], [])
+    assert sight.look(missing, 15.0, lost=9.9) == (["ann"], [])
+
+
 def test_nobody_is_dead_on_a_server_that_has_just_started():
     sight = Sight()
 

@@ -9,34 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 from collections.abc import Callable
 
 import psycopg
 
-from backlane.engine.postgres.store import fork
+from backlane.engine.postgres.store.fork import Twin
 from backlane.engine.postgres.store.wire import Wire
 
 
 class Lent:
-    """A wire that an event loop watches, by a number of the loop's own.
+    """A wire that an event loop watches."""
 
-    libpq closes its socket as soon as it finds the connection lost, in whatever thread that
-    is, and the next socket of the process gets its number: one that the loop may watch by
-    then for something else.
-    """
-
-    __slots__ = ("number", "wire")
+    __slots__ = ("twin", "wire")
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
-        self.number = os.dup(wire.pgconn.socket)
-        fork.numbers.add(self.number)
-
-    def close(self) -> None:
-        fork.numbers.discard(self.number)
-        os.close(self.number)
+        self.twin = Twin(wire.pgconn)
 
 
 class Ear:
@@ -61,7 +50,7 @@ class Ear:
         with self._change:
             for loop in [loop for loop in self._reading if loop.is_closed()]:
                 if (lent := self._reading.pop(loop)) is not None:
-                    lent.close()
+                    lent.twin.close()
             return self._wire is not None and self._reads(self._wire)
 
     def _reads(self, wire: Wire) -> bool:
@@ -97,7 +86,7 @@ class Ear:
             with contextlib.suppress(psycopg.Error):  # lost just now: another one comes
                 if wire is not None:
                     lent = self._reading[loop] = Lent(wire)
-                    loop.add_reader(lent.number, self._readable, loop, wire)
+                    loop.add_reader(lent.twin.number, self._readable, loop, wire)
 
     def _leave(self, loop: asyncio.AbstractEventLoop, wire: Wire) -> None:
         with self._change:
@@ -114,8 +103,8 @@ class Ear:
         self._reading[loop] = None
         if lent is not None:
             if not loop.is_closed():
-                loop.remove_reader(lent.number)
-            lent.close()
+                loop.remove_reader(lent.twin.number)
+            lent.twin.close()
 
     def _readable(self, loop: asyncio.AbstractEventLoop, wire: Wire) -> None:
         if not self.lock.acquire(blocking=False):

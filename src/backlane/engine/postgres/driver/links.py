@@ -155,7 +155,7 @@ class Links:
         It is not waited for here: who dies meanwhile would be missed for as long.
         """
         rows = await self.arun(Plan(lambda tx: tx.rows(presence.MISSING), reads=True))
-        dead, forgotten = self._sight.look(rows, time.monotonic())
+        dead, forgotten = self._sight.look(rows, time.monotonic(), self.side.lost)
         if forgotten:
             await self.arun(StepPlan(lambda tx: tx.rows(presence.FORGET, forgotten)))
         return tuple(dead)

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import random
 import select
@@ -130,6 +131,7 @@ class Side:
         self._is_to_ask = False  # who listens
         self._ear = Ear(self._hear, self._wake)
         self._is_reading = False  # the thread, not a loop
+        self.lost = -math.inf  # when a connection of this process was lost last
         if opener.is_pooled:
             belfry.heard = frozenset(Kind)  # nothing is, so nothing is to be waited for
 
@@ -241,6 +243,7 @@ class Side:
                 while not self._is_done():
                     self._attend(wire, poked)
             except (psycopg.Error, OSError) as error:
+                self.lost = time.monotonic()
                 log.info("the connection for wake-ups is lost (%s); it comes back", error)
             finally:
                 if wire is not None:
@@ -389,11 +392,5 @@ class Side:
 
 
 def _kinds_of(rings: Rings) -> frozenset[Kind]:
-    kinds = set()
-    if rings.queues:
-        kinds.add(Kind.QUEUES)
-    if rings.jobs:
-        kinds.add(Kind.JOBS)
-    if rings.starts:
-        kinds.add(Kind.STARTS)
-    return frozenset(kinds)
+    rung = ((Kind.QUEUES, rings.queues), (Kind.JOBS, rings.jobs), (Kind.STARTS, rings.starts))
+    return frozenset(kind for kind, names in rung if names)

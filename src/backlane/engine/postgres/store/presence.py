@@ -2,18 +2,21 @@
 
 The server lets the lock go the moment the connection ends, however the process does. A
 connection can end without its process, though, so a lock is death only if it stays free
-for a second on a server that has been up for five: long enough to come back. An owner
-that never enlisted (a receiver of raw messages) is never known dead.
+for a second on a server that has been up for five: long enough to come back. Who lost a
+connection of its own just now waits for five: what ended that one may have ended all, and
+now they all come back at once. An owner that never enlisted (a receiver of raw messages)
+is never known dead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from backlane.engine.plan import Sql
 from backlane.engine.postgres.store.transaction import PostgresTx
 
-FREE_SECONDS = 1.0
+FREE_SECONDS, FREE_IN_TROUBLE_SECONDS = 1.0, 5.0
 # Owner, when it last took its lock (µs), whether it said that it leaves, whether the server
 # has been up for long enough, whether it has leases.
 Missing = tuple[str, int, bool, bool, bool]
@@ -73,17 +76,26 @@ class Sight:
     def __init__(self) -> None:
         self._since: dict[tuple[str, int], float] = {}  # by `time.monotonic`
 
-    def look(self, missing: Sequence[Missing], now: float) -> tuple[list[str], list[str]]:
+    def look(
+        self, missing: Sequence[Missing], now: float, lost: float = -math.inf
+    ) -> tuple[list[str], list[str]]:
         """Return the dead that have leases, and those to forget.
 
         Who took its lock again in between, and lost it again, is missing anew.
+
+        Args:
+            missing: whose locks are free.
+            now: by `time.monotonic`, as `lost`.
+            lost: when this process lost a connection last.
         """
+        is_in_trouble = now - lost < FREE_IN_TROUBLE_SECONDS
+        patience = FREE_IN_TROUBLE_SECONDS if is_in_trouble else FREE_SECONDS
         since = self._since
         self._since = {row[:2]: since.get(row[:2], now) for row in missing}
         dead, forgotten = [], []
         for owner, taken, has_left, is_settled, has_leases in missing:
             absent = now - self._since[owner, taken]
-            if not has_left and (not is_settled or absent < FREE_SECONDS):
+            if not has_left and (not is_settled or absent < patience):
                 continue
             if has_leases:
                 dead.append(owner)

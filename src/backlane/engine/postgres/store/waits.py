@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar, cast
 import psycopg
 from psycopg import pq
 
+from backlane.engine.postgres.store.fork import Twin
+
 T = TypeVar("T")
 
 
@@ -93,26 +95,26 @@ class Suspending:
     and that a server went away is known before the next statement is sent into nothing.
     """
 
-    __slots__ = ("_end", "_fd", "_loop", "_pgconn", "_waiter")
+    __slots__ = ("_end", "_loop", "_pgconn", "_twin", "_waiter")
 
     def __init__(self, pgconn: pq.abc.PGconn, loop: asyncio.AbstractEventLoop) -> None:
         self._pgconn = pgconn
-        self._fd = pgconn.socket
+        self._twin = Twin(pgconn)
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
         self._end: BaseException | None = None
-        loop.add_reader(self._fd, self._readable)
+        loop.add_reader(self._twin.number, self._readable)
 
     async def until_answered(self, until: float) -> None:
         await self._wait(until)
 
     async def until_writable(self, until: float) -> None:
-        self._loop.add_writer(self._fd, self._wake)
+        self._loop.add_writer(self._twin.number, self._wake)
         try:
             await self._wait(until)
         finally:
             if not self._loop.is_closed():
-                self._loop.remove_writer(self._fd)
+                self._loop.remove_writer(self._twin.number)
 
     async def ask(self, question: Callable[[], bool]) -> bool:
         return await in_thread(question, self._loop)
@@ -121,10 +123,11 @@ class Suspending:
         return self._end is None
 
     def close(self) -> None:
-        if not self._loop.is_closed():
+        if self._twin.number >= 0 and not self._loop.is_closed():
             # A loop may be closed by its thread at this very moment.
             with contextlib.suppress(RuntimeError, ValueError):
-                self._loop.remove_reader(self._fd)
+                self._loop.remove_reader(self._twin.number)
+        self._twin.close()
 
     async def _wait(self, until: float) -> None:
         if self._end is not None:
@@ -142,7 +145,7 @@ class Suspending:
             self._pgconn.consume_input()
         except psycopg.Error as error:
             self._end = error
-            self._loop.remove_reader(self._fd)
+            self._loop.remove_reader(self._twin.number)
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_exception(error)
             return
