@@ -372,6 +372,18 @@ def test_a_redriven_job_stands_in_line(desk: Desk) -> None:
     assert desk.claimed_ids() == [failed]
 
 
+def test_of_jobs_that_are_redriven_together_the_newest_gets_in_line_first(desk: Desk) -> None:
+    """On PostgreSQL those that were scheduled did, before all that had ended."""
+    desk.limits["stripe"] = ONE
+    scheduled = desk.add_one(uses=STRIPE, delay_ms=60_000)
+    ended = desk.add_one(uses=STRIPE)
+    desk.amend(Cancel(), ended)
+
+    desk.amend(Redrive(), scheduled, ended)
+
+    assert desk.states([scheduled, ended]) == [State.BLOCKED, State.READY]
+
+
 def test_ageing_passes_blocked_jobs_by(desk: Desk) -> None:
     waiting(desk)
     desk.clock.advance(minutes=30)

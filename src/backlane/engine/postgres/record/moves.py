@@ -313,6 +313,8 @@ class Moves:
         await many(tx, BLOCKED, self._blocked)
         await many(tx, PLACED, self._placed)
         if self._lined_up:
+            # Newest first, whatever state they come from: who is first may take what is free.
+            self._lined_up.sort(key=lambda row: -row[0])
             *columns, waits = (list(column) for column in zip(*self._lined_up, strict=True))
             await tx.rows(UNPLACED, columns[0])
             await tx.rows(LINED_UP, *columns, tx.wall_ms, tx.boot_ms, waits)
