@@ -233,7 +233,10 @@ def test_changes_are_seen_without_a_bell_too(app, served, task, monkeypatch):
 
     succeed(app, 8)
 
-    assert followed.event()["state"] == "succeeded"
+    states = [followed.event()["state"]]
+    if states == ["running"]:  # looked at between its claim and its end
+        states.append(followed.event()["state"])
+    assert states[-1] == "succeeded"
     assert time.monotonic() - began < SOON
     followed.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.engine.contract.desk import FAILED, SUCCEEDED, Desk
 
+from backlane.engine.protocol import Open
 from backlane.engine.selection import Cancel, Delete, Move, Redrive, Reprioritise
 from backlane.model.job import State
 from backlane.model.limit import Limit, LimitRecord, Use
@@ -76,6 +77,21 @@ def test_who_goes_instead_of_one_that_has_to_wait_goes_before_those_behind(
 
     assert claimed == [first, last]
     assert desk.blocked_on(eu, then) == ["eu", "stripe"]
+
+
+def test_a_trial_in_place_of_an_expired_one_has_the_place_of_a_limit(desk: Desk) -> None:
+    """On PostgreSQL a job behind it had taken that already."""
+    desk.limits["eu"] = ONE
+    eu = (Use("eu"),)
+    desk.add_one(resource="mailgun", expires_ms=1)
+    first = desk.add_one(resource="mailgun", uses=eu)
+    then, last = desk.add_one("sms", uses=eu), desk.add_one("sms")
+    desk.run(desk.engine.steer("mailgun", Open(1)))
+
+    desk.clock.advance(milliseconds=1)
+
+    assert desk.claimed_ids(10, "mail", "sms") == [first, last]
+    assert desk.blocked_on(then) == ["eu"]
 
 
 def test_nothing_is_moved_in_a_full_queue(desk: Desk) -> None:

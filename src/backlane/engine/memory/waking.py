@@ -54,7 +54,11 @@ class Waking:
         store, limits = self.store, self.store.limits
         uses = limits.waited_for(self.queues)
         lines = [it for it in self.queues if store.lines[it].held[State.READY]]
-        lines += [it for it in self.queues if limits.waited_for([it])]  # woken, they wait for it
+        lines += [  # woken, they wait for it; without room they are not woken
+            queue
+            for queue in self.queues
+            if any(limits.room(use) != 0 for use in limits.waited_for([queue]))
+        ]
         uses += [own for queue in lines if (own := limits.of_queue(queue))]
         return min((ms for use in uses if (ms := limits.token_in_ms(use))), default=None)
 

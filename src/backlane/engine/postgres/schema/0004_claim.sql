@@ -597,6 +597,10 @@ begin
                     spots := sifted.admitted;
                     stopped := stopped + sifted.moved;
                     plain_only := plain_only or sifted.is_busy;
+                    -- Of a resource that is tried no more were looked at than may be taken. Of
+                    -- what is next of it in their place, some may be before those that are left.
+                    exit when stopped >= 1000 and sifted.moved > 0 and rooms_of <> '{}';
+                    continue when sifted.moved > 0 and rooms_of <> '{}';
                 end if;
                 found := 0;
                 if spots <> '{}' then
@@ -608,6 +612,7 @@ begin
                     if late is not null then
                         return query select * from backlane.end_late(wanted, wall, spots);
                         ended := ended || late;
+                        continue when rooms_of <> '{}';
                     end if;
                     given_as := nextval('backlane.term_seq');
                     return query
