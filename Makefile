@@ -33,7 +33,7 @@ timeline: $(VENV)/.web  ## the example: a social timeline on http://127.0.0.1:80
 test:  ## install what tests need, check the house, run all tests
 	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.dev $(VENV)/.browser $(VENV)/.servers
 	@$(MAKE) --no-print-directory --jobs=2 static
-	$(BIN)/pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder  # see tests/sharing.py
+	$(BIN)/pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder  # see tests/sharing.py
 
 check: $(VENV)/.dev  ## format, lint, types, layers, snippets of the documentation, house rules
 	@$(MAKE) --no-print-directory --jobs=2 static
