@@ -151,6 +151,7 @@ def test_many_queues_share_a_bounded_number_of_threads(run: Run, endpoint: str):
     transport = open_url(f"{endpoint}?wait=1")
     assert isinstance(transport, SqsTransport)
     queues = [f"{prefix}.1.q{n}" for n in range(40)]
+    before = set(threading.enumerate())
 
     async def all_of_them() -> list[list[Delivery]]:
         transport._open().link.polls.most = 16
@@ -159,7 +160,8 @@ def test_many_queues_share_a_bounded_number_of_threads(run: Run, endpoint: str):
 
     try:
         came = run(all_of_them())
-        threads = [it for it in threading.enumerate() if it.name.startswith("backlane-sqs")]
+        new = set(threading.enumerate()) - before  # other tests' engines may still be open
+        threads = [it for it in new if it.name.startswith("backlane-sqs")]
         assert [len(it) for it in came] == [1] * 40
         assert len(threads) <= 32
     finally:
