@@ -17,7 +17,7 @@ from tests.faults.diarist import diarist
 from tests.faults.fleet import Fleet, fleet, until_jobs_start, wait_until
 from tests.faults.history import judge, read_diary
 from tests.faults.producer import Producer
-from tests.faults.stores import LEASE, POSTGRES, REDIS_ALWAYS, REDIS_EVERYSEC, Kind, Server
+from tests.faults.stores import POSTGRES, REDIS_ALWAYS, REDIS_EVERYSEC, Kind, Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -61,7 +61,7 @@ def test_no_restart_of_the_server_loses_or_repeats_a_job(
 
     with (
         kind.opened(tmp_path) as store,
-        fleet(tmp_path, WORKERS, store=store.url, lease=kind.lease or LEASE) as workers,
+        fleet(tmp_path, WORKERS, store=store.url, lease=kind.lease) as workers,
     ):
         assert store.server is not None
         producer, outages = _restarted(workers, store.server, chance, restarts)
