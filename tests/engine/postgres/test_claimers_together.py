@@ -6,8 +6,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from backlane.engine.postgres import PostgresEngine
 from backlane.engine.protocol import Admission, Turn, Wanted
 from backlane.engine.selection import Selection
 from backlane.model.ids import new_id
-from backlane.model.job import Job, State
+from backlane.model.job import Job, Lease, State
 from backlane.model.limit import Limit, Rate, Use
 from backlane.model.outcome import Settlement, Succeeded
 
@@ -119,6 +120,43 @@ def test_no_more_run_at_a_time_than_the_limit_allows(
 
     assert watcher.most == 3
     assert sorted(job for _, job in crowd.done) == sorted(one.id for one in jobs)
+
+
+def test_a_job_begins_once_its_place_was_given_back(engine: PostgresEngine, url: str) -> None:
+    """Also by the records, where the claim had begun before."""
+    first, second = job(uses=(Use("stripe"),)), job(uses=(Use("stripe"),))
+    engine.run(engine.append([first, second], Admission(limits={"stripe": Limit(concurrency=1)})))
+    (held,) = claim(engine)
+    server, _, schema = url.partition("?schema=")
+
+    with psycopg.connect(server) as lock, ThreadPoolExecutor() as pool:
+        lock.execute(f'set search_path = "{schema}"'.encode())
+        lock.execute("lock table ready in share row exclusive mode")
+        claimed = pool.submit(claim, engine)
+        wait_for_waiter(lock)
+        time.sleep(0.01)
+        engine.run(engine.settle([Settlement(held.job, held.token, Succeeded(), 1)]))
+        lock.commit()
+        assert [lease.job for lease in claimed.result()] == [second.id]
+
+    page = engine.run(engine.find(Selection(ids=(first.id, second.id)), limit=2))
+    by_id = {record.id: record for record in page.records}
+    ended, began = by_id[first.id].ended_ms, by_id[second.id].started_ms
+    assert ended is not None
+    assert began is not None
+    assert ended <= began
+
+
+def claim(engine: PostgresEngine) -> list[Lease]:
+    """One job, if there is one that may begin."""
+    return engine.run(engine.claim(Wanted("owner", 1, 30_000, ("mail",)))).leases
+
+
+def wait_for_waiter(connection: psycopg.Connection[Any]) -> None:
+    """Return once somebody waits for a lock that this connection holds."""
+    waiting = "select from pg_locks where not granted and relation = 'ready'::regclass"
+    while connection.execute(waiting).fetchone() is None:
+        time.sleep(0.001)
 
 
 def test_no_more_begin_in_a_second_than_the_rate_allows(

@@ -615,11 +615,12 @@ begin
                         continue when rooms_of <> '{}';
                     end if;
                     given_as := nextval('backlane.term_seq');
+                    -- They begin now: what ended since this claim began may have made their room.
                     return query
                     select *
                     from backlane.give(
-                        wanted, wall, boot + lease_ms, owner, given_as, spots,
-                        coalesce(odd_queues, '{}')
+                        wanted, coalesce(told_ms, backlane.now_ms()), boot + lease_ms, owner,
+                        given_as, spots, coalesce(odd_queues, '{}')
                     );
                     keyed := null;
                     select coalesce(sum(leases), 0), sum(term.keyed) into found, keyed
@@ -1014,18 +1015,17 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_variable
 declare
+    wall bigint := coalesce(told_ms, backlane.now_ms());
     done record;
 begin
     if exists (select 1 from backlane.resource) then
         return;
     end if;
-    told_ms := coalesce(told_ms, backlane.now_ms());
-    told_boot_ms := coalesce(told_boot_ms, told_ms);
     if cardinality(ids) > 0 then
         select * into done
         from backlane.settle(
-            told_ms, ids, tokens, ran, results, outcomes, delays_ms, flags, reasons, kinds,
-            messages, tracebacks, fingerprints, told_boot_ms
+            wall, ids, tokens, ran, results, outcomes, delays_ms, flags, reasons, kinds,
+            messages, tracebacks, fingerprints, coalesce(told_boot_ms, wall)
         );
         return next row(
             0, null, null, null, null, null, null, null, null, null, null, null, null, null,
