@@ -47,7 +47,10 @@ class ArrivalBell:
             waiter = Waiter(asyncio.get_running_loop())
             self._waiters.append(waiter)
         try:
-            await asyncio.wait([waiter.future], timeout=seconds)
+            async with asyncio.timeout(seconds):
+                await waiter.future
+        except TimeoutError:
+            pass
         finally:
             with self._change:
                 self._waiters.remove(waiter)
