@@ -18,6 +18,7 @@ from tests.servers.missing import Missing, give_up
 from backlane.engine.connect import connect
 from backlane.model.clock import SystemClock
 
+SETTLES = 5.0  # of PostgreSQL: until then everybody may be on the way back
 LEASE = 4.0  # seconds, of workers on a store that only tells by it who is dead
 
 
@@ -48,6 +49,7 @@ class Kind:
     # Seconds until the last job is done; an offer of a killed relay takes its time.
     drain: float = 60.0
     forgets: float = 0.0  # seconds before a crash whose acknowledgements may be lost
+    settles: float = 0.0  # seconds after its start in which it takes nobody for dead
 
     @contextlib.contextmanager
     def opened(self, folder: Path) -> Iterator[Store]:
@@ -95,7 +97,9 @@ def _by_sqs(ledger: AbstractContextManager[Store]) -> Iterator[Store]:
 
 
 SQLITE = Kind(name="sqlite", open=_file, recovery=1.0)
-POSTGRES = Kind(name="postgresql", open=lambda _: durable_postgres(), recovery=2.0)
+POSTGRES = Kind(
+    name="postgresql", open=lambda _: durable_postgres(), recovery=2.0, settles=SETTLES
+)
 REDIS = Kind(name="redis", open=lambda _: _redis("everysec"), recovery=LEASE, lease=LEASE)
 REDIS_ALWAYS = Kind(
     name="redis-always", open=lambda _: _redis("always"), recovery=LEASE, lease=LEASE
@@ -118,6 +122,7 @@ RABBITMQ_POSTGRES = Kind(
     name="rabbitmq+postgresql",
     open=lambda _: _by_rabbitmq(durable_postgres()),
     recovery=3.0,
+    settles=SETTLES,
     drain=180.0,
 )
 SQS_SQLITE = Kind(
@@ -130,5 +135,6 @@ SQS_POSTGRES = Kind(
     name="sqs+postgresql",
     open=lambda _: _by_sqs(durable_postgres()),
     recovery=4.0,
+    settles=SETTLES,
     drain=180.0,
 )

@@ -49,6 +49,7 @@ def test_no_kill_loses_a_job_or_runs_it_twice_at_once(
         kind.opened(tmp_path) as store,
         fleet(tmp_path, WORKERS, store=store.url, lease=kind.lease) as workers,
     ):
+        time.sleep(kind.settles if proving else 0.0)
         verdict = _campaign(workers, chance, seconds, hits, kind.drain)
 
     record_property("figure", f"{kind.name}: {verdict}")

@@ -159,7 +159,7 @@ class Dispatcher:
             at = self._looked_at + POLL_SECONDS  # a full worker looks too: a job may be cancelled
             if self._has_rung:
                 at = min(at, self._looked_at + ASK_AGAIN_SECONDS)
-            if self._claim_at < at and self.posts.has_room(now):
+            if self._claim_at < at and (self.departed or self.posts.has_room(now)):
                 at = self._claim_at
         if self._ended:
             due = self.pacing.due(len(self._ended), self.posts.number_held, self._first_ended)
@@ -174,7 +174,9 @@ class Dispatcher:
         self._first_ended = began
         wanted: list[Wanted] = []
         if self._is_claiming:
-            wanted = self.wants.ask(self.posts.free(began), self.posts.held_of, self.departed)
+            # Those that this turn does not tell of, or in vain, are found again soon.
+            departed, self.departed = self.departed, ()
+            wanted = self.wants.ask(self.posts.free(began), self.posts.held_of, departed)
         self._has_rung = False
         try:
             await self._keep_notes()
@@ -205,7 +207,6 @@ class Dispatcher:
     def _hand_out(self, claimed: Sequence[Claimed], wanted: Sequence[Wanted]) -> None:
         """Give what was claimed to executors, and plan the next look."""
         now = self._looked_at = time.monotonic()
-        self.departed = ()
         for each in claimed:
             self.posts.halt(each.cancelled)
             self._heed(each.turned)

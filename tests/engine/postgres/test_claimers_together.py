@@ -147,9 +147,32 @@ def test_a_job_begins_once_its_place_was_given_back(engine: PostgresEngine, url:
     assert ended <= began
 
 
-def claim(engine: PostgresEngine) -> list[Lease]:
-    """One job, if there is one that may begin."""
-    return engine.run(engine.claim(Wanted("owner", 1, 30_000, ("mail",)))).leases
+@pytest.mark.parametrize("is_full", [False, True])
+def test_what_a_dead_owner_had_comes_before_what_others_were_at(
+    engine: PostgresEngine, url: str, is_full: bool
+) -> None:
+    """At once: who brings it back, perhaps with no slot free, looks behind its floor."""
+    first, second, third = jobs = [job() for _ in range(3)]
+    engine.run(engine.append(jobs, Admission()))
+    other = PostgresEngine(url)
+    assert [lease.job for lease in claim(other, "dead")] == [first.id]
+    other.close()
+    assert [lease.job for lease in claim(engine)] == [second.id]
+
+    if is_full:
+        assert claim(engine, number=0, departed=("dead",)) == []
+        assert [lease.job for lease in claim(engine)] == [first.id]
+    else:
+        assert [lease.job for lease in claim(engine, departed=("dead",))] == [first.id]
+    assert [lease.job for lease in claim(engine)] == [third.id]
+
+
+def claim(
+    engine: PostgresEngine, owner: str = "owner", number: int = 1, departed: tuple[str, ...] = ()
+) -> list[Lease]:
+    """What may begin, one job as a rule."""
+    wanted = Wanted(owner, number, 30_000, ("mail",), departed=departed)
+    return engine.run(engine.claim(wanted)).leases
 
 
 def wait_for_waiter(connection: psycopg.Connection[Any]) -> None:

@@ -300,7 +300,7 @@ class Reading:
     async def _claimed(self, rows: Sequence[Row], said: Row) -> Claimed:
         tx, memory = self._tx, self._memory
         stopping, moved, numbers, queues, names = said[19:24]
-        next_due_ms, looked_us, wall, buried, is_busy = numbers
+        next_due_ms, looked_us, wall, buried, lies_before = numbers
         rung: list[int] = []
         if queues is not None:
             rung = queues[len(names or ()) + 1 :]
@@ -312,8 +312,8 @@ class Reading:
         if not memory.queues.keys() >= {row[4] for row in rows}:
             memory.queues |= dict(await tx.rows(QUEUE_NAMES))  # claimed by its id
         leases, expired = self._leases(rows, is_front=not self._wanted[len(self.claimed)].ids)
-        if is_busy:
-            memory.floors.forget()  # some were passed by
+        if lies_before:
+            memory.floors.forget()  # some were passed by, or came back to their places
         if looked_us is not None:
             memory.floors.looked(looked_us)
         if next_due_ms != 0:

@@ -555,7 +555,7 @@ begin
                 is_floored := true;
             end if;
         end loop;
-        if is_floored and woken <> '{}' then
+        if is_floored and (woken <> '{}' or brought > 0) then
             -- They went to their places, which may lie anywhere.
             is_floored := false;
             places := array_fill(lowest, array[cardinality(places)]);
@@ -734,7 +734,7 @@ begin
             end,
             looked_us, wall,
             cardinality(coalesce(buried, '{}')),
-            is_busy::int
+            (is_busy or brought > 0)::int   -- something lies before where this one began
         ],
         open_queues || null::int || rung,
         open_names
