@@ -239,6 +239,7 @@ def test_a_connection_of_ones_own_will_do(ledger: Ledger, begins: bool):
     @ledger.app.task(name="pay")
     def pay(context: Context, amount: int) -> None:
         mine = apsw.Connection(str(ledger.path))
+        mine.set_busy_timeout(5_000)  # the worker writes as well
         if begins:
             mine.execute("begin immediate")
             ledger.write(mine, amount)
