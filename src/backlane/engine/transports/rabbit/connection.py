@@ -120,9 +120,11 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send, or pass over when the connection is lost."""
-        if self.lost is None and self._transport is not None:
+        transport = self._transport
+        # It closes before we are told: asyncio would warn of each write until then.
+        if self.lost is None and transport is not None and not transport.is_closing():
             self._told = True
-            self._transport.write(data)
+            transport.write(data)
 
     async def writable(self) -> None:
         """Wait until what was written is on its way, or the connection is lost."""
