@@ -23,18 +23,21 @@ from tests.servers import sqs as servers
 
 from bench.figure import Figure, Nothing, at_least
 from bench.process import ROOT
+from bench.servers.latency import latency
 from bench.setting import Setting
 from bench.sqs_served import served
+from bench.store import Store
 
 THREADS = 8  # as many polls as one queue of ours has
 BATCH = 10
 ROUNDS = 3
+BEGUN = 100.0  # milliseconds within which a lone job begins
 LONGEST_SECONDS = 300
 PAYLOAD = "x" * 256
 
 
 def sqs(setting: Setting) -> list[Figure]:
-    """Measure both, in alternating rounds on one endpoint."""
+    """Measure both, in alternating rounds on one endpoint; then lone jobs."""
     number = setting.size(20_000, 2_000)
     bare: list[float] = []
     alone: list[float] = []
@@ -48,6 +51,7 @@ def sqs(setting: Setting) -> list[Figure]:
             ledger = f"sqlite:///{folder / 'jobs.db'}"
             url = f"{server.url}?prefix=before-{turn}&ledger={ledger}"
             brokered.append(_ours(url, number, folder, "before"))
+        lone = [*_lone(setting, server.url, "alone"), *_lone(setting, server.url, "SQLite")]
     note = "both ends: enqueued by thousands, worked off by one worker"
     return [
         at_least(
@@ -66,7 +70,20 @@ def sqs(setting: Setting) -> list[Figure]:
             times=0.8,
             note=note,
         ),
+        *lone,
     ]
+
+
+def _lone(setting: Setting, url: str, ledger: str) -> list[Figure]:
+    """Time lone jobs; they are to begin at once where the endpoint answers at once."""
+    store_url = f"{url}?prefix=lone-{ledger.lower()}"
+    if ledger == "SQLite":
+        store_url += f"&ledger=sqlite:///{setting.directory / 'sqs-lone.db'}"
+    store = Store(setting.directory / f"sqs-lone-{ledger}", store_url)
+    name = "SQS alone" if ledger == "alone" else f"SQS before {ledger}"
+    figures = latency(setting, store, name, p50=BEGUN, p99=BEGUN)
+    store.close()
+    return figures
 
 
 def _bare(url: str, number: int) -> float:

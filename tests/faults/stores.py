@@ -97,9 +97,7 @@ def _by_sqs(ledger: AbstractContextManager[Store]) -> Iterator[Store]:
 
 
 SQLITE = Kind(name="sqlite", open=_file, recovery=1.0)
-POSTGRES = Kind(
-    name="postgresql", open=lambda _: durable_postgres(), recovery=2.0, settles=SETTLES
-)
+POSTGRES = Kind(name="postgresql", open=lambda _: durable_postgres(), recovery=2.0, settles=SETTLES)
 REDIS = Kind(name="redis", open=lambda _: _redis("everysec"), recovery=LEASE, lease=LEASE)
 REDIS_ALWAYS = Kind(
     name="redis-always", open=lambda _: _redis("always"), recovery=LEASE, lease=LEASE
