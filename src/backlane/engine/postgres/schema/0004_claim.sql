@@ -412,6 +412,7 @@ declare
     lapse_ms bigint;
     spots tid[];
     given_as bigint;                        -- the term of the leases
+    begin_ms bigint;                        -- when their jobs begin
     one record;
     head record;
     has_limits boolean;                     -- does any limit have a name
@@ -615,12 +616,13 @@ begin
                         continue when rooms_of <> '{}';
                     end if;
                     given_as := nextval('backlane.term_seq');
-                    -- They begin now: what ended since this claim began may have made their room.
+                    -- Not when this claim did: what ended since then may have made their room.
+                    begin_ms := coalesce(told_ms, backlane.now_ms());
                     return query
                     select *
                     from backlane.give(
-                        wanted, coalesce(told_ms, backlane.now_ms()), boot + lease_ms, owner,
-                        given_as, spots, coalesce(odd_queues, '{}')
+                        wanted, begin_ms, boot + lease_ms, owner, given_as, spots,
+                        coalesce(odd_queues, '{}')
                     );
                     keyed := null;
                     select coalesce(sum(leases), 0), sum(term.keyed) into found, keyed
@@ -640,7 +642,7 @@ begin
                     );
                 end loop;
                 if found > 0 and (head.are_gated or limited <> '{}') then
-                    perform backlane.hold(given_as, wall);
+                    perform backlane.hold(given_as, begin_ms);
                 end if;
                 if found > 0 and fair is not null then
                     perform backlane.move_fair_clocks(given_as);
