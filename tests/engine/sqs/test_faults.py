@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,15 +31,16 @@ async def drain(transport: SqsTransport, queue: str) -> Counter[str]:
     """Receive and acknowledge until nothing has come for a while; count by id."""
     seen: Counter[str] = Counter()
     quiet = 0
-    while quiet < 2:
+    while quiet < 3:
         came: list[Delivery] = []
-        try:
+        with contextlib.suppress(EngineUnavailable):
             came = await transport.receive(queue, 50, 1)
-            await transport.ack(came)
-        except EngineUnavailable:
-            continue
         seen.update(it.id or "" for it in came)
         quiet = 0 if came else quiet + 1
+        while came:  # what was received counts, whatever becomes of the first acknowledgement
+            with contextlib.suppress(EngineUnavailable):
+                await transport.ack(came)
+                came = []
     return seen
 
 
