@@ -119,9 +119,7 @@ RABBITMQ_SQLITE = Kind(
 RABBITMQ_POSTGRES = Kind(
     name="rabbitmq+postgresql",
     open=lambda _: _by_rabbitmq(durable_postgres()),
-    # As long as PostgreSQL takes, and behind what was published before: a hundred messages
-    # for the one worker that two deaths in a row leave.
-    recovery=5.0,
+    recovery=3.0,
     settles=SETTLES,
     drain=180.0,
 )
