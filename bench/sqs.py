@@ -21,9 +21,9 @@ from typing import Any
 
 from tests.servers import sqs as servers
 
-from bench.figure import Figure, Nothing, at_least
-from bench.process import ROOT
-from bench.servers.latency import latency
+from bench.figure import Figure, Nothing, at_least, at_most, percentile
+from bench.latency import samples
+from bench.process import ROOT, WorkerProcess
 from bench.setting import Setting
 from bench.sqs_served import served
 from bench.store import Store
@@ -51,7 +51,7 @@ def sqs(setting: Setting) -> list[Figure]:
             ledger = f"sqlite:///{folder / 'jobs.db'}"
             url = f"{server.url}?prefix=before-{turn}&ledger={ledger}"
             brokered.append(_ours(url, number, folder, "before"))
-        lone = [*_lone(setting, server.url, "alone"), *_lone(setting, server.url, "SQLite")]
+        lone = [_lone(setting, server.url, name) for name in ("alone", "SQLite")]
     note = "both ends: enqueued by thousands, worked off by one worker"
     return [
         at_least(
@@ -74,16 +74,29 @@ def sqs(setting: Setting) -> list[Figure]:
     ]
 
 
-def _lone(setting: Setting, url: str, ledger: str) -> list[Figure]:
+def _lone(setting: Setting, url: str, ledger: str) -> Figure:
     """Time lone jobs; they are to begin at once where the endpoint answers at once."""
-    store_url = f"{url}?prefix=lone-{ledger.lower()}"
+    options = f"prefix=lone-{ledger.lower()}"
     if ledger == "SQLite":
-        store_url += f"&ledger=sqlite:///{setting.directory / 'sqs-lone.db'}"
-    store = Store(setting.directory / f"sqs-lone-{ledger}", store_url)
-    name = "SQS alone" if ledger == "alone" else f"SQS before {ledger}"
-    figures = latency(setting, store, name, p50=BEGUN, p99=BEGUN)
-    store.close()
-    return figures
+        options += f"&ledger=sqlite:///{setting.directory / 'sqs-lone.db'}"
+    store = Store(setting.directory / f"sqs-lone-{ledger}", f"{url}?{options}")
+    path = setting.directory / f"sqs-lone-{ledger}.stamps"
+    process = WorkerProcess(store)
+    process.start()
+    try:
+        samples(store, path, 20)  # until then the worker may still be starting
+        taken = samples(store, path, setting.size(400, 40))
+    finally:
+        process.stop()
+        store.close()
+    return at_most(
+        f"SQS {ledger if ledger == 'alone' else f'before {ledger}'}: "
+        "enqueue to first line, 20 jobs/s, p99",
+        percentile(taken, 99),
+        unit="ms",
+        bar=BEGUN,
+        beside=f"{len(taken)} samples, p50 {percentile(taken, 50):.1f} ms",
+    )
 
 
 def _bare(url: str, number: int) -> float:
